@@ -1,0 +1,32 @@
+"""What every test shares. It imports the package nowhere: the shape hook must be in place before the first import."""
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=100)
+settings.load_profile("fixed")
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch and BLAS start: the tests share the cores with each other
+os.environ.setdefault("MPLBACKEND", "agg")
+
+TOLERANCES = {"float64": {"rtol": 1e-9, "atol": 1e-12}, "float32": {"rtol": 1e-4, "atol": 1e-6}}
+
+
+@pytest.fixture
+def tolerance():
+    """Return `tolerance(*arrays)` -> the rtol and atol that suit the coarsest dtype among them."""
+
+    def choose(*arrays):
+        coarse = any(str(getattr(array, "dtype", "")).endswith("float32") for array in arrays)
+        return TOLERANCES["float32" if coarse else "float64"]
+
+    return choose
+
+
+@pytest.fixture
+def rng():
+    """Return a generator with a fixed seed."""
+    return np.random.default_rng(20190321)
