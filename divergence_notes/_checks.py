@@ -1,0 +1,143 @@
+"""Shapes, ranges and distributions: the one voice of every input error.
+
+Every message names the argument, what was expected, what was found and the first offender.
+"""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+TOLERANCE = 1e-8
+"""How far a sum of probabilities may be from its exact value."""
+
+
+def array(
+    name: str, value: Any, *, shape: tuple[int | None, ...] | None = None, ndim: int | None = None
+) -> np.ndarray:
+    """Return `value` as a finite float64 array of the given shape (``None`` stands for any length)."""
+    try:
+        out = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be an array of real numbers, got {type(value).__name__}") from error
+    if ndim is not None and out.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimensions, got shape {out.shape}")
+    if shape is not None and not _matches(out.shape, shape):
+        raise ValueError(f"{name} must have shape {_shape(shape)}, got {out.shape}")
+    finite(name, out)
+    return out
+
+
+def _matches(found: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(found) == len(wanted) and all(w is None or f == w for f, w in zip(found, wanted, strict=True))
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    inside = ", ".join("any" if n is None else str(n) for n in shape)
+    return f"({inside},)" if len(shape) == 1 else f"({inside})"
+
+
+def entry(name: str, index: Sequence[int]) -> str:
+    """Write one entry of an array the way a reader would: ``P[3, 1]``."""
+    return f"{name}[{', '.join(str(int(i)) for i in index)}]" if len(index) else name
+
+
+def finite(name: str, value: np.ndarray) -> None:
+    """Raise unless every entry is finite."""
+    bad = np.argwhere(~np.isfinite(value))
+    if len(bad):
+        raise ValueError(f"{name} must be finite: {entry(name, bad[0])} is {value[tuple(bad[0])]}")
+
+
+def non_negative(name: str, value: np.ndarray) -> None:
+    """Raise unless every entry is at least zero."""
+    bad = np.argwhere(value < 0)
+    if len(bad):
+        raise ValueError(f"{name} must be non-negative: {entry(name, bad[0])} is {value[tuple(bad[0])]:.6g}")
+
+
+def distribution(name: str, value: Any, *, size: int) -> np.ndarray:
+    """Return `value` as a probability vector of length `size`."""
+    out = array(name, value, shape=(size,))
+    non_negative(name, out)
+    total = out.sum()
+    if abs(total - 1.0) > TOLERANCE:
+        raise ValueError(f"{name} must be a distribution: its entries sum to {total:.6g}, not to 1")
+    return out
+
+
+def square(name: str, value: Any, *, size: int | None = None) -> np.ndarray:
+    """Return `value` as a square matrix, of order `size` if that is given."""
+    out = array(name, value, ndim=2)
+    if out.shape[0] != out.shape[1] or (size is not None and out.shape[0] != size):
+        raise ValueError(f"{name} must have shape {_square(size)}, got {out.shape}")
+    return out
+
+
+def _square(size: int | None) -> str:
+    return "(n, n)" if size is None else f"({size}, {size})"
+
+
+def scalar(
+    name: str,
+    value: Any,
+    *,
+    low: float | int | None = None,
+    high: float | int | None = None,
+    low_open: bool = False,
+    high_open: bool = False,
+) -> float:
+    """Return `value` as a float inside the interval from `low` to `high`."""
+    if isinstance(value, (bool, np.bool_)) or np.ndim(value) != 0:
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        out = float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a number, got {value!r}") from error
+    below = low is not None and (out < low or (low_open and out == low))
+    above = high is not None and (out > high or (high_open and out == high))
+    if not np.isfinite(out) or below or above:
+        raise ValueError(f"{name} must be {_interval(low, high, low_open, high_open)}, got {value!r}")
+    return out
+
+
+def _interval(low: float | int | None, high: float | int | None, low_open: bool, high_open: bool) -> str:
+    if low is None and high is None:
+        return "finite"
+    left = "(-inf" if low is None else f"{'(' if low_open else '['}{low:g}"
+    right = "inf)" if high is None else f"{high:g}{')' if high_open else ']'}"
+    return f"in {left}, {right}"
+
+
+def integer(name: str, value: Any, *, low: int | None = None, high: int | None = None) -> int:
+    """Return `value` as an int inside the closed interval from `low` to `high`."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    try:
+        out = operator.index(value)
+    except TypeError as error:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from error
+    if (low is not None and out < low) or (high is not None and out > high):
+        raise ValueError(f"{name} must be {_interval(low, high, False, False)}, got {out}")
+    return out
+
+
+def choice(name: str, value: Any, options: Sequence[str]) -> str:
+    """Return `value` if it is one of `options`."""
+    if value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+    return value
+
+
+def indices(name: str, value: Any, *, high: int, shape: tuple[int | None, ...] | None = None) -> np.ndarray:
+    """Return `value` as an integer array with entries in ``0 .. high - 1``."""
+    out = np.asarray(value)
+    if out.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be an array of integers, got dtype {out.dtype}")
+    if shape is not None and not _matches(out.shape, shape):
+        raise ValueError(f"{name} must have shape {_shape(shape)}, got {out.shape}")
+    bad = np.argwhere((out < 0) | (out >= high))
+    if len(bad):
+        raise ValueError(f"{name} must hold indices in [0, {high - 1}]: {entry(name, bad[0])} is {out[tuple(bad[0])]}")
+    return out.astype(np.intp)

@@ -1,0 +1,335 @@
+"""The Bellman equation: its two operators, three ways to solve it, and what a solved table is worth in the env."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import scipy.sparse.linalg
+from numpy.typing import ArrayLike
+
+from divergence_notes import _checks
+from divergence_notes.mdp import FiniteMDP
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """An optimal table, and how far from optimal it can be."""
+
+    Q: np.ndarray
+    """Action values, shape (n_states, n_actions), in units of discounted reward."""
+    policy: np.ndarray
+    """Greedy actions, shape (n_states,)."""
+    status: str
+    """``"converged"``, or ``"undecided"`` when the iterations ran out."""
+    iterations: int
+    """Sweeps, or policies evaluated."""
+    error_bound: float
+    """A guaranteed upper bound on the sup-norm distance of `Q` to the optimal table, rounding aside."""
+
+
+def optimality_backup(Q: ArrayLike, mdp: FiniteMDP) -> np.ndarray:
+    """Return T* Q: expected reward plus the discounted value of the best next action.
+
+    Parameters
+    ----------
+    Q : ndarray of shape (n_states, n_actions)
+        Action values, in units of discounted reward.
+    mdp : FiniteMDP
+        The process; one matrix-vector product of its transitions, dense or sparse.
+
+    Returns
+    -------
+    ndarray of shape (n_states, n_actions)
+        A new array. A step that ends the episode adds its reward and nothing else.
+
+    Raises
+    ------
+    ValueError
+        If the shape of `Q` disagrees with `mdp` or an entry is not finite.
+
+    Notes
+    -----
+    Label ``eq-optimality-operator``; Bellman, "Dynamic Programming", 1957.
+    """
+    Q = _checks.array("Q", Q, shape=(mdp.n_states, mdp.n_actions))
+    return _backup(Q.max(axis=1), mdp)
+
+
+def expectation_backup(Q: ArrayLike, mdp: FiniteMDP, policy: ArrayLike) -> np.ndarray:
+    """Return T_pi Q: expected reward plus the discounted value of what the policy does next.
+
+    Parameters
+    ----------
+    Q : ndarray of shape (n_states, n_actions)
+        Action values, in units of discounted reward.
+    mdp : FiniteMDP
+        The process.
+    policy : ndarray of int, shape (n_states,), or ndarray of float, shape (n_states, n_actions)
+        The policy that acts after the first step.
+
+    Returns
+    -------
+    ndarray of shape (n_states, n_actions)
+        A new array.
+
+    Raises
+    ------
+    ValueError
+        If a shape disagrees or the policy is none.
+
+    Notes
+    -----
+    Label ``eq-expectation-operator``.
+    """
+    Q = _checks.array("Q", Q, shape=(mdp.n_states, mdp.n_actions))
+    return _backup((mdp.policy_matrix(policy) * Q).sum(axis=1), mdp)
+
+
+def _backup(V: np.ndarray, mdp: FiniteMDP) -> np.ndarray:
+    return mdp.R + mdp.gamma * (mdp.transitions @ V).reshape(mdp.R.shape)
+
+
+def greedy_policy(Q: ArrayLike) -> np.ndarray:
+    """Return the best action of each state, the first one on a tie.
+
+    Parameters
+    ----------
+    Q : ndarray of shape (n_states, n_actions)
+        Action values.
+
+    Returns
+    -------
+    ndarray of int, shape (n_states,)
+        A deterministic policy.
+    """
+    return _checks.array("Q", Q, ndim=2).argmax(axis=1)
+
+
+def policy_value(mdp: FiniteMDP, policy: ArrayLike) -> np.ndarray:
+    """Return Q_pi exactly, by solving the linear Bellman equation of the policy.
+
+    Parameters
+    ----------
+    mdp : FiniteMDP
+        The process.
+    policy : ndarray of int, shape (n_states,), or ndarray of float, shape (n_states, n_actions)
+        The policy to evaluate.
+
+    Returns
+    -------
+    ndarray of shape (n_states, n_actions)
+        The fixed point of `expectation_backup`, by one n_states by n_states solve.
+
+    Notes
+    -----
+    Label ``eq-policy-value``.
+    """
+    pi = mdp.policy_matrix(policy)
+    reward = (pi * mdp.R).sum(axis=1)
+    chain = _average(pi) @ mdp.transitions  # (S, S)
+    if sp.issparse(mdp.P):
+        V = sp.linalg.spsolve(sp.eye_array(mdp.n_states, format="csc") - mdp.gamma * chain.tocsc(), reward)
+    else:
+        V = np.linalg.solve(np.eye(mdp.n_states) - mdp.gamma * chain, reward)
+    return _backup(np.atleast_1d(V), mdp)
+
+
+def _average(pi: np.ndarray) -> sp.csr_array:
+    """Return the sparse (n_states, n_pairs) matrix that averages over actions by `pi`."""
+    n_states, n_actions = pi.shape
+    starts = np.arange(0, n_states * n_actions + 1, n_actions)
+    return sp.csr_array((pi.ravel(), np.arange(pi.size), starts), shape=(n_states, pi.size))
+
+
+def value_iteration(mdp: FiniteMDP, *, tol: float | int, max_iter: int = 100_000) -> Solution:
+    r"""Apply the optimality operator until the span of a sweep certifies the answer.
+
+    Parameters
+    ----------
+    mdp : FiniteMDP
+        The process.
+    tol : float
+        Stop when the guaranteed error is at most this, > 0.
+    max_iter : int
+        Largest number of sweeps.
+
+    Returns
+    -------
+    Solution
+        Its `error_bound` is at most `tol` when the status is ``"converged"``.
+
+    Notes
+    -----
+    Label ``eq-span-bounds``. After a sweep with changes :math:`d = \max_a T^*Q - \max_a Q` the optimal state values lie
+    between :math:`\max_a Q + \min d / (1 - \gamma)` and :math:`\max_a Q + \max d / (1 - \gamma)`; where episodes can end, the end
+    counts as a state with :math:`d = 0`. One more backup and the midpoint give the answer. After J. MacQueen, "A modified
+    dynamic programming method for Markovian decision problems", 1966.
+    """
+    tol = _checks.scalar("tol", tol, low=0, low_open=True)
+    max_iter = _checks.integer("max_iter", max_iter, low=1)
+    mass = mdp.continuation.reshape(mdp.R.shape)
+    ends = bool((mass < 1 - _checks.TOLERANCE).any())
+    V = np.zeros(mdp.n_states)
+    for sweep in range(1, max_iter + 1):  # noqa: B007
+        Q = _backup(V, mdp)
+        change = Q.max(axis=1) - V
+        low, high = change.min(), change.max()
+        if ends:
+            low, high = min(low, 0.0), max(high, 0.0)
+        error = mdp.gamma * (high - low) / (1 - mdp.gamma) / 2
+        if error <= tol:
+            break
+        V = Q.max(axis=1)
+    Q = Q + mdp.gamma * mass * (high + low) / (1 - mdp.gamma) / 2
+    return Solution(Q, greedy_policy(Q), "converged" if error <= tol else "undecided", sweep, float(error))
+
+
+def policy_iteration(mdp: FiniteMDP, *, max_iter: int = 1_000) -> Solution:
+    """Evaluate a policy exactly, act greedily on the result, and repeat until nothing changes.
+
+    Parameters
+    ----------
+    mdp : FiniteMDP
+        The process.
+    max_iter : int
+        Largest number of policies to evaluate.
+
+    Returns
+    -------
+    Solution
+        The exact optimal table, up to rounding.
+
+    Notes
+    -----
+    An action is changed only for a gain above rounding, so that ties cannot make it cycle. After R. Howard, "Dynamic
+    Programming and Markov Processes", 1960.
+    """
+    max_iter = _checks.integer("max_iter", max_iter, low=1)
+    states = np.arange(mdp.n_states)
+    policy, status = greedy_policy(mdp.R), "undecided"
+    for iteration in range(1, max_iter + 1):  # noqa: B007
+        Q = policy_value(mdp, policy)
+        better = Q.max(axis=1) > Q[states, policy] + 1e-12 * np.abs(Q).max()
+        if not better.any():
+            status = "converged"
+            break
+        policy = np.where(better, greedy_policy(Q), policy)
+    residual = np.abs(optimality_backup(Q, mdp) - Q).max()
+    return Solution(Q, policy, status, iteration, float(residual / (1 - mdp.gamma)))
+
+
+def reward_bound(mdp: FiniteMDP) -> float:
+    """Return r_max / (1 - gamma), which no true action value can exceed in size.
+
+    Notes
+    -----
+    Label ``eq-reward-bound``.
+    """
+    return float(np.abs(mdp.R).max() / (1 - mdp.gamma))
+
+
+def q_learning(
+    env: Any,
+    *,
+    gamma: float | int,
+    steps: int,
+    step_size: float | int,
+    power: float | int = 0.0,
+    epsilon: float | int,
+    rng: np.random.Generator,
+    snapshots: int = 1,
+) -> np.ndarray:
+    """Learn a table by Q-learning from single steps in a running environment.
+
+    Parameters
+    ----------
+    env : gymnasium.Env
+        Discrete states and actions. A truncated episode still bootstraps; a terminated one does not.
+    gamma : float
+        Discount factor in [0, 1).
+    steps : int
+        Environment steps to take.
+    step_size : float
+        In (0, 1]. The n-th update of a pair uses ``step_size / n ** power``.
+    power : float
+        0 keeps the step size; a value in (0.5, 1] averages the noise of a random environment away.
+    epsilon : float
+        Chance of a random action, in [0, 1]; ties are broken at random.
+    rng : numpy.random.Generator
+        Seeds the environment once and makes every choice.
+    snapshots : int
+        How many tables to return, evenly spaced over the run; the last one is the result.
+
+    Returns
+    -------
+    ndarray of shape (snapshots, n_states, n_actions)
+        The table on the way, starting from zero.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    Label ``eq-q-learning``. After C. Watkins, "Learning from delayed rewards", 1989.
+    """
+    gamma = _checks.scalar("gamma", gamma, low=0, high=1, high_open=True)
+    step_size = _checks.scalar("step_size", step_size, low=0, high=1, low_open=True)
+    power = _checks.scalar("power", power, low=0, high=1)
+    epsilon = _checks.scalar("epsilon", epsilon, low=0, high=1)
+    steps = _checks.integer("steps", steps, low=1)
+    snapshots = _checks.integer("snapshots", snapshots, low=1, high=steps)
+    n_states, n_actions = int(env.observation_space.n), int(env.action_space.n)
+    Q, visits = np.zeros((n_states, n_actions)), np.zeros((n_states, n_actions))
+    kept, due = [], set(np.linspace(0, steps, snapshots + 1).astype(int)[1:].tolist())
+    explore, pick = rng.random(steps) < epsilon, rng.integers(n_actions, size=steps)
+    state, _ = env.reset(seed=int(rng.integers(2**31)))
+    for t in range(steps):
+        action = int(pick[t]) if explore[t] else _random_argmax(Q[state], rng)
+        next_state, reward, terminated, truncated, _ = env.step(action)
+        target = reward + (0.0 if terminated else gamma * Q[next_state].max())
+        visits[state, action] += 1
+        Q[state, action] += step_size / visits[state, action] ** power * (target - Q[state, action])
+        state = env.reset()[0] if terminated or truncated else next_state
+        if t + 1 in due:
+            kept.append(Q.copy())
+    return np.array(kept)
+
+
+def _random_argmax(values: np.ndarray, rng: np.random.Generator) -> int:
+    best = np.flatnonzero(values == values.max())
+    return int(best[0]) if len(best) == 1 else int(rng.choice(best))
+
+
+def policy_return(env: Any, policy: ArrayLike, *, episodes: int, seed: int) -> np.ndarray:
+    """Play a deterministic policy in the running environment.
+
+    Parameters
+    ----------
+    env : gymnasium.Env
+        Discrete states and actions; an episode ends when it terminates or is truncated.
+    policy : ndarray of int, shape (n_states,)
+        The action of each state.
+    episodes : int
+        How many episodes to play.
+    seed : int
+        Episode `k` is reset with ``seed + k``.
+
+    Returns
+    -------
+    ndarray of shape (episodes,)
+        Undiscounted returns.
+    """
+    n_states, n_actions = int(env.observation_space.n), int(env.action_space.n)
+    actions = _checks.indices("policy", policy, high=n_actions, shape=(n_states,))
+    returns = np.zeros(_checks.integer("episodes", episodes, low=1))
+    for k in range(len(returns)):
+        state, _ = env.reset(seed=seed + k)
+        over = False
+        while not over:
+            state, reward, terminated, truncated, _ = env.step(int(actions[state]))
+            returns[k] += reward
+            over = terminated or truncated
+    return returns

@@ -1,0 +1,257 @@
+"""The cast of the book: small problems whose fate under the kernel update is known, and the three legs of the triad."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from divergence_notes import _checks, bellman, features, updates
+from divergence_notes.mdp import FiniteMDP, stationary_distribution
+
+
+@dataclass(frozen=True, eq=False)
+class Counterexample:
+    """A process, a kernel, a sampling distribution, a step size and a start, with the fate of the update."""
+
+    name: str
+    """What the book calls it."""
+    mdp: FiniteMDP
+    """The process."""
+    kernel: np.ndarray
+    """K, shape (n_pairs, n_pairs); the features' inner products where there are features."""
+    weights: np.ndarray
+    """Sampling distribution rho, shape (n_pairs,)."""
+    alpha: float
+    """Step size."""
+    Q0: np.ndarray
+    """Start, shape (n_states, n_actions); in the range of the features where there are features."""
+    status: str
+    """What becomes of the update from `Q0`: a status of `dynamics`; ``"undecided"`` stays bounded and never settles."""
+    source: str
+    """Where it comes from."""
+    features: np.ndarray | None = None
+    """Phi, shape (n_pairs, n_features), or None when only the kernel is given."""
+
+    def operator(self, Q: np.ndarray) -> np.ndarray:
+        """Apply one kernel update."""
+        return updates.kernel_update(Q, self.mdp, kernel=self.kernel, weights=self.weights, alpha=self.alpha)
+
+    @property
+    def target(self) -> np.ndarray:
+        """The optimal table, exact."""
+        return bellman.policy_iteration(self.mdp).Q
+
+
+def _self_loops(R: ArrayLike, gamma: float | int) -> FiniteMDP:
+    R = np.array(R, dtype=float)
+    P = np.broadcast_to(np.eye(len(R))[:, None, :], (*R.shape, len(R)))
+    return FiniteMDP(P, R, gamma)
+
+
+def _all_to(state: int, n_states: int, gamma: float | int, n_actions: int = 1) -> FiniteMDP:
+    P = np.zeros((n_states, n_actions, n_states))
+    P[:, :, state] = 1.0
+    return FiniteMDP(P, np.zeros((n_states, n_actions)), gamma)
+
+
+def _coupled(own: ArrayLike, coupling: float | int) -> np.ndarray:
+    return np.diag(np.subtract(own, coupling)) + coupling
+
+
+def loop(gamma: float | int = 0.9) -> Counterexample:
+    """Return one state, one action, reward 1: the optimal value is 1 / (1 - gamma)."""
+    mdp = _self_loops([[1.0]], gamma)
+    return Counterexample(
+        "the loop", mdp, np.eye(1), np.ones(1), 0.5, np.zeros((1, 1)), "converged", "the smallest process that never ends"
+    )
+
+
+def dominant() -> Counterexample:
+    """Return R1: two pairs so weakly coupled that the row-sum bound certifies them."""
+    mdp = _all_to(1, 2, 0.9)
+    return Counterexample(
+        "the safe pair", mdp, _coupled([1, 1], 0.04), np.full(2, 0.5), 1.0, np.ones((2, 1)), "converged", "this book, R1"
+    )
+
+
+def calm() -> Counterexample:
+    """Return R2: two self-loops with strong coupling; every path bends and runs home, yet the row-sum bound fails."""
+    mdp = _self_loops([[0.0], [0.0]], 0.9)
+    Q0 = np.array([[1.0], [-0.4]])
+    return Counterexample("the calm", mdp, _coupled([1, 1], 0.5), np.full(2, 0.5), 1.0, Q0, "converged", "this book, R2")
+
+
+def weighted_only() -> Counterexample:
+    """Return R3: a contraction in a weighted sup norm, but not in the sup norm."""
+    mdp = _self_loops([[0.0], [0.0]], 0.9)
+    weights = np.array([0.8, 0.2])
+    return Counterexample(
+        "the rectangle", mdp, _coupled([1, 1], 0.5), weights, 1.0, np.ones((2, 1)), "converged", "this book, R3"
+    )
+
+
+def some_norm_only() -> Counterexample:
+    """Return R4: a contraction in some norm, but in no weighted sup norm."""
+    mdp = _all_to(1, 2, 0.9)
+    return Counterexample(
+        "the skewed shape", mdp, _coupled([1, 1], 0.08), np.full(2, 0.5), 1.0, np.ones((2, 1)), "converged", "this book, R4"
+    )
+
+
+def orbit() -> Counterexample:
+    """Return R5 with rewards (1, 0): one state, two actions, and a closed path round the optimal table for ever."""
+    mdp = _self_loops([[1.0, 0.0]], 0.5)
+    kernel = np.array([[8.0, 2.5], [2.5, 1.0]])
+    weights = np.array([0.05, 0.95])
+    return Counterexample("the orbit", mdp, kernel, weights, 1.0, np.array([[2.5, 1.0]]), "undecided", "this book, R5")
+
+
+def pair() -> Counterexample:
+    """Return R6: one state, two actions, all of it sampled, a positive definite kernel, and still divergence.
+
+    Notes
+    -----
+    No reward is ever paid, so the optimal table is 0. From one side of the diagonal every path runs home, from the other it
+    runs off, however small the step size.
+    """
+    mdp = _self_loops([[0.0, 0.0]], 0.9)
+    kernel = np.array([[9.0, 2.5], [2.5, 1.0]])
+    weights = np.array([0.2, 0.8])
+    return Counterexample("the pair", mdp, kernel, weights, 0.1, np.array([[1.0, 0.0]]), "diverged", "this book, R6")
+
+
+def w_to_2w(gamma: float | int = 0.9, weights: ArrayLike = (1.0, 0.0)) -> Counterexample:
+    """Return two states that share one weight: values w and 2w, state 1 leads to state 2, which leads to itself.
+
+    Parameters
+    ----------
+    gamma : float
+        Discount factor in [0, 1).
+    weights : ndarray of shape (2,)
+        How often each state is trained; only the first one by default.
+
+    Notes
+    -----
+    After J. N. Tsitsiklis and B. Van Roy, "Feature-based methods for large scale dynamic programming", 1996.
+    """
+    mdp = _all_to(1, 2, gamma)
+    phi = np.array([[1.0], [2.0]])
+    rho = _checks.distribution("weights", weights, size=2)
+    drift = float(phi[:, 0] @ (rho * (gamma * 2 - phi[:, 0])))
+    fate = "diverged" if drift > 0 else "converged"
+    source = "Tsitsiklis and Van Roy, 1996"
+    return Counterexample("w to 2w", mdp, features.kernel(phi), rho, 0.1, phi.copy(), fate, source, phi)
+
+
+def _star_features() -> np.ndarray:
+    outer = np.hstack([2 * np.eye(6), np.zeros((6, 1)), np.ones((6, 1))])  # 2 w_i + w_0
+    centre = np.array([[0, 0, 0, 0, 0, 0, 1, 2]])  # w_7 + 2 w_0
+    return np.vstack([outer, centre]).astype(float)
+
+
+_STAR_START = np.array([1.0, 1, 1, 1, 1, 1, 10, 1])
+
+
+def baird_star(gamma: float | int = 0.99) -> Counterexample:
+    """Return Baird's star for prediction: seven states that all lead to the seventh, trained equally often.
+
+    Parameters
+    ----------
+    gamma : float
+        Discount factor in [0, 1); the update diverges for every small step size if it exceeds 15/17.
+
+    Notes
+    -----
+    After L. Baird, "Residual algorithms", 1995.
+    """
+    mdp = _all_to(6, 7, gamma)
+    phi = _star_features()
+    Q0 = (phi @ _STAR_START).reshape(7, 1)
+    fate = "diverged" if gamma > 15 / 17 else "converged"
+    return Counterexample("the star", mdp, features.kernel(phi), np.full(7, 1 / 7), 0.1, Q0, fate, "Baird, 1995", phi)
+
+
+def baird_control() -> Counterexample:
+    """Return Baird's star for control: a solid action to the seventh state, a dashed one to any of the others.
+
+    Notes
+    -----
+    The solid values share weights as in the star, each dashed value has its own. Data comes from a policy that takes the
+    dashed action six times out of seven. After L. Baird, "Residual algorithms", 1995.
+    """
+    P = np.zeros((7, 2, 7))
+    P[:, 0, 6] = 1.0
+    P[:, 1, :6] = 1 / 6
+    mdp = FiniteMDP(P, np.zeros((7, 2)), 0.99)
+    phi = np.zeros((14, 15))
+    phi[0::2, :8] = _star_features()
+    phi[1::2, 8:] = np.eye(7)
+    Q0 = (phi @ np.concatenate([_STAR_START, np.ones(7)])).reshape(7, 2)
+    weights = np.tile([1 / 49, 6 / 49], 7)
+    return Counterexample(
+        "the star with a choice", mdp, features.kernel(phi), weights, 0.5, Q0, "diverged", "Baird, 1995", phi
+    )
+
+
+def no_fixed_point() -> Counterexample:
+    """Return two states, one weight and a max over +2 and -2: no value of the weight solves its own equation.
+
+    Notes
+    -----
+    State 1 has one action, listed twice; it pays 1 and leads to state 2. Both actions of state 2 end the episode.
+    """
+    P = np.zeros((2, 2, 2))
+    P[0, :, 1] = 1.0
+    mdp = FiniteMDP(P, np.array([[1.0, 1.0], [0.0, 0.0]]), 0.9)
+    phi = np.array([[1.0], [1.0], [2.0], [-2.0]])
+    weights = np.array([0.5, 0.5, 0.0, 0.0])
+    return Counterexample(
+        "no fixed point", mdp, features.kernel(phi), weights, 0.5, np.zeros((2, 2)), "diverged", "this book", phi
+    )
+
+
+def triad_operator(
+    example: Counterexample, *, approximation: bool, bootstrapping: bool, off_policy: bool, epsilon: float | int = 0.1
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the update of an example with each leg of the deadly triad switched on or off.
+
+    Parameters
+    ----------
+    example : Counterexample
+        A process that never ends.
+    approximation : bool
+        On: the example's kernel. Off: a table, K = I.
+    bootstrapping : bool
+        On: targets are backups of the current table. Off: targets are the true optimal values.
+    off_policy : bool
+        On: the example's weights. Off: the pairs visited in the long run by the policy that is greedy in the current table but
+        takes a random action with chance `epsilon`.
+    epsilon : float
+        Chance of a random action on-policy, in (0, 1].
+
+    Returns
+    -------
+    callable
+        Maps a table to a table; all three on is the example's own operator.
+
+    Notes
+    -----
+    Label ``eq-three-legs``.
+    """
+    mdp = example.mdp
+    kernel = example.kernel if approximation else np.eye(mdp.n_pairs)
+    truth = example.target
+
+    def operator(Q: np.ndarray) -> np.ndarray:
+        target = bellman.optimality_backup(Q, mdp) if bootstrapping else truth
+        weights = example.weights if off_policy else _on_policy(Q, mdp, epsilon)
+        change = updates.predicted_change(kernel, weights, mdp.flatten(target - Q), alpha=example.alpha)
+        return Q + mdp.unflatten(change)
+
+    return operator
+
+
+def _on_policy(Q: np.ndarray, mdp: FiniteMDP, epsilon: float) -> np.ndarray:
+    greedy = mdp.policy_matrix(bellman.greedy_policy(Q))
+    return stationary_distribution(mdp, (1 - epsilon) * greedy + epsilon / mdp.n_actions)

@@ -1,0 +1,74 @@
+"""Features: the numbers that a linear Q-function sees of a pair, and how much two pairs share of them."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from divergence_notes import _checks
+
+
+def one_hot(n_pairs: int) -> np.ndarray:
+    """Return one feature for each pair, shape (n_pairs, n_pairs): a table written as a linear function."""
+    return np.eye(_checks.integer("n_pairs", n_pairs, low=1))
+
+
+def aggregation(groups: ArrayLike) -> np.ndarray:
+    """Return one feature for each group of pairs.
+
+    Parameters
+    ----------
+    groups : ndarray of int, shape (n_pairs,)
+        The group of each pair, numbered from 0.
+
+    Returns
+    -------
+    ndarray of shape (n_pairs, n_groups)
+        Entry 1 where the pair belongs to the group, else 0.
+    """
+    members = _checks.indices("groups", groups, high=np.iinfo(np.intp).max, shape=(None,))
+    return np.eye(members.max() + 1)[members]
+
+
+def radial_basis(points: ArrayLike, centers: ArrayLike, *, width: float | int) -> np.ndarray:
+    r"""Return Gaussian bumps that overlap: :math:`\exp(-|x - c|^2 / (2 w^2))`.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n_pairs, d)
+        Where each pair lies.
+    centers : ndarray of shape (m, d)
+        Where each bump lies.
+    width : float
+        Standard deviation of a bump, > 0, in units of `points`.
+
+    Returns
+    -------
+    ndarray of shape (n_pairs, m)
+        Values in [0, 1].
+    """
+    points, centers = _checks.array("points", points, ndim=2), _checks.array("centers", centers, ndim=2)
+    width = _checks.scalar("width", width, low=0, low_open=True)
+    if points.shape[1] != centers.shape[1]:
+        raise ValueError(f"centers must have {points.shape[1]} columns as points has, got {centers.shape[1]}")
+    distance = ((points[:, None, :] - centers[None, :, :]) ** 2).sum(axis=2)
+    return np.exp(-distance / (2 * width**2))
+
+
+def kernel(features: ArrayLike) -> np.ndarray:
+    """Return K = Phi Phi^T, the inner products of the features of every two pairs.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n_pairs, n_features)
+        One row for each pair.
+
+    Returns
+    -------
+    ndarray of shape (n_pairs, n_pairs)
+        Symmetric, positive semi-definite, of rank at most ``n_features``.
+
+    Notes
+    -----
+    Label ``eq-linear-kernel``.
+    """
+    features = _checks.array("features", features, ndim=2)
+    return features @ features.T

@@ -1,0 +1,266 @@
+"""Finite Markov decision processes: the model, where it comes from, and the one way to number its pairs."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+from numpy.typing import ArrayLike
+
+from divergence_notes import _checks
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FiniteMDP:
+    """A Markov decision process with finitely many states and actions.
+
+    Parameters
+    ----------
+    P : ndarray of shape (n_states, n_actions, n_states), or scipy.sparse of shape (n_states * n_actions, n_states)
+        ``P[s, a, s2]`` is the probability that action `a` in state `s` leads on to state `s2`. A row sums to 1, or to less:
+        the missing mass ends the episode, and nothing is bootstrapped from it.
+    R : ndarray of shape (n_states, n_actions)
+        Expected immediate reward, in units of reward.
+    gamma : float
+        Discount factor in [0, 1).
+
+    Raises
+    ------
+    ValueError
+        If a shape disagrees, an entry is negative or not finite, a row sums to more than 1, or `gamma` is outside [0, 1).
+
+    Notes
+    -----
+    The arrays are copied and made read-only. A pair ``(s, a)`` has the number ``i = s * n_actions + a``; `flatten` and
+    `unflatten` are the only converters. Change the discount with ``dataclasses.replace(mdp, gamma=0.5)``.
+    """
+
+    P: Any
+    R: Any
+    gamma: float | int
+
+    def __post_init__(self):
+        R = _checks.array("R", self.R, ndim=2).copy()
+        if R.size == 0:
+            raise ValueError(f"R must have at least one state and one action, got shape {R.shape}")
+        P = _sparse_rows(self.P, R.shape) if sp.issparse(self.P) else _dense_rows(self.P, R.shape)
+        gamma = _checks.scalar("gamma", self.gamma, low=0, high=1, high_open=True)
+        R.setflags(write=False)
+        for name, value in (("P", P), ("R", R), ("gamma", gamma)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def n_states(self) -> int:
+        """Number of states."""
+        return self.R.shape[0]
+
+    @property
+    def n_actions(self) -> int:
+        """Number of actions, the same in every state."""
+        return self.R.shape[1]
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of state-action pairs."""
+        return self.R.size
+
+    @property
+    def transitions(self) -> Any:
+        """The rows of P, one for each pair: (n_pairs, n_states), dense view or csr array."""
+        return self.P if sp.issparse(self.P) else self.P.reshape(self.n_pairs, self.n_states)
+
+    @property
+    def continuation(self) -> np.ndarray:
+        """Probability that the episode goes on after each pair, shape (n_pairs,)."""
+        return np.asarray(self.transitions.sum(axis=1)).ravel()
+
+    def flatten(self, Q: ArrayLike) -> np.ndarray:
+        """Turn a table of shape (n_states, n_actions) into a new vector of shape (n_pairs,)."""
+        return _checks.array("Q", Q, shape=(self.n_states, self.n_actions)).ravel().copy()
+
+    def unflatten(self, q: ArrayLike) -> np.ndarray:
+        """Turn a vector of shape (n_pairs,) into a new table of shape (n_states, n_actions)."""
+        return _checks.array("q", q, shape=(self.n_pairs,)).reshape(self.n_states, self.n_actions).copy()
+
+    def policy_matrix(self, policy: ArrayLike) -> np.ndarray:
+        """Return the action probabilities, shape (n_states, n_actions).
+
+        Parameters
+        ----------
+        policy : ndarray of int, shape (n_states,), or ndarray of float, shape (n_states, n_actions)
+            The action of each state, or a distribution over actions in each state.
+
+        Raises
+        ------
+        ValueError
+            If an action does not exist or a row is no distribution.
+        """
+        given = np.asarray(policy)
+        if given.ndim == 1:
+            chosen = _checks.indices("policy", given, high=self.n_actions, shape=(self.n_states,))
+            return np.eye(self.n_actions)[chosen]
+        out = _checks.array("policy", policy, shape=(self.n_states, self.n_actions))
+        _checks.non_negative("policy", out)
+        sums = out.sum(axis=1)
+        bad = np.argwhere(np.abs(sums - 1) > _checks.TOLERANCE)
+        if len(bad):
+            raise ValueError(f"policy must be a distribution: policy[{bad[0][0]}] sums to {sums[bad[0][0]]:.6g}, not to 1")
+        return out
+
+    def pair_transitions(self, policy: ArrayLike) -> np.ndarray:
+        """Return P_pi, the dense matrix from pair to pair when `policy` acts, shape (n_pairs, n_pairs)."""
+        rows = self.transitions.toarray() if sp.issparse(self.P) else self.transitions
+        return (rows[:, :, None] * self.policy_matrix(policy)).reshape(self.n_pairs, self.n_pairs)
+
+
+def _dense_rows(P: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
+    out = _checks.array("P", P, shape=(*shape, shape[0])).copy()
+    _checks.non_negative("P", out)
+    _check_mass(out.sum(axis=2))
+    out.setflags(write=False)
+    return out
+
+
+def _sparse_rows(P: Any, shape: tuple[int, int]) -> sp.csr_array:
+    n_states, n_actions = shape
+    out = sp.csr_array(P, dtype=np.float64, copy=True)
+    if out.shape != (n_states * n_actions, n_states):
+        raise ValueError(f"P must have shape ({n_states * n_actions}, {n_states}) when sparse, got {out.shape}")
+    out.sum_duplicates()
+    wrong = np.flatnonzero(~(np.isfinite(out.data) & (out.data >= 0)))
+    if len(wrong):
+        row, column = (int(index[wrong[0]]) for index in out.tocoo().coords)
+        raise ValueError(f"P must be finite and non-negative: P[{row}, {column}] is {out.data[wrong[0]]:.6g}")
+    _check_mass(np.asarray(out.sum(axis=1)).reshape(shape))
+    for part in (out.data, out.indices, out.indptr):
+        part.setflags(write=False)
+    return out
+
+
+def _check_mass(total: np.ndarray) -> None:
+    bad = np.argwhere(total > 1 + _checks.TOLERANCE)
+    if len(bad):
+        s, a = bad[0]
+        raise ValueError(f"P must be a distribution over next states, or less: P[{s}, {a}] sums to {total[s, a]:.6g}")
+
+
+def from_gymnasium(env: Any, gamma: float | int) -> FiniteMDP:
+    """Read the model that a toy-text environment exposes as ``env.unwrapped.P``.
+
+    Parameters
+    ----------
+    env : gymnasium.Env
+        FrozenLake, Taxi, CliffWalking, or any environment with the same table: ``P[s][a]`` is a list of
+        ``(probability, next_state, reward, terminated)``.
+    gamma : float
+        Discount factor in [0, 1).
+
+    Returns
+    -------
+    FiniteMDP
+        A transition flagged `terminated` pays its reward and adds nothing to P: the episode ends there. A time limit
+        is no part of the model: truncation is not termination.
+
+    Raises
+    ------
+    TypeError
+        If the environment has no such table.
+    ValueError
+        If its probabilities do not sum to 1.
+    """
+    table = getattr(getattr(env, "unwrapped", env), "P", None)
+    if not isinstance(table, Mapping):
+        raise TypeError(f"env must expose its model as a mapping `P`, as Taxi does; {env} has {type(table).__name__}")
+    n_states, n_actions = len(table), len(table[0])
+    P, R = np.zeros((n_states, n_actions, n_states)), np.zeros((n_states, n_actions))
+    for s in range(n_states):
+        for a in range(n_actions):
+            total = sum(outcome[0] for outcome in table[s][a])
+            if abs(total - 1) > _checks.TOLERANCE:
+                raise ValueError(f"env.P must hold distributions: P[{s}][{a}] sums to {total:.6g}, not to 1")
+            for probability, next_state, reward, terminated in table[s][a]:
+                R[s, a] += probability * reward
+                if not terminated:
+                    P[s, a, next_state] += probability
+    return FiniteMDP(P, R, gamma)
+
+
+def random_mdp(
+    n_states: int,
+    n_actions: int,
+    *,
+    gamma: float | int,
+    branching: int,
+    rng: np.random.Generator,
+    sparse: bool = False,
+) -> FiniteMDP:
+    """Draw a random process in which every pair leads to a few random states (a Garnet).
+
+    Parameters
+    ----------
+    n_states, n_actions : int
+        Sizes, at least 1.
+    gamma : float
+        Discount factor in [0, 1).
+    branching : int
+        Number of different next states of each pair, from 1 to `n_states`.
+    rng : numpy.random.Generator
+        The source of all randomness.
+    sparse : bool
+        Keep P as a sparse matrix.
+
+    Returns
+    -------
+    FiniteMDP
+        Probabilities are uniform on the simplex, rewards standard normal.
+
+    Notes
+    -----
+    After T. W. Archibald, K. I. M. McKinnon and L. C. Thomas, "On the generation of Markov decision processes", 1995.
+    """
+    n_states = _checks.integer("n_states", n_states, low=1)
+    n_actions = _checks.integer("n_actions", n_actions, low=1)
+    branching = _checks.integer("branching", branching, low=1, high=n_states)
+    n_pairs = n_states * n_actions
+    columns = np.array([rng.choice(n_states, size=branching, replace=False) for _ in range(n_pairs)])
+    mass = rng.dirichlet(np.ones(branching), size=n_pairs)
+    rows = np.repeat(np.arange(n_pairs), branching)
+    P = sp.csr_array((mass.ravel(), (rows, columns.ravel())), shape=(n_pairs, n_states))
+    R = rng.standard_normal((n_states, n_actions))
+    return FiniteMDP(P if sparse else P.toarray().reshape(n_states, n_actions, n_states), R, gamma)
+
+
+def stationary_distribution(mdp: FiniteMDP, policy: ArrayLike) -> np.ndarray:
+    """Return how often each pair is visited in the long run when `policy` acts: on-policy data.
+
+    Parameters
+    ----------
+    mdp : FiniteMDP
+        A process that never ends: every row of P sums to 1.
+    policy : ndarray of int, shape (n_states,), or ndarray of float, shape (n_states, n_actions)
+        The policy that acts.
+
+    Returns
+    -------
+    ndarray of shape (n_pairs,)
+        A distribution over pairs.
+
+    Raises
+    ------
+    ValueError
+        If an episode can end, or if the policy has more than one stationary distribution.
+    """
+    ends = np.flatnonzero(np.abs(mdp.continuation - 1) > _checks.TOLERANCE)
+    if len(ends):
+        s, a = divmod(int(ends[0]), mdp.n_actions)
+        raise ValueError(f"mdp must never end: P[{s}, {a}] sums to {mdp.continuation[ends[0]]:.6g}, not to 1")
+    pi = mdp.policy_matrix(policy)
+    rows = mdp.transitions.toarray() if sp.issparse(mdp.P) else mdp.transitions
+    chain = (pi.ravel()[:, None] * rows).reshape(mdp.n_states, mdp.n_actions, mdp.n_states).sum(axis=1)
+    basis = scipy.linalg.null_space(chain.T - np.eye(mdp.n_states), rcond=1e-10)
+    if basis.shape[1] != 1:
+        raise ValueError(f"policy must have one stationary distribution, it has {basis.shape[1]} independent ones")
+    states = basis[:, 0] / basis[:, 0].sum()
+    return (np.abs(states)[:, None] * pi).ravel()

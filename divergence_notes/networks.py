@@ -1,0 +1,175 @@
+"""A small network and its real semi-gradient step, the thing that the key equation approximates."""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import nn
+
+from divergence_notes import _checks
+from divergence_notes.dynamics import Trajectory
+
+
+class Sine(nn.Module):
+    """The sine, entry by entry."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return sin(x)."""
+        return torch.sin(x)
+
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sin": Sine}
+
+
+class MLP(nn.Sequential):
+    """A fully connected network with a linear last layer.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Width of the input, of each hidden layer, and of the output; at least two.
+    activation : {"relu", "tanh", "sin"}
+        Between the layers.
+    generator : torch.Generator
+        Draws every weight and bias, uniformly within ``1 / sqrt(fan_in)`` of zero; the global generator is left alone.
+    dtype : torch.dtype
+        Of the parameters; float64 for analysis.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two sizes, a size is not positive, or the activation is unknown.
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], *, activation: str, generator: torch.Generator, dtype: torch.dtype = torch.float32
+    ):
+        activation = _checks.choice("activation", activation, tuple(ACTIVATIONS))
+        if len(sizes) < 2:
+            raise ValueError(f"sizes must name an input and an output width, got {list(sizes)}")
+        widths = [_checks.integer(f"sizes[{k}]", width, low=1) for k, width in enumerate(sizes)]
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+            layers += [_linear(fan_in, fan_out, generator, dtype), ACTIVATIONS[activation]()]
+        super().__init__(*layers[:-1])
+
+
+def _linear(fan_in: int, fan_out: int, generator: torch.Generator, dtype: torch.dtype) -> nn.Linear:
+    layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out, dtype=dtype)
+    bound = fan_in**-0.5
+    with torch.no_grad():
+        layer.weight.uniform_(-bound, bound, generator=generator)
+        layer.bias.uniform_(-bound, bound, generator=generator)
+    return layer
+
+
+def values(net: nn.Module, x: torch.Tensor) -> np.ndarray:
+    """Return the scalar outputs of a network as a numpy vector, shape (n,)."""
+    with torch.no_grad():
+        return _scalar_outputs(net, x).double().numpy()
+
+
+def _scalar_outputs(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    out = net(x)  # (n, 1)
+    if out.ndim != 2 or out.shape[1] != 1:
+        raise ValueError(f"net must map (n, d) to (n, 1), it maps {tuple(x.shape)} to {tuple(out.shape)}")
+    return out[:, 0]
+
+
+def semi_gradient_step(
+    net: nn.Module, x: torch.Tensor, target: ArrayLike, *, weights: ArrayLike, alpha: float | int
+) -> nn.Module:
+    """Return a copy of the network after one semi-gradient step towards fixed targets.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Maps (n, d) to (n, 1); left as it is.
+    x : tensor of shape (n, d)
+        One input for each pair.
+    target : ndarray of shape (n,)
+        Values to move towards, held fixed.
+    weights : ndarray of shape (n,)
+        Sampling distribution rho over the pairs.
+    alpha : float
+        Step size, > 0.
+
+    Returns
+    -------
+    torch.nn.Module
+        One plain gradient step on ``1/2 sum_i rho_i (target_i - Q_i)^2``.
+
+    Raises
+    ------
+    ValueError
+        If a shape disagrees, `weights` is not a distribution, or `alpha` is not positive.
+
+    Notes
+    -----
+    Label ``eq-semi-gradient``.
+    """
+    weights = torch.as_tensor(_checks.distribution("weights", weights, size=len(x)), dtype=x.dtype)
+    target = torch.as_tensor(_checks.array("target", target, shape=(len(x),)), dtype=x.dtype)
+    alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
+    stepped = copy.deepcopy(net)
+    parameters = [p for p in stepped.parameters() if p.requires_grad]
+    loss = 0.5 * (weights * (target - _scalar_outputs(stepped, x)) ** 2).sum()
+    with torch.no_grad():
+        for parameter, slope in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter -= alpha * slope
+    return stepped
+
+
+def train(
+    net: nn.Module,
+    x: torch.Tensor,
+    backup: Callable[[np.ndarray], np.ndarray],
+    *,
+    weights: ArrayLike,
+    alpha: float | int,
+    steps: int,
+    bound: float | int = 1e6,
+) -> tuple[nn.Module, Trajectory]:
+    """Take semi-gradient steps, each towards a backup of the network's own values.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Maps (n, d) to (n, 1); left as it is.
+    x : tensor of shape (n, d)
+        One input for each pair.
+    backup : callable
+        Maps the values of all pairs, a numpy vector of shape (n,), to their targets.
+    weights : ndarray of shape (n,)
+        Sampling distribution rho over the pairs.
+    alpha : float
+        Step size, > 0.
+    steps : int
+        How many steps to take at most.
+    bound : float
+        A value beyond this, or not finite, ends the run as diverged.
+
+    Returns
+    -------
+    net : torch.nn.Module
+        The last network with bounded values.
+    trajectory : Trajectory
+        Values of all pairs before each step and after the last, shape (k + 1, n); "diverged" or "undecided".
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range or a shape disagrees.
+    """
+    steps = _checks.integer("steps", steps, low=1)
+    recorded, status = [values(net, x)], "undecided"
+    for _ in range(steps):
+        stepped = semi_gradient_step(net, x, backup(recorded[-1]), weights=weights, alpha=alpha)
+        recorded.append(values(stepped, x))
+        if not np.abs(recorded[-1]).max() <= bound:
+            status = "diverged"
+            break
+        net = stepped
+    return net, Trajectory(np.stack(recorded), None, status)

@@ -1,0 +1,68 @@
+"""The neural tangent kernel of a network: how much a step at one input moves the value at another."""
+
+import torch
+from torch import nn
+from torch.func import functional_call, grad, vmap
+
+
+def per_sample_gradients(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return the Jacobian of a scalar-output network in its parameters, one row for each input.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Maps (n, d) to (n, 1).
+    x : tensor of shape (n, d)
+        Inputs.
+
+    Returns
+    -------
+    tensor of shape (n, n_parameters)
+        Row `i` is the gradient of the i-th output, parameters in the order of ``net.parameters()``.
+
+    Raises
+    ------
+    ValueError
+        If the network has more than one output.
+
+    Notes
+    -----
+    Label ``eq-kernel``.
+    """
+    with torch.no_grad():
+        width = net(x[:1]).shape[-1]
+    if width != 1:
+        raise ValueError(f"net must have one output, it has {width}")
+    parameters = {name: p.detach() for name, p in net.named_parameters()}
+    slopes = vmap(grad(lambda p, row: functional_call(net, p, row[None])[0, 0]), in_dims=(None, 0))(parameters, x)
+    return torch.cat([slopes[name].reshape(len(x), -1) for name in parameters], dim=1)
+
+
+def gram(net: nn.Module, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the kernel K(x, y) = J(x) J(y)^T.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Maps (n, d) to (n, 1).
+    x : tensor of shape (n, d)
+        Inputs of the rows.
+    y : tensor of shape (m, d), optional
+        Inputs of the columns; `x` by default.
+
+    Returns
+    -------
+    tensor of shape (n, m)
+        Inner products of parameter gradients: no mean, no scaling, no trace over outputs.
+
+    Raises
+    ------
+    ValueError
+        If the network has more than one output.
+
+    Notes
+    -----
+    Label ``eq-kernel``.
+    """
+    J = per_sample_gradients(net, x)
+    return J @ (J if y is None else per_sample_gradients(net, y)).T

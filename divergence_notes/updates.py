@@ -1,0 +1,231 @@
+"""Updates of a whole table: U1, U2, U3 and the key equation, the preconditioned step, and the real linear step.
+
+The operators are those of Achiam, Knight and Abbeel, arXiv:1903.08894. Each takes the table `Q`, the process, and how the
+data, the kernel and the step size enter. The real step of a neural network is in `networks`.
+"""
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+
+from divergence_notes import _checks, bellman
+from divergence_notes.mdp import FiniteMDP
+
+
+def value_update(Q: ArrayLike, mdp: FiniteMDP, *, alpha: float | int) -> np.ndarray:
+    """Return U1 Q: every pair moves the same fraction of the way to its backup.
+
+    Parameters
+    ----------
+    Q : ndarray of shape (n_states, n_actions)
+        Action values, in units of discounted reward.
+    mdp : FiniteMDP
+        The process whose optimality operator is applied.
+    alpha : float
+        Step size, > 0.
+
+    Returns
+    -------
+    ndarray of shape (n_states, n_actions)
+        A new array.
+
+    Raises
+    ------
+    ValueError
+        If a shape disagrees with `mdp` or `alpha` is not positive.
+
+    Notes
+    -----
+    Label ``eq-u1``; arXiv:1903.08894.
+    """
+    alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
+    return Q + alpha * (bellman.optimality_backup(Q, mdp) - Q)
+
+
+def weighted_update(Q: ArrayLike, mdp: FiniteMDP, *, weights: ArrayLike, alpha: float | int) -> np.ndarray:
+    """Return U2 Q: a pair moves in proportion to how often it is sampled.
+
+    Parameters
+    ----------
+    Q : ndarray of shape (n_states, n_actions)
+        Action values, in units of discounted reward.
+    mdp : FiniteMDP
+        The process whose optimality operator is applied.
+    weights : ndarray of shape (n_pairs,)
+        Sampling distribution rho; non-negative, sums to 1.
+    alpha : float
+        Step size, > 0.
+
+    Returns
+    -------
+    ndarray of shape (n_states, n_actions)
+        A new array.
+
+    Raises
+    ------
+    ValueError
+        If a shape disagrees with `mdp`, `weights` is not a distribution, or `alpha` is not positive.
+
+    Notes
+    -----
+    Label ``eq-u2``; arXiv:1903.08894.
+    """
+    return kernel_update(Q, mdp, kernel=np.eye(mdp.n_pairs), weights=weights, alpha=alpha)
+
+
+def kernel_update(
+    Q: ArrayLike, mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: float | int
+) -> np.ndarray:
+    """Return U3 Q: the update seen through a kernel, the key equation without its remainder.
+
+    Parameters
+    ----------
+    Q : ndarray of shape (n_states, n_actions)
+        Action values, in units of discounted reward.
+    mdp : FiniteMDP
+        The process whose optimality operator is applied.
+    kernel : ndarray of shape (n_pairs, n_pairs)
+        ``K[i, j]`` moves pair `i` per unit of TD error at pair `j`.
+    weights : ndarray of shape (n_pairs,)
+        Sampling distribution rho; non-negative, sums to 1.
+    alpha : float
+        Step size, > 0.
+
+    Returns
+    -------
+    ndarray of shape (n_states, n_actions)
+        A new array.
+
+    Raises
+    ------
+    ValueError
+        If a shape disagrees with `mdp`, `weights` is not a distribution, or `alpha` is not positive.
+
+    Notes
+    -----
+    Label ``eq-key-equation``; arXiv:1903.08894, Theorem 1 without the remainder.
+    """
+    td_error = mdp.flatten(bellman.optimality_backup(Q, mdp) - Q)  # (n_pairs,)
+    return Q + mdp.unflatten(predicted_change(kernel, weights, td_error, alpha=alpha))
+
+
+def predicted_change(
+    kernel: ArrayLike, weights: ArrayLike, td_error: ArrayLike, *, alpha: float | int
+) -> Float[np.ndarray, " n"]:
+    """Return alpha K D delta, the change of every pair to leading order in the step size.
+
+    Parameters
+    ----------
+    kernel : ndarray of shape (n_pairs, n_pairs)
+        The kernel K.
+    weights : ndarray of shape (n_pairs,)
+        Sampling distribution rho; non-negative, sums to 1.
+    td_error : ndarray of shape (n_pairs,)
+        Target minus value of every pair.
+    alpha : float
+        Step size, > 0.
+
+    Returns
+    -------
+    ndarray of shape (n_pairs,)
+        The predicted change, in units of Q.
+
+    Raises
+    ------
+    ValueError
+        If a shape disagrees, `weights` is not a distribution, or `alpha` is not positive.
+
+    Notes
+    -----
+    Label ``eq-predicted-change``.
+    """
+    td_error = _checks.array("td_error", td_error, ndim=1)
+    kernel = _checks.square("kernel", kernel, size=len(td_error))
+    weights = _checks.distribution("weights", weights, size=len(td_error))
+    return _checks.scalar("alpha", alpha, low=0, low_open=True) * (kernel @ (weights * td_error))
+
+
+def preconditioned_update(
+    Q: ArrayLike, mdp: FiniteMDP, *, kernel: ArrayLike, batch: ArrayLike, alpha: float | int
+) -> np.ndarray:
+    """Return the update that undoes the kernel on a batch: PreQN in the linear limit.
+
+    Parameters
+    ----------
+    Q : ndarray of shape (n_states, n_actions)
+        Action values, in units of discounted reward.
+    mdp : FiniteMDP
+        The process whose optimality operator is applied.
+    kernel : ndarray of shape (n_pairs, n_pairs)
+        The kernel K; its block on the batch must be nonsingular.
+    batch : ndarray of int, shape (b,)
+        Numbers of the pairs in the batch, each at most once.
+    alpha : float
+        Step size, > 0.
+
+    Returns
+    -------
+    ndarray of shape (n_states, n_actions)
+        A new array: pairs in the batch move by exactly ``alpha`` times their TD error, the others by what leaks to them.
+
+    Raises
+    ------
+    ValueError
+        If a shape disagrees, a pair is listed twice, or the kernel is singular on the batch.
+
+    Notes
+    -----
+    Label ``eq-preconditioned-update``; arXiv:1903.08894, for a kernel that does not change.
+    """
+    kernel = _checks.square("kernel", kernel, size=mdp.n_pairs)
+    batch = _checks.indices("batch", batch, high=mdp.n_pairs, shape=(None,))
+    alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
+    if len(np.unique(batch)) != len(batch):
+        raise ValueError(f"batch must list each pair once, got {batch.tolist()}")
+    td_error = mdp.flatten(bellman.optimality_backup(Q, mdp) - Q)[batch]  # (b,)
+    block = kernel[np.ix_(batch, batch)]
+    if np.linalg.matrix_rank(block) < len(batch):
+        raise ValueError(f"kernel must be nonsingular on the batch {batch.tolist()}: its rank there is "
+                         f"{np.linalg.matrix_rank(block)}")
+    return Q + alpha * mdp.unflatten(kernel[:, batch] @ np.linalg.solve(block, td_error))
+
+
+def linear_step(
+    theta: ArrayLike, features: ArrayLike, mdp: FiniteMDP, *, weights: ArrayLike, alpha: float | int
+) -> np.ndarray:
+    """Return the parameters after one semi-gradient step of a linear Q-function.
+
+    Parameters
+    ----------
+    theta : ndarray of shape (n_features,)
+        Parameters; the table is ``features @ theta``.
+    features : ndarray of shape (n_pairs, n_features)
+        One row for each pair.
+    mdp : FiniteMDP
+        The process whose optimality operator gives the targets.
+    weights : ndarray of shape (n_pairs,)
+        Sampling distribution rho; non-negative, sums to 1.
+    alpha : float
+        Step size, > 0.
+
+    Returns
+    -------
+    ndarray of shape (n_features,)
+        One plain gradient step on half the weighted squared error, with the targets held fixed.
+
+    Raises
+    ------
+    ValueError
+        If a shape disagrees, `weights` is not a distribution, or `alpha` is not positive.
+
+    Notes
+    -----
+    Label ``eq-semi-gradient``.
+    """
+    theta = _checks.array("theta", theta, ndim=1)
+    features = _checks.array("features", features, shape=(mdp.n_pairs, len(theta)))
+    weights = _checks.distribution("weights", weights, size=mdp.n_pairs)
+    alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
+    Q = mdp.unflatten(features @ theta)
+    td_error = mdp.flatten(bellman.optimality_backup(Q, mdp) - Q)  # (n_pairs,)
+    return theta + alpha * features.T @ (weights * td_error)
