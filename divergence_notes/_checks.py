@@ -18,6 +18,8 @@ def array(
 ) -> np.ndarray:
     """Return `value` as a finite float64 array of the given shape (``None`` stands for any length)."""
     try:
+        if np.asarray(value).dtype.kind == "c":  # numpy would drop the imaginary parts with a mere warning
+            raise TypeError("complex")
         out = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be an array of real numbers, got {type(value).__name__}") from error
@@ -38,9 +40,10 @@ def _shape(shape: tuple[int | None, ...]) -> str:
     return f"({inside},)" if len(shape) == 1 else f"({inside})"
 
 
-def entry(name: str, index: Sequence[int]) -> str:
-    """Write one entry of an array the way a reader would: ``P[3, 1]``."""
-    return f"{name}[{', '.join(str(int(i)) for i in index)}]" if len(index) else name
+def entry(name: str, index: np.ndarray) -> str:
+    """Write one entry of an array the way a reader would: ``P[3, 1]``; a scalar has no index."""
+    inside = ", ".join(str(int(i)) for i in index)
+    return f"{name}[{inside}]" if inside else name
 
 
 def finite(name: str, value: np.ndarray) -> None:
