@@ -1,0 +1,90 @@
+"""Random instances for property tests, the awkward ones among them: processes, tables, kernels, distributions."""
+
+import numpy as np
+import scipy.sparse as sp
+from hypothesis import strategies as st
+
+from divergence_notes.mdp import FiniteMDP
+
+KINDS = ("dense", "terminating", "deterministic", "sparse", "ties")
+KERNELS = ("identity", "gram", "singular", "unsymmetric", "negative", "dominant")
+WEIGHTS = ("uniform", "random", "zeros", "point")
+GAMMAS = (0, 0.3, 0.5, 0.9, 0.97)
+
+
+def generators():
+    """Draw a numpy generator."""
+    return st.integers(0, 2**32 - 1).map(np.random.default_rng)
+
+
+@st.composite
+def mdps(draw, *, kinds=KINDS, gammas=GAMMAS, max_states=5, max_actions=3):
+    """Draw a process: dense rows, rows that end the episode, single outcomes, sparse storage, or rewards that tie."""
+    rng = draw(generators())
+    n_states, n_actions = draw(st.integers(1, max_states)), draw(st.integers(1, max_actions))
+    return make_mdp(draw(st.sampled_from(kinds)), n_states, n_actions, draw(st.sampled_from(gammas)), rng)
+
+
+def make_mdp(kind, n_states, n_actions, gamma, rng):
+    """Return one random process of a kind."""
+    P = rng.dirichlet(np.full(n_states, 0.7), size=(n_states, n_actions))
+    R = 3 * rng.standard_normal((n_states, n_actions))
+    if kind == "terminating":
+        P = P * rng.choice([0.0, 0.4, 1.0], size=(n_states, n_actions, 1))
+    elif kind in ("deterministic", "ties"):
+        P = np.eye(n_states)[rng.integers(n_states, size=(n_states, n_actions))]
+        P = P * rng.choice([0.0, 1.0, 1.0], size=(n_states, n_actions, 1))
+        if kind == "ties":
+            R = rng.integers(-1, 2, size=(n_states, n_actions)).astype(float)
+    elif kind == "sparse":
+        P = P * (rng.random(P.shape) < 0.6)
+        return FiniteMDP(sp.csr_array(P.reshape(-1, n_states)), R, gamma)
+    return FiniteMDP(P, R, gamma)
+
+
+def tables(mdp, rng, *, scale=3.0, integers=False):
+    """Return one random table; integers make ties."""
+    shape = (mdp.n_states, mdp.n_actions)
+    return rng.integers(-2, 3, size=shape).astype(float) if integers else scale * rng.standard_normal(shape)
+
+
+def make_kernel(kind, n, rng):
+    """Return one random kernel of a kind, any real matrix among them."""
+    phi = rng.standard_normal((n, n + 2))
+    if kind == "identity":
+        return np.eye(n)
+    if kind == "singular":
+        return phi[:, :1] @ phi[:, :1].T
+    if kind == "unsymmetric":
+        return rng.standard_normal((n, n))
+    if kind == "negative":
+        return np.eye(n) - 0.5 * rng.random((n, n))
+    if kind == "dominant":
+        return np.diag(1 + rng.random(n)) + 0.02 * rng.standard_normal((n, n)) / n
+    return phi @ phi.T / n
+
+
+def make_weights(kind, n, rng):
+    """Return one random sampling distribution of a kind; zeros are pairs that no data shows."""
+    if kind == "uniform":
+        return np.full(n, 1 / n)
+    if kind == "point":
+        return np.eye(n)[rng.integers(n)]
+    rho = rng.dirichlet(np.ones(n))
+    if kind == "zeros" and n > 1:
+        rho[rng.integers(n)] = 0.0
+    return rho / rho.sum()
+
+
+@st.composite
+def kernel_cases(draw, *, kernels=KERNELS, weights=WEIGHTS, **process):
+    """Draw what a kernel update takes: process, table, kernel, weights, step size, and the generator that made them."""
+    mdp, rng = draw(mdps(**process)), draw(generators())
+    return {
+        "mdp": mdp,
+        "Q": tables(mdp, rng, integers=draw(st.booleans())),
+        "kernel": make_kernel(draw(st.sampled_from(kernels)), mdp.n_pairs, rng),
+        "weights": make_weights(draw(st.sampled_from(weights)), mdp.n_pairs, rng),
+        "alpha": draw(st.sampled_from((1, 0.05, 0.7, 2.5))),
+        "rng": rng,
+    }
