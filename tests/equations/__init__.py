@@ -39,6 +39,4 @@ class Equation:
 
 def by_chapter():
     """Return the modules of this folder by name."""
-    return {
-        found.name: importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)
-    }
+    return {found.name: importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)}

@@ -1,0 +1,30 @@
+# `make book` builds the site, `make test` checks everything. Both make .venv when it is missing or out of date.
+PYTHON ?= python3
+PORT ?= 8000
+BIN := .venv/bin
+
+.PHONY: help env book test serve lab lock clean
+
+help:
+	@echo "make book | test | serve | lab | lock | clean     see README.md"
+
+env:
+	@$(PYTHON) tools/environment.py
+
+book: env
+	@$(BIN)/python tools/book.py
+
+test: book
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+serve: book
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+lab: env
+	$(BIN)/jupyter lab book
+
+lock: env
+	$(BIN)/python tools/lock.py $(if $(UPGRADE),--upgrade)
+
+clean:
+	rm -rf .venv _build _offline node_modules .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,74 @@
+"""Build the book, and read the site: one page for each file of _toc.yml, no traceback, nothing of the environment."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from vendor import vendor
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "_build"
+SITE = BUILD / "html"
+STAMP = BUILD / "made-from"
+ERROR_MARKS = ("Traceback (most recent call last)", "output traceback", "application/vnd.jupyter.error")
+
+
+def made_from():
+    """Return the hash of what the pages are computed from, besides their own cells, which the cache looks at itself."""
+    digest = hashlib.sha256()
+    files = [
+        ROOT / "requirements.txt",
+        ROOT / "_toc.yml",
+        *ROOT.glob("divergence_notes/**/*.py"),
+        *ROOT.glob("book/results/**/*"),
+    ]
+    for path in sorted(path for path in files if path.is_file()):
+        digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def toc_files():
+    """Return the names in _toc.yml, in reading order, without endings."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+
+
+def faults(site=SITE):
+    """Return what is wrong with the built site, one line each."""
+    found = [f"no page for {name} of _toc.yml" for name in toc_files() if not (site / f"{name}.html").is_file()]
+    if not (site / "index.html").is_file():
+        found.append("no index.html")
+    for path in sorted(site.rglob("*")):
+        name = path.relative_to(site).as_posix()
+        if any(part in name for part in (".venv", "site-packages", "node_modules", "made-from")):
+            found.append(f"{name} is no part of the site")
+        if path.suffix == ".html":
+            text = path.read_text(encoding="utf-8")
+            found += [f"{name} holds an error: {mark}" for mark in ERROR_MARKS if mark in text]
+    return found
+
+
+def main():
+    """Build; on any fault say it and leave nothing that the next build would trust."""
+    vendor()
+    stamp = made_from()
+    if not (STAMP.is_file() and STAMP.read_text(encoding="utf-8") == stamp):
+        shutil.rmtree(BUILD, ignore_errors=True)
+        BUILD.mkdir()
+        STAMP.write_text(stamp, encoding="utf-8")
+        print("Building the book. Every chapter runs, which takes some minutes, once.", flush=True)
+    jupyter_book = [sys.executable, "-m", "jupyter_book", "build", ".", "--quiet", "-W", "-n", "--keep-going"]
+    if subprocess.run(jupyter_book, cwd=ROOT).returncode:
+        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)  # else the next build skips the pages that warned
+        sys.exit("The book has faults: see above.")
+    if found := faults():
+        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
+        sys.exit("The book has faults:\n  " + "\n  ".join(found))
+    print(f"The book is at {SITE / 'index.html'}\nSee it in a browser with: make serve")
+
+
+if __name__ == "__main__":
+    main()

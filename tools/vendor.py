@@ -1,0 +1,54 @@
+"""Put what the pages load in the browser into _offline/vendor, so that the site asks no other host for anything.
+
+Math needs MathJax; a slider on a page without a kernel needs require.js and the html-manager of ipywidgets. They come
+out of package-lock.json by `npm ci`, with the npm of the environment, and only the files in use are kept.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES, VENDOR = ROOT / "node_modules", ROOT / "_offline" / "vendor"
+STAMP = VENDOR.parent / "made-from"
+SHIM = ROOT / "tools" / "widgets-local.js"
+# From, to. MathJax without the speech rules and the other formats; of the widgets' fonts the icons only.
+FILES = [
+    ("requirejs/require.js", "require.js"),
+    ("@jupyter-widgets/html-manager/dist/embed-amd.js", "embed-amd.js"),
+    ("@jupyter-widgets/html-manager/dist/*.woff2", "@jupyter-widgets/html-manager/dist"),
+    ("mathjax/es5/tex-mml-chtml.js", "mathjax/es5/tex-mml-chtml.js"),
+    ("mathjax/es5/output/chtml/fonts/woff-v2/*.woff", "mathjax/es5/output/chtml/fonts/woff-v2"),
+    ("mathjax/es5/input/tex/extensions/*.js", "mathjax/es5/input/tex/extensions"),
+    ("mathjax/es5/a11y/assistive-mml.js", "mathjax/es5/a11y/assistive-mml.js"),
+]
+
+
+def vendor():
+    """Fill _offline/vendor, unless it was made from this very lock."""
+    made_from = hashlib.sha256()
+    for path in (ROOT / "package-lock.json", SHIM, Path(__file__)):
+        made_from.update(path.read_bytes())
+    if STAMP.is_file() and STAMP.read_text(encoding="utf-8") == made_from.hexdigest():
+        return
+    shutil.rmtree(VENDOR.parent, ignore_errors=True)
+    bin = Path(sys.executable).parent
+    npm = [bin / "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    subprocess.run(npm, cwd=ROOT, check=True, env=os.environ | {"PATH": f"{bin}{os.pathsep}{os.environ['PATH']}"})
+    for source, target in FILES:
+        found = sorted(MODULES.glob(source))
+        if not found:
+            raise FileNotFoundError(f"npm ci brought no {source}")
+        for path in found:
+            to = VENDOR / target / path.name if "*" in source else VENDOR / target
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, to)
+    shutil.copyfile(SHIM, VENDOR / SHIM.name)
+    STAMP.write_text(made_from.hexdigest(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    vendor()
