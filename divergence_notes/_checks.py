@@ -13,9 +13,7 @@ TOLERANCE = 1e-8
 """How far a sum of probabilities may be from its exact value."""
 
 
-def array(
-    name: str, value: Any, *, shape: tuple[int | None, ...] | None = None, ndim: int | None = None
-) -> np.ndarray:
+def array(name: str, value: Any, *, shape: tuple[int | None, ...] | None = None, ndim: int | None = None) -> np.ndarray:
     """Return `value` as a finite float64 array of the given shape (``None`` stands for any length)."""
     try:
         if np.asarray(value).dtype.kind == "c":  # numpy would drop the imaginary parts with a mere warning

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-import scipy.sparse.linalg
 from numpy.typing import ArrayLike
 
 from divergence_notes import _checks
@@ -161,10 +160,10 @@ def value_iteration(mdp: FiniteMDP, *, tol: float | int, max_iter: int = 100_000
 
     Notes
     -----
-    Label ``eq-span-bounds``. After a sweep with changes :math:`d = \max_a T^*Q - \max_a Q` the optimal state values lie
-    between :math:`\max_a Q + \min d / (1 - \gamma)` and :math:`\max_a Q + \max d / (1 - \gamma)`; where episodes can end, the end
-    counts as a state with :math:`d = 0`. One more backup and the midpoint give the answer. After J. MacQueen, "A modified
-    dynamic programming method for Markovian decision problems", 1966.
+    Label ``eq-span-bounds``. After a sweep with changes :math:`d = \max_a T^*Q - \max_a Q` the optimal state values
+    lie between :math:`\max_a Q + \min d / (1 - \gamma)` and :math:`\max_a Q + \max d / (1 - \gamma)`; where episodes
+    can end, the end counts as a state with :math:`d = 0`. One more backup and the midpoint give the answer. After J.
+    MacQueen, "A modified dynamic programming method for Markovian decision problems", 1966.
     """
     tol = _checks.scalar("tol", tol, low=0, low_open=True)
     max_iter = _checks.integer("max_iter", max_iter, low=1)

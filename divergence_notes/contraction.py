@@ -24,8 +24,8 @@ def row_sum_bound(kernel: ArrayLike, weights: ArrayLike, *, alpha: float | int, 
     Returns
     -------
     float
-        The update is a sup-norm contraction, for every process with these pairs, if this is below 1. If it is not, nothing
-        follows.
+        The update is a sup-norm contraction, for every process with these pairs, if this is below 1. If it is not,
+        nothing follows.
 
     Raises
     ------
@@ -59,8 +59,8 @@ def row_dominance(kernel: ArrayLike, weights: ArrayLike, *, gamma: float | int) 
     Returns
     -------
     ndarray of shape (n_pairs,)
-        ``(1 - gamma) K_ii rho_i - (1 + gamma) sum_{j != i} |K_ij| rho_j``. If every margin is positive, every small enough
-        step size contracts.
+        ``(1 - gamma) K_ii rho_i - (1 + gamma) sum_{j != i} |K_ij| rho_j``. If every margin is positive, every small
+        enough step size contracts.
 
     Raises
     ------

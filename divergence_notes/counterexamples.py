@@ -63,7 +63,14 @@ def loop(gamma: float | int = 0.9) -> Counterexample:
     """Return one state, one action, reward 1: the optimal value is 1 / (1 - gamma)."""
     mdp = _self_loops([[1.0]], gamma)
     return Counterexample(
-        "the loop", mdp, np.eye(1), np.ones(1), 0.5, np.zeros((1, 1)), "converged", "the smallest process that never ends"
+        "the loop",
+        mdp,
+        np.eye(1),
+        np.ones(1),
+        0.5,
+        np.zeros((1, 1)),
+        "converged",
+        "the smallest process that never ends",
     )
 
 
@@ -71,7 +78,14 @@ def dominant() -> Counterexample:
     """Return R1: two pairs so weakly coupled that the row-sum bound certifies them."""
     mdp = _all_to(1, 2, 0.9)
     return Counterexample(
-        "the safe pair", mdp, _coupled([1, 1], 0.04), np.full(2, 0.5), 1.0, np.ones((2, 1)), "converged", "this book, R1"
+        "the safe pair",
+        mdp,
+        _coupled([1, 1], 0.04),
+        np.full(2, 0.5),
+        1.0,
+        np.ones((2, 1)),
+        "converged",
+        "this book, R1",
     )
 
 
@@ -79,7 +93,9 @@ def calm() -> Counterexample:
     """Return R2: two self-loops with strong coupling; every path bends and runs home, yet the row-sum bound fails."""
     mdp = _self_loops([[0.0], [0.0]], 0.9)
     Q0 = np.array([[1.0], [-0.4]])
-    return Counterexample("the calm", mdp, _coupled([1, 1], 0.5), np.full(2, 0.5), 1.0, Q0, "converged", "this book, R2")
+    return Counterexample(
+        "the calm", mdp, _coupled([1, 1], 0.5), np.full(2, 0.5), 1.0, Q0, "converged", "this book, R2"
+    )
 
 
 def weighted_only() -> Counterexample:
@@ -95,7 +111,14 @@ def some_norm_only() -> Counterexample:
     """Return R4: a contraction in some norm, but in no weighted sup norm."""
     mdp = _all_to(1, 2, 0.9)
     return Counterexample(
-        "the skewed shape", mdp, _coupled([1, 1], 0.08), np.full(2, 0.5), 1.0, np.ones((2, 1)), "converged", "this book, R4"
+        "the skewed shape",
+        mdp,
+        _coupled([1, 1], 0.08),
+        np.full(2, 0.5),
+        1.0,
+        np.ones((2, 1)),
+        "converged",
+        "this book, R4",
     )
 
 
@@ -112,8 +135,8 @@ def pair() -> Counterexample:
 
     Notes
     -----
-    No reward is ever paid, so the optimal table is 0. From one side of the diagonal every path runs home, from the other it
-    runs off, however small the step size.
+    No reward is ever paid, so the optimal table is 0. From one side of the diagonal every path runs home, from the
+    other it runs off, however small the step size.
     """
     mdp = _self_loops([[0.0, 0.0]], 0.9)
     kernel = np.array([[9.0, 2.5], [2.5, 1.0]])
@@ -177,8 +200,8 @@ def baird_control() -> Counterexample:
 
     Notes
     -----
-    The solid values share weights as in the star, each dashed value has its own. Data comes from a policy that takes the
-    dashed action six times out of seven. After L. Baird, "Residual algorithms", 1995.
+    The solid values share weights as in the star, each dashed value has its own. Data comes from a policy that takes
+    the dashed action six times out of seven. After L. Baird, "Residual algorithms", 1995.
     """
     P = np.zeros((7, 2, 7))
     P[:, 0, 6] = 1.0
@@ -225,8 +248,8 @@ def triad_operator(
     bootstrapping : bool
         On: targets are backups of the current table. Off: targets are the true optimal values.
     off_policy : bool
-        On: the example's weights. Off: the pairs visited in the long run by the policy that is greedy in the current table but
-        takes a random action with chance `epsilon`.
+        On: the example's weights. Off: the pairs visited in the long run by the policy that is greedy in the current
+        table but takes a random action with chance `epsilon`.
     epsilon : float
         Chance of a random action on-policy, in (0, 1].
 

@@ -19,8 +19,8 @@ class FiniteMDP:
     Parameters
     ----------
     P : ndarray of shape (n_states, n_actions, n_states), or scipy.sparse of shape (n_states * n_actions, n_states)
-        ``P[s, a, s2]`` is the probability that action `a` in state `s` leads on to state `s2`. A row sums to 1, or to less:
-        the missing mass ends the episode, and nothing is bootstrapped from it.
+        ``P[s, a, s2]`` is the probability that action `a` in state `s` leads on to state `s2`. A row sums to 1, or to
+        less: the missing mass ends the episode, and nothing is bootstrapped from it.
     R : ndarray of shape (n_states, n_actions)
         Expected immediate reward, in units of reward.
     gamma : float
@@ -29,7 +29,8 @@ class FiniteMDP:
     Raises
     ------
     ValueError
-        If a shape disagrees, an entry is negative or not finite, a row sums to more than 1, or `gamma` is outside [0, 1).
+        If a shape disagrees, an entry is negative or not finite, a row sums to more than 1, or `gamma` is outside [0,
+        1).
 
     Notes
     -----
@@ -106,7 +107,9 @@ class FiniteMDP:
         sums = out.sum(axis=1)
         bad = np.argwhere(np.abs(sums - 1) > _checks.TOLERANCE)
         if len(bad):
-            raise ValueError(f"policy must be a distribution: policy[{bad[0][0]}] sums to {sums[bad[0][0]]:.6g}, not to 1")
+            raise ValueError(
+                f"policy must be a distribution: policy[{bad[0][0]}] sums to {sums[bad[0][0]]:.6g}, not to 1"
+            )
         return out
 
     def pair_transitions(self, policy: ArrayLike) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A small network and its real semi-gradient step, the thing that the key equation approximates."""
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -51,7 +52,7 @@ class MLP(nn.Sequential):
             raise ValueError(f"sizes must name an input and an output width, got {list(sizes)}")
         widths = [_checks.integer(f"sizes[{k}]", width, low=1) for k, width in enumerate(sizes)]
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        for fan_in, fan_out in itertools.pairwise(widths):
             layers += [_linear(fan_in, fan_out, generator, dtype), ACTIVATIONS[activation]()]
         super().__init__(*layers[:-1])
 

@@ -1,7 +1,7 @@
 """Updates of a whole table: U1, U2, U3 and the key equation, the preconditioned step, and the real linear step.
 
-The operators are those of Achiam, Knight and Abbeel, arXiv:1903.08894. Each takes the table `Q`, the process, and how the
-data, the kernel and the step size enter. The real step of a neural network is in `networks`.
+The operators are those of Achiam, Knight and Abbeel, arXiv:1903.08894. Each takes the table `Q`, the process, and how
+the data, the kernel and the step size enter. The real step of a neural network is in `networks`.
 """
 
 import numpy as np
@@ -166,7 +166,8 @@ def preconditioned_update(
     Returns
     -------
     ndarray of shape (n_states, n_actions)
-        A new array: pairs in the batch move by exactly ``alpha`` times their TD error, the others by what leaks to them.
+        A new array: pairs in the batch move by exactly ``alpha`` times their TD error, the others by what leaks to
+        them.
 
     Raises
     ------
@@ -185,8 +186,10 @@ def preconditioned_update(
     td_error = mdp.flatten(bellman.optimality_backup(Q, mdp) - Q)[batch]  # (b,)
     block = kernel[np.ix_(batch, batch)]
     if np.linalg.matrix_rank(block) < len(batch):
-        raise ValueError(f"kernel must be nonsingular on the batch {batch.tolist()}: its rank there is "
-                         f"{np.linalg.matrix_rank(block)}")
+        raise ValueError(
+            f"kernel must be nonsingular on the batch {batch.tolist()}: its rank there is "
+            f"{np.linalg.matrix_rank(block)}"
+        )
     return Q + alpha * mdp.unflatten(kernel[:, batch] @ np.linalg.solve(block, td_error))
 
 

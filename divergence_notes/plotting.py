@@ -1,0 +1,367 @@
+"""Results in, Axes out: every figure of the book is drawn here, in one style.
+
+Nothing is computed and no style is set at import; `use_style` is called once by each chapter. An Axes gets no title:
+the caption of the figure is its title.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from numpy.typing import ArrayLike
+
+from divergence_notes import _checks
+from divergence_notes.dynamics import Trajectory
+
+BLUE, VERMILION, AMBER, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#8A4F9E", "#5A5A5A"
+
+STATUS_STYLE: dict[str, dict[str, Any]] = {
+    "converged": {"color": BLUE, "linestyle": "-"},
+    "diverged": {"color": VERMILION, "linestyle": "--"},
+    "undecided": {"color": PURPLE, "linestyle": "-."},
+}
+"""A colour that the colour-blind can tell apart, and a line style, for each status; the same in every chapter."""
+
+SERIES = [
+    {"color": BLUE, "linestyle": "-"},
+    {"color": VERMILION, "linestyle": "--"},
+    {"color": GREEN, "linestyle": "-."},
+    {"color": PURPLE, "linestyle": ":"},
+    {"color": AMBER, "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+]
+"""Colour and line style of the first, second, ... series of a figure."""
+
+KERNEL_CMAP, VALUE_CMAP = "RdBu_r", "viridis"
+
+_STYLE = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 130,
+    "figure.figsize": (6.4, 3.8),
+    "font.size": 10.5,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+    "svg.fonttype": "none",
+}
+
+
+def use_style() -> None:
+    """Set the style of the book for the figures that follow."""
+    plt.rcParams.update(_STYLE)
+
+
+def _axes(ax: Axes | None, **subplots_kw: Any) -> Axes:
+    return plt.subplots(**subplots_kw)[1] if ax is None else ax
+
+
+def plot_error(trajectory: Trajectory, *, ax: Axes | None = None, label: str | None = None, **line_kw: Any) -> Axes:
+    """Draw the distance to the target against the iteration, on a log axis.
+
+    Parameters
+    ----------
+    trajectory : Trajectory
+        A run with a target.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    label : str, optional
+        Name in the legend.
+    **line_kw
+        Passed to ``Axes.semilogy``; the status decides colour and line style otherwise.
+
+    Returns
+    -------
+    Axes
+    """
+    if trajectory.errors is None:
+        raise ValueError("trajectory must have errors: give `iterate` a target")
+    ax = _axes(ax)
+    ax.semilogy(trajectory.errors, label=label, **STATUS_STYLE[trajectory.status] | line_kw)
+    ax.set(xlabel="iteration $k$", ylabel=r"$\|Q_k - Q^*\|_\infty$")
+    return ax
+
+
+def plot_sizes(trajectory: Trajectory, *, ax: Axes | None = None, label: str | None = None, **line_kw: Any) -> Axes:
+    """Draw the largest absolute value against the iteration, on a log axis.
+
+    Parameters
+    ----------
+    trajectory : Trajectory
+        Any run.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    label : str, optional
+        Name in the legend.
+    **line_kw
+        Passed to ``Axes.semilogy``; the status decides colour and line style otherwise.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = _axes(ax)
+    ax.semilogy(trajectory.sizes, label=label, **STATUS_STYLE[trajectory.status] | line_kw)
+    ax.set(xlabel="iteration $k$", ylabel=r"$\max |Q_k|$")
+    return ax
+
+
+def plot_kernel(
+    kernel: ArrayLike,
+    *,
+    ax: Axes | None = None,
+    labels: Sequence[str] | None = None,
+    limit: float | int | None = None,
+    colorbar: bool = True,
+) -> Axes:
+    """Draw a kernel as an image: red pulls along, blue pushes away, white leaves alone.
+
+    Parameters
+    ----------
+    kernel : ndarray of shape (n, m)
+        Row `i`, column `j`: how a step at pair `j` moves pair `i`.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    labels : sequence of str, optional
+        Names of the pairs, for both axes of a square kernel.
+    limit : float, optional
+        Value of the darkest red; the largest absolute entry by default.
+    colorbar : bool
+        Draw the scale.
+
+    Returns
+    -------
+    Axes
+    """
+    kernel = _checks.array("kernel", kernel, ndim=2)
+    ax = _axes(ax)
+    limit = float(np.abs(kernel).max()) if limit is None else limit
+    image = ax.imshow(kernel, cmap=KERNEL_CMAP, norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
+    ax.grid(False)
+    ax.set(xlabel="trained pair $j$", ylabel="moved pair $i$")
+    if labels is not None:
+        ax.set_xticks(range(len(labels)), labels)
+        ax.set_yticks(range(len(labels)), labels)
+    if colorbar:
+        ax.figure.colorbar(image, ax=ax, label="$K_{ij}$")
+    return ax
+
+
+def _ink(image: Any, value: float) -> str:
+    red, green, blue, _ = image.cmap(image.norm(value))
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+
+
+def plot_table(
+    Q: ArrayLike,
+    *,
+    ax: Axes | None = None,
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    limits: tuple[float, float] | None = None,
+    digits: int = 2,
+) -> Axes:
+    """Draw a table of action values as the spreadsheet that it is: a number in each cell.
+
+    Parameters
+    ----------
+    Q : ndarray of shape (n_states, n_actions)
+        Action values.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    row_labels, column_labels : sequence of str, optional
+        Names of the states and of the actions.
+    limits : (float, float), optional
+        Values of the darkest and the brightest colour.
+    digits : int
+        Digits after the point.
+
+    Returns
+    -------
+    Axes
+    """
+    Q = _checks.array("Q", Q, ndim=2)
+    ax = _axes(ax)
+    low, high = (Q.min(), Q.max()) if limits is None else limits
+    image = ax.imshow(Q, cmap=VALUE_CMAP, vmin=low, vmax=high, aspect="auto")
+    for (row, column), value in np.ndenumerate(Q):
+        ink = _ink(image, value)
+        ax.text(column, row, f"{value:.{digits}f}", ha="center", va="center", color=ink, fontsize="small")
+    ax.grid(False)
+    ax.set(xlabel="action $a$", ylabel="state $s$")
+    ax.set_xticks(range(Q.shape[1]), column_labels)
+    ax.set_yticks(range(Q.shape[0]), row_labels)
+    return ax
+
+
+def plot_grid(
+    values: ArrayLike,
+    *,
+    ax: Axes | None = None,
+    policy: ArrayLike | None = None,
+    arrows: Sequence[tuple[int, int]] | None = None,
+    limits: tuple[float, float] | None = None,
+    marks: Sequence[Sequence[str]] | None = None,
+    digits: int = 2,
+) -> Axes:
+    """Draw the values of the cells of a grid world, and the arrows of a policy.
+
+    Parameters
+    ----------
+    values : ndarray of shape (rows, columns)
+        One number for each cell.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    policy : ndarray of int, shape (rows * columns,), optional
+        The action of each cell.
+    arrows : sequence of (dx, dy), optional
+        Direction of each action, y pointing down.
+    limits : (float, float), optional
+        Values of the darkest and the brightest colour.
+    marks : sequence of sequence of str, optional
+        A letter for each cell, such as H for a hole; a marked cell has no arrow.
+    digits : int
+        Digits after the point.
+
+    Returns
+    -------
+    Axes
+    """
+    values = _checks.array("values", values, ndim=2)
+    ax = _axes(ax)
+    low, high = (values.min(), values.max()) if limits is None else limits
+    image = ax.imshow(values, cmap=VALUE_CMAP, vmin=low, vmax=high)
+    for (row, column), value in np.ndenumerate(values):
+        ink, mark = _ink(image, value), "" if marks is None else marks[row][column]
+        text = f"{mark}\n{value:.{digits}f}" if mark else f"{value:.{digits}f}"
+        ax.text(column, row - 0.18, text, ha="center", va="center", color=ink, fontsize="small")
+        if policy is not None and arrows is not None and not mark:
+            dx, dy = arrows[int(np.ravel(policy)[row * values.shape[1] + column])]
+            arrow = {"arrowstyle": "->", "color": ink, "lw": 1.5}
+            ends = {
+                "xy": (column + 0.22 * dx, row + 0.26 + 0.16 * dy),
+                "xytext": (column - 0.22 * dx, row + 0.26 - 0.16 * dy),
+            }
+            ax.annotate("", **ends, arrowprops=arrow)
+    ax.grid(False)
+    ax.set(xlabel="column", ylabel="row", xticks=range(values.shape[1]), yticks=range(values.shape[0]))
+    return ax
+
+
+def plot_plane(field: ArrayLike, x: ArrayLike, y: ArrayLike, *, ax: Axes | None = None, diagonal: bool = True) -> Axes:
+    """Draw the flow of an update in the plane of Q.
+
+    Parameters
+    ----------
+    field : ndarray of shape (m, n, 2)
+        Displacements, as `dynamics.vector_field` returns them.
+    x, y : ndarray of shape (n,) and (m,)
+        The grid.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    diagonal : bool
+        Draw the line on which two actions of one state tie, where the greedy action changes.
+
+    Returns
+    -------
+    Axes
+    """
+    x, y = _checks.array("x", x, ndim=1), _checks.array("y", y, ndim=1)
+    field = _checks.array("field", field, shape=(len(y), len(x), 2))
+    ax = _axes(ax, figsize=(4.2, 4.0))
+    low, high = max(x[0], y[0]), min(x[-1], y[-1])
+    if diagonal:
+        ax.plot([low, high], [low, high], color=GREY, lw=1, ls=(0, (1, 2)), zorder=1)
+    ax.streamplot(
+        x, y, field[..., 0], field[..., 1], color="#B8C4CE", linewidth=0.8, density=0.9, arrowsize=0.8, zorder=0
+    )
+    ax.grid(False)
+    ax.set(xlabel="$Q_1$", ylabel="$Q_2$", xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal")
+    return ax
+
+
+def plot_path(trajectory: Trajectory, *, ax: Axes | None = None, **line_kw: Any) -> Axes:
+    """Draw the iterates of a two-number Q-function as a path in the plane, a dot where it starts.
+
+    Parameters
+    ----------
+    trajectory : Trajectory
+        A run whose values hold two numbers.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    **line_kw
+        Passed to ``Axes.plot``; the status decides colour and line style otherwise.
+
+    Returns
+    -------
+    Axes
+    """
+    points = _checks.array("values", trajectory.values.reshape(len(trajectory.values), -1), shape=(None, 2))
+    ax = _axes(ax, figsize=(4.2, 4.0))
+    (line,) = ax.plot(*points.T, **{"lw": 1.8, "clip_on": True} | STATUS_STYLE[trajectory.status] | line_kw)
+    ax.plot(*points[0], "o", ms=5, color=line.get_color())
+    ax.set(xlabel="$Q_1$", ylabel="$Q_2$")
+    return ax
+
+
+def plot_star(Q: ArrayLike, *, ax: Axes) -> Axes:
+    """Mark the optimal table of a two-number problem with a star.
+
+    Parameters
+    ----------
+    Q : ndarray holding two numbers
+        The optimal table.
+    ax : Axes
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+    """
+    first, second = np.ravel(Q)
+    ax.plot(first, second, marker="*", ms=15, color=AMBER, mec="black", mew=0.8, ls="none", zorder=5)
+    return ax
+
+
+def plot_outcomes(
+    statuses: Sequence[Sequence[str]],
+    *,
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a grid of outcomes, each as a colour and a word.
+
+    Parameters
+    ----------
+    statuses : sequence of sequence of str
+        A status of `dynamics` for each row and column.
+    row_labels, column_labels : sequence of str
+        What was run.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = _axes(ax)
+    for row, line in enumerate(statuses):
+        for column, status in enumerate(line):
+            color = STATUS_STYLE[status]["color"]
+            ax.add_patch(plt.Rectangle((column - 0.46, row - 0.42), 0.92, 0.84, color=color))
+            ax.text(column, row, status, ha="center", va="center", color="white", fontsize="small")
+    ax.set_xticks(range(len(column_labels)), column_labels)
+    ax.set_yticks(range(len(row_labels)), row_labels)
+    ax.set(
+        xlim=(-0.5, len(column_labels) - 0.5),
+        ylim=(len(row_labels) - 0.5, -0.5),
+        xlabel="switched on",
+        ylabel="example",
+    )
+    ax.grid(False)
+    return ax
