@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
+from scipy.sparse.linalg import spsolve
 
 from divergence_notes import _checks
 from divergence_notes.mdp import FiniteMDP
@@ -128,7 +129,7 @@ def policy_value(mdp: FiniteMDP, policy: ArrayLike) -> np.ndarray:
     reward = (pi * mdp.R).sum(axis=1)
     chain = _average(pi) @ mdp.transitions  # (S, S)
     if sp.issparse(mdp.P):
-        V = sp.linalg.spsolve(sp.eye_array(mdp.n_states, format="csc") - mdp.gamma * chain.tocsc(), reward)
+        V = spsolve(sp.eye_array(mdp.n_states, format="csc") - mdp.gamma * chain.tocsc(), reward)
     else:
         V = np.linalg.solve(np.eye(mdp.n_states) - mdp.gamma * chain, reward)
     return _backup(np.atleast_1d(V), mdp)

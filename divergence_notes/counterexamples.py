@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from divergence_notes import _checks, bellman, features, updates
+from divergence_notes import _checks, bellman, dynamics, features, updates
 from divergence_notes.mdp import FiniteMDP, stationary_distribution
 
 
@@ -142,6 +142,19 @@ def pair() -> Counterexample:
     kernel = np.array([[9.0, 2.5], [2.5, 1.0]])
     weights = np.array([0.2, 0.8])
     return Counterexample("the pair", mdp, kernel, weights, 0.1, np.array([[1.0, 0.0]]), "diverged", "this book, R6")
+
+
+def cover() -> list[tuple[Counterexample, dynamics.Portrait]]:
+    """Return the three portraits of the book: the calm, the orbit and the pair, each with its flow and some paths."""
+    chosen = [
+        (calm(), (-2, 2), [(1.6, -0.6), (-1, 1.7), (1.2, 1.8), (-1.7, -1.2)]),
+        (orbit(), (-3, 6), [(2.2, 1.1), (5, 5)]),
+        (pair(), (-2, 4), [(1, 0), (-1, -1.6), (0, 1), (2.2, 3.4)]),
+    ]
+    return [
+        (example, dynamics.portrait(example.operator, starts, shape=example.Q0.shape, limits=limits))
+        for example, limits, starts in chosen
+    ]
 
 
 def w_to_2w(gamma: float | int = 0.9, weights: ArrayLike = (1.0, 0.0)) -> Counterexample:

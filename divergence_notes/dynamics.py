@@ -128,3 +128,58 @@ def vector_field(operator: Operator, x: ArrayLike, y: ArrayLike, *, shape: tuple
         raise ValueError(f"shape must hold two numbers, got {shape}")
     points = [[np.array([first, second]) for first in x] for second in y]
     return np.array([[operator(p.reshape(shape)).ravel() - p for p in row] for row in points])
+
+
+@dataclass(frozen=True, eq=False)
+class Portrait:
+    """The flow of an operator in the plane of two numbers, with some of its paths."""
+
+    x: np.ndarray
+    """Grid of the first number, shape (n,)."""
+    y: np.ndarray
+    """Grid of the second number, shape (m,)."""
+    field: np.ndarray
+    """Displacements on the grid, shape (m, n, 2)."""
+    paths: tuple[Trajectory, ...]
+    """One run from each start."""
+
+
+def portrait(
+    operator: Operator,
+    starts: ArrayLike,
+    *,
+    shape: tuple[int, ...],
+    limits: tuple[float | int, float | int],
+    max_iter: int = 4000,
+    tol: float | int = 1e-6,
+    bound: float | int = 1e3,
+) -> Portrait:
+    """Run an operator on two numbers from several starts, and sample its flow.
+
+    Parameters
+    ----------
+    operator : callable
+        Maps an array of shape `shape` to one of the same shape.
+    starts : ndarray of shape (k, 2)
+        Where the paths begin.
+    shape : tuple of int
+        Shape of Q; it must hold two numbers.
+    limits : (float, float)
+        The square that is sampled, on both axes.
+    max_iter, tol, bound : int, float, float
+        As in `iterate`.
+
+    Returns
+    -------
+    Portrait
+
+    Raises
+    ------
+    ValueError
+        If `starts` or `shape` do not hold pairs of numbers.
+    """
+    starts = _checks.array("starts", starts, shape=(None, 2))
+    grid = np.linspace(*limits, 25)
+    field = vector_field(operator, grid, grid, shape=shape)
+    runs = [iterate(operator, s.reshape(shape), max_iter=max_iter, tol=tol, bound=bound) for s in starts]
+    return Portrait(grid, grid, field, tuple(runs))

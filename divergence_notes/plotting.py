@@ -14,7 +14,7 @@ from matplotlib.colors import TwoSlopeNorm
 from numpy.typing import ArrayLike
 
 from divergence_notes import _checks
-from divergence_notes.dynamics import Trajectory
+from divergence_notes.dynamics import Portrait, Trajectory
 
 BLUE, VERMILION, AMBER, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#8A4F9E", "#5A5A5A"
 
@@ -325,6 +325,30 @@ def plot_star(Q: ArrayLike, *, ax: Axes) -> Axes:
     first, second = np.ravel(Q)
     ax.plot(first, second, marker="*", ms=15, color=AMBER, mec="black", mew=0.8, ls="none", zorder=5)
     return ax
+
+
+def plot_portrait(portrait: Portrait, *, star: ArrayLike, ax: Axes | None = None, diagonal: bool = True) -> Axes:
+    """Draw the flow of an update in the plane of Q, some paths, and the optimal table as a star.
+
+    Parameters
+    ----------
+    portrait : Portrait
+        Flow and paths, as `dynamics.portrait` returns them.
+    star : ndarray holding two numbers
+        The optimal table.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    diagonal : bool
+        Draw the line on which two actions of one state tie, where the greedy action changes.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = plot_plane(portrait.field, portrait.x, portrait.y, ax=ax, diagonal=diagonal)
+    for path in portrait.paths:
+        plot_path(path, ax=ax)
+    return plot_star(star, ax=ax)
 
 
 def plot_outcomes(
