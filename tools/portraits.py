@@ -1,0 +1,19 @@
+"""Draw the picture of the README, book/_static/portraits.png: the three portraits of the cover."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from divergence_notes import counterexamples, plotting
+
+TARGET = Path(__file__).resolve().parent.parent / "book" / "_static" / "portraits.png"
+
+plotting.use_style()
+figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.9))
+for ax, (example, portrait) in zip(axes, counterexamples.cover(), strict=True):
+    plotting.plot_portrait(portrait, star=example.target, diagonal=example.mdp.n_actions > 1, ax=ax)
+    ax.set_title({"the calm": "converges", "the orbit": "never settles", "the pair": "diverges"}[example.name])
+figure.savefig(TARGET, dpi=80, metadata={"Software": None})
