@@ -86,7 +86,7 @@ def iterate(
     values, status = [Q], "undecided"
     with np.errstate(over="ignore", invalid="ignore"):
         for _ in range(max_iter):
-            Q = np.asarray(operator(Q), dtype=np.float64)
+            Q = np.array(operator(Q.copy()), dtype=np.float64)  # copies: an operator may work in place
             if Q.shape != values[0].shape:
                 raise ValueError(f"operator must keep the shape {values[0].shape}, it returned {Q.shape}")
             values.append(Q)
@@ -127,7 +127,7 @@ def vector_field(operator: Operator, x: ArrayLike, y: ArrayLike, *, shape: tuple
     if int(np.prod(shape)) != 2:
         raise ValueError(f"shape must hold two numbers, got {shape}")
     points = [[np.array([first, second]) for first in x] for second in y]
-    return np.array([[operator(p.reshape(shape)).ravel() - p for p in row] for row in points])
+    return np.array([[operator(p.reshape(shape).copy()).ravel() - p for p in row] for row in points])
 
 
 @dataclass(frozen=True, eq=False)
