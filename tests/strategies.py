@@ -1,5 +1,7 @@
 """Random instances for property tests, the awkward ones among them: processes, tables, kernels, distributions."""
 
+import random
+
 import numpy as np
 import scipy.sparse as sp
 from hypothesis import strategies as st
@@ -27,6 +29,16 @@ def mdps(draw, *, kinds=KINDS, gammas=GAMMAS, max_states=5, max_actions=3):
 
 def make_mdp(kind, n_states, n_actions, gamma, rng):
     """Return one random process of a kind."""
+    state = (
+        random.getstate()
+    )  # the type checker samples items with `random`, which hypothesis forbids inside a strategy
+    try:
+        return _make_mdp(kind, n_states, n_actions, gamma, rng)
+    finally:
+        random.setstate(state)
+
+
+def _make_mdp(kind, n_states, n_actions, gamma, rng):
     P = rng.dirichlet(np.full(n_states, 0.7), size=(n_states, n_actions))
     R = 3 * rng.standard_normal((n_states, n_actions))
     if kind == "terminating":

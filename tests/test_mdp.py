@@ -1,0 +1,382 @@
+"""The model of a process: what it accepts, how it numbers pairs, and where models come from."""
+
+import dataclasses
+import re
+
+import gymnasium
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+
+from divergence_notes.mdp import FiniteMDP, from_gymnasium, random_mdp, stationary_distribution
+from tests import oracles
+from tests.strategies import generators, mdps
+
+TOY_TEXT = {
+    "frozen lake": ("FrozenLake-v1", {"map_name": "4x4", "is_slippery": True}, 2_000),
+    "dry lake": ("FrozenLake-v1", {"map_name": "4x4", "is_slippery": False}, 1),
+    "large lake": ("FrozenLake-v1", {"map_name": "8x8", "is_slippery": True}, 400),
+    "large dry lake": ("FrozenLake-v1", {"map_name": "8x8", "is_slippery": False}, 1),
+    "rare slips": ("FrozenLake-v1", {"map_name": "4x4", "success_rate": 0.8, "reward_schedule": (5, -2, -1)}, 2_000),
+    "taxi": ("Taxi-v4", {}, 1),
+    "taxi in rain": ("Taxi-v4", {"is_rainy": True}, 30),
+    "cliff": ("CliffWalking-v1", {}, 1),
+    "icy cliff": ("CliffWalking-v1", {"is_slippery": True}, 600),
+}
+
+
+def refuses(error, message):
+    return pytest.raises(error, match="^" + re.escape(message) + "$")
+
+
+def two_states(**changes):
+    P = np.zeros((2, 2, 2))
+    P[0, 0], P[0, 1], P[1, 0] = (0.25, 0.75), (1, 0), (0, 0.5)  # [1, 1] ends the episode
+    return {"P": P, "R": np.array([[1.0, 2.0], [3.0, 4.0]]), "gamma": 0.9} | changes
+
+
+def spoiled(index, value):
+    P = two_states()["P"]
+    P[index] = value
+    return P
+
+
+class TestWhatIsAProcess:
+    """P holds distributions over next states, or less; R one reward for each pair; gamma lies in [0, 1)."""
+
+    @pytest.mark.parametrize("convert", [lambda P: P, lambda P: P.tolist(), lambda P: sp.csr_array(P.reshape(4, 2)),
+                                         lambda P: sp.coo_matrix(P.reshape(4, 2))])  # fmt: skip
+    def test_accepts(self, convert):
+        mdp = FiniteMDP(**two_states(P=convert(two_states()["P"])))
+        assert (mdp.n_states, mdp.n_actions, mdp.n_pairs) == (2, 2, 4)
+        assert oracles.dense(mdp).tolist() == two_states()["P"].tolist()
+        assert mdp.continuation.tolist() == [1, 1, 0.5, 0]
+
+    @pytest.mark.parametrize("gamma", [0, 0.0, np.float64(0.5), 1 - 1e-9])
+    def test_accepts_gamma(self, gamma):
+        assert type(FiniteMDP(**two_states(gamma=gamma)).gamma) is float
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"gamma": 1}, "gamma must be in [0, 1), got 1"),
+            ({"gamma": 1.0}, "gamma must be in [0, 1), got 1.0"),
+            ({"gamma": -0.1}, "gamma must be in [0, 1), got -0.1"),
+            ({"gamma": float("nan")}, "gamma must be in [0, 1), got nan"),
+            ({"P": spoiled((0, 1), (0.6, 0.5))}, "P must be a distribution over next states, or less: P[0, 1] sums to 1.1"),
+            ({"P": np.full((2, 2, 2), 1.0)}, "P must be a distribution over next states, or less: P[0, 0] sums to 2"),
+            ({"P": spoiled((1, 0), (-0.5, 0.5))}, "P must be non-negative: P[1, 0, 0] is -0.5"),
+            ({"P": spoiled((1, 1), (0, np.nan))}, "P must be finite: P[1, 1, 1] is nan"),
+            ({"P": np.zeros((2, 3, 2))}, "P must have shape (2, 2, 2), got (2, 3, 2)"),
+            ({"P": np.zeros((4, 2))}, "P must have shape (2, 2, 2), got (4, 2)"),
+            ({"P": sp.csr_array((3, 2))}, "P must have shape (4, 2) when sparse, got (3, 2)"),
+            ({"P": sp.csr_array(spoiled((1, 0), (-0.5, 0.5)).reshape(4, 2))},
+             "P must be finite and non-negative: P[2, 0] is -0.5"),
+            ({"P": sp.csr_array(spoiled((1, 1), (0, np.nan)).reshape(4, 2))},
+             "P must be finite and non-negative: P[3, 1] is nan"),
+            ({"P": sp.csr_array(spoiled((1, 0), (0.7, 0.7)).reshape(4, 2))},
+             "P must be a distribution over next states, or less: P[1, 0] sums to 1.4"),
+            ({"P": sp.coo_array(([0.8, 0.8], ([3, 3], [1, 1])), shape=(4, 2))},
+             "P must be a distribution over next states, or less: P[1, 1] sums to 1.6"),
+            ({"R": np.zeros(4)}, "R must have 2 dimensions, got shape (4,)"),
+            ({"R": np.zeros((2, 0))}, "R must have at least one state and one action, got shape (2, 0)"),
+            ({"R": np.array([[0.0, 1.0], [np.inf, 0.0]])}, "R must be finite: R[1, 0] is inf"),
+        ],
+    )  # fmt: skip
+    def test_refuses(self, changes, message):
+        with refuses(ValueError, message):
+            FiniteMDP(**two_states(**changes))
+
+    def test_refuses_a_bool_for_gamma(self):
+        with refuses(TypeError, "gamma must be a number, got True"):
+            FiniteMDP(**two_states(gamma=True))
+
+    def test_refuses_text_for_gamma(self):
+        with pytest.raises(TypeError, match="gamma"):  # the words are the hook's here; tests/test_checks.py has ours
+            FiniteMDP(**two_states(gamma="a"))
+
+    def test_rounding_is_no_error(self):
+        assert FiniteMDP(**two_states(P=spoiled((0, 1), (0.1 + 0.2, 0.7)))).P[0, 1].sum() >= 1
+
+    @pytest.mark.parametrize("sparse", [False, True])
+    def test_is_a_read_only_copy(self, sparse):
+        given_P, given_R = two_states()["P"].reshape(4, 2) if sparse else two_states()["P"], two_states()["R"]
+        given_P = sp.csr_array(given_P) if sparse else given_P
+        mdp = FiniteMDP(given_P, given_R, 0.9)
+        given_R[0, 0] = 99
+        (given_P.data if sparse else given_P)[:] = 0.0
+        assert mdp.R[0, 0] == 1
+        assert oracles.dense(mdp)[0, 0].tolist() == [0.25, 0.75]
+        with pytest.raises(ValueError, match="read-only"):
+            mdp.R[0, 0] = 0
+        with pytest.raises(ValueError, match="read-only"):
+            (mdp.P.data if sparse else mdp.P)[0] = 0
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            mdp.gamma = 0.5
+
+    def test_replace_changes_the_discount(self):
+        mdp = FiniteMDP(**two_states())
+        other = dataclasses.replace(mdp, gamma=0.5)
+        assert (mdp.gamma, other.gamma) == (0.9, 0.5)
+        assert other.P.tolist() == mdp.P.tolist()
+        with refuses(ValueError, "gamma must be in [0, 1), got 1.5"):
+            dataclasses.replace(mdp, gamma=1.5)
+
+
+class TestPairNumbers:
+    """Pair (s, a) has the number i = s * n_actions + a, in every vector, matrix and table."""
+
+    @given(mdp=mdps())
+    @settings(max_examples=40)
+    def test_there_and_back(self, mdp):
+        table = np.array([[s * mdp.n_actions + a for a in range(mdp.n_actions)] for s in range(mdp.n_states)])
+        assert mdp.flatten(table).tolist() == list(range(mdp.n_pairs))
+        assert mdp.unflatten(range(mdp.n_pairs)).tolist() == table.tolist()
+
+    def test_are_copies(self):
+        mdp = FiniteMDP(**two_states())
+        Q, q = np.zeros((2, 2)), np.zeros(4)
+        mdp.flatten(Q)[0] = 1
+        mdp.unflatten(q)[0, 0] = 1
+        assert not Q.any()
+        assert not q.any()
+
+    def test_refuse_other_shapes(self):
+        mdp = FiniteMDP(**two_states())
+        with refuses(ValueError, "Q must have shape (2, 2), got (4,)"):
+            mdp.flatten(np.zeros(4))
+        with refuses(ValueError, "q must have shape (4,), got (2, 2)"):
+            mdp.unflatten(np.zeros((2, 2)))
+
+    @given(mdp=mdps())
+    @settings(max_examples=40)
+    def test_rows_of_transitions(self, mdp):
+        rows = mdp.transitions.toarray() if sp.issparse(mdp.P) else mdp.transitions
+        P = oracles.dense(mdp)
+        for i, (s, a) in enumerate(oracles.pairs(mdp)):
+            np.testing.assert_array_equal(rows[i], P[s, a])
+            assert mdp.continuation[i] == pytest.approx(P[s, a].sum())
+        assert sp.issparse(mdp.transitions) == sp.issparse(mdp.P)
+
+
+class TestPolicies:
+    """A policy is an action for each state or a distribution over actions; it turns P into a matrix from pair to pair."""
+
+    @given(mdp=mdps(), rng=generators())
+    @settings(max_examples=40)
+    def test_pair_transitions(self, mdp, rng):
+        pi = rng.dirichlet(np.ones(mdp.n_actions), size=mdp.n_states)
+        P, order = oracles.dense(mdp), oracles.pairs(mdp)
+        expected = [[P[s, a, t] * pi[t, b] for t, b in order] for s, a in order]
+        np.testing.assert_allclose(mdp.pair_transitions(pi), expected, atol=1e-15)
+        actions = rng.integers(mdp.n_actions, size=mdp.n_states)
+        np.testing.assert_allclose(mdp.pair_transitions(actions), oracles.chain(mdp, actions), atol=1e-15)
+
+    def test_actions_as_rows(self):
+        assert FiniteMDP(**two_states()).policy_matrix([1, 0]).tolist() == [[0, 1], [1, 0]]
+
+    @pytest.mark.parametrize(
+        ("policy", "error", "message"),
+        [
+            ([0, 2], ValueError, "policy must hold indices in [0, 1]: policy[1] is 2"),
+            ([0, -1], ValueError, "policy must hold indices in [0, 1]: policy[1] is -1"),
+            ([0, 0, 0], ValueError, "policy must have shape (2,), got (3,)"),
+            ([0.0, 1.0], TypeError, "policy must be an array of integers, got dtype float64"),
+            ([[1, 0], [0.5, 0.4]], ValueError, "policy must be a distribution: policy[1] sums to 0.9, not to 1"),
+            ([[1, 0], [1.5, -0.5]], ValueError, "policy must be non-negative: policy[1, 1] is -0.5"),
+            ([[1.0, 0.0]], ValueError, "policy must have shape (2, 2), got (1, 2)"),
+        ],
+    )
+    def test_refuses(self, policy, error, message):
+        with refuses(error, message):
+            FiniteMDP(**two_states()).policy_matrix(policy)
+
+
+def compare_with_rollouts(mdp, env, samples):
+    """Step the running environment from every pair and compare frequencies, mean rewards and endings with the model."""
+    env = env.unwrapped
+    env.reset(seed=5)
+    P, continuation = oracles.dense(mdp), mdp.continuation.reshape(mdp.R.shape)
+    for s, a in oracles.pairs(mdp):
+        counts, rewards, endings = np.zeros(mdp.n_states), np.zeros(samples), 0
+        for k in range(samples):
+            env.s = s
+            state, rewards[k], terminated, truncated, _ = env.step(a)
+            assert not truncated
+            endings += terminated
+            counts[state] += not terminated
+        spread = 6 * np.sqrt(P[s, a] * (1 - P[s, a]) / samples) + 1e-12
+        assert (np.abs(counts / samples - P[s, a]) <= spread).all(), (s, a)
+        ends = 1 - continuation[s, a]
+        assert abs(endings / samples - ends) <= 6 * np.sqrt(max(ends * (1 - ends), 0) / samples) + 1e-12, (s, a)
+        assert abs(rewards.mean() - mdp.R[s, a]) <= 6 * rewards.std() / np.sqrt(samples) + 1e-12, (s, a)
+
+
+class TestFromGymnasium:
+    """The model read from an environment is the one that runs in it; a terminal transition pays and is not bootstrapped."""
+
+    @pytest.mark.parametrize("name", TOY_TEXT)
+    def test_agrees_with_rollouts(self, name):
+        env_id, options, samples = TOY_TEXT[name]
+        env = gymnasium.make(env_id, **options)
+        mdp = from_gymnasium(env, 0.9)
+        assert (mdp.n_states, mdp.n_actions, mdp.gamma) == (env.observation_space.n, env.action_space.n, 0.9)
+        assert mdp.continuation.min() < 0.9  # it has an end to get wrong
+        compare_with_rollouts(mdp, env, samples)
+
+    @pytest.mark.parametrize("name", ["frozen lake", "dry lake", "taxi", "cliff"])
+    @pytest.mark.parametrize("fault", ["bootstraps through the end", "loses the last reward", "swaps two actions"])
+    def test_a_fault_is_seen(self, name, fault):
+        env_id, options, samples = TOY_TEXT[name]
+        env = gymnasium.make(env_id, **options)
+        mdp = from_gymnasium(env, 0.9)
+        P, R = oracles.dense(mdp).copy(), mdp.R.copy()
+        for s, a in oracles.pairs(mdp):
+            for probability, state, reward, terminated in env.unwrapped.P[s][a]:
+                if fault == "bootstraps through the end" and terminated:
+                    P[s, a, state] += probability
+                if fault == "loses the last reward" and terminated:
+                    R[s, a] -= probability * reward
+        if fault == "swaps two actions":
+            P[:, [0, 1]] = P[:, [1, 0]]
+        with pytest.raises(AssertionError):
+            compare_with_rollouts(FiniteMDP(P, R, 0.9), env, min(samples, 200))
+
+    def test_outcomes_listed_twice_add_up(self):
+        table = {0: {0: [(0.25, 0, 1.0, False), (0.5, 0, 3.0, False), (0.25, 0, 7.0, True)]}}
+        mdp = from_gymnasium(_Table(table), 0.5)
+        assert mdp.P.tolist() == [[[0.75]]]
+        assert mdp.R.tolist() == [[0.25 * 1 + 0.5 * 3 + 0.25 * 7]]
+
+    def test_refuses_an_env_without_a_model(self):
+        env = gymnasium.make("CartPole-v1")
+        message = f"env must expose its model as a mapping `P`, as Taxi does; {env} has NoneType"
+        with refuses(TypeError, message):
+            from_gymnasium(env, 0.9)
+
+    def test_refuses_a_model_that_is_no_mapping(self):
+        with refuses(TypeError, "env must expose its model as a mapping `P`, as Taxi does; a table env has list"):
+            from_gymnasium(_Table([[[(1.0, 0, 0.0, False)]]]), 0.9)
+
+    def test_refuses_outcomes_that_are_no_distribution(self):
+        table = {0: {0: [(1.0, 0, 0.0, False)], 1: [(0.5, 0, 0.0, False), (0.4, 0, 0.0, True)]}}
+        with refuses(ValueError, "env.P must hold distributions: P[0][1] sums to 0.9, not to 1"):
+            from_gymnasium(_Table(table), 0.9)
+
+    def test_refuses_gamma(self):
+        with refuses(ValueError, "gamma must be in [0, 1), got 1"):
+            from_gymnasium(gymnasium.make("CliffWalking-v1"), 1)
+
+
+class _Table:
+    def __init__(self, P):
+        self.P = P
+
+    def __str__(self):
+        return "a table env"
+
+
+class TestRandomProcess:
+    """A Garnet: each pair leads to `branching` different states; the generator decides everything."""
+
+    @pytest.mark.parametrize("sparse", [False, True])
+    @pytest.mark.parametrize("branching", [1, 3, 7])
+    def test_branching(self, sparse, branching, rng):
+        mdp = random_mdp(7, 2, gamma=0.9, branching=branching, rng=rng, sparse=sparse)
+        assert sp.issparse(mdp.P) == sparse
+        P = oracles.dense(mdp)
+        assert P.shape == (7, 2, 7)
+        np.testing.assert_array_equal((P > 0).sum(axis=2), branching)
+        np.testing.assert_allclose(P.sum(axis=2), 1)
+        assert mdp.gamma == 0.9
+
+    def test_draws_are_spread(self, rng):
+        mdp = random_mdp(40, 3, gamma=0.9, branching=2, rng=rng)
+        assert (mdp.P.sum(axis=(0, 1)) > 0).mean() > 0.9  # 240 draws among 40 states
+        assert abs(mdp.R.mean()) < 0.4
+        assert mdp.R.std() == pytest.approx(1, abs=0.2)
+        larger = mdp.P.max(axis=2)
+        assert larger.mean() == pytest.approx(0.75, abs=0.05)  # the longer part of a broken stick
+
+    def test_the_generator_decides(self):
+        draws = [random_mdp(4, 2, gamma=0.9, branching=2, rng=np.random.default_rng(seed)) for seed in (1, 1, 2)]
+        assert draws[0].P.tolist() == draws[1].P.tolist()
+        assert draws[0].R.tolist() == draws[1].R.tolist()
+        assert draws[0].P.tolist() != draws[2].P.tolist()
+
+    def test_sparse_is_the_same_process(self):
+        dense, sparse = (
+            random_mdp(5, 2, gamma=0.9, branching=2, rng=np.random.default_rng(3), sparse=s) for s in (False, True)
+        )
+        assert oracles.dense(dense).tolist() == oracles.dense(sparse).tolist()
+        assert dense.R.tolist() == sparse.R.tolist()
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"n_states": 0}, "n_states must be in [1, inf), got 0"),
+            ({"n_actions": 0}, "n_actions must be in [1, inf), got 0"),
+            ({"branching": 0}, "branching must be in [1, 3], got 0"),
+            ({"branching": 4}, "branching must be in [1, 3], got 4"),
+            ({"gamma": 1}, "gamma must be in [0, 1), got 1"),
+        ],
+    )
+    def test_refuses(self, changes, message, rng):
+        wanted = {"n_states": 3, "n_actions": 2, "gamma": 0.9, "branching": 2} | changes
+        sizes = wanted.pop("n_states"), wanted.pop("n_actions")
+        with refuses(ValueError, message):
+            random_mdp(*sizes, rng=rng, **wanted)
+
+
+class TestStationaryDistribution:
+    """On-policy data: the share of time that a long run spends at each pair."""
+
+    def test_closed_form(self):
+        P = np.array([[[0.7, 0.3]], [[0.1, 0.9]]])
+        found = stationary_distribution(FiniteMDP(P, np.zeros((2, 1)), 0.9), [0, 0])
+        np.testing.assert_allclose(found, [0.25, 0.75], atol=1e-12)  # 0.3 / (0.1 + 0.3) in the second state
+
+    @given(mdp=mdps(kinds=("dense",)), rng=generators())
+    @settings(max_examples=40)
+    def test_is_reproduced_by_one_more_step(self, mdp, rng):
+        pi = rng.dirichlet(np.ones(mdp.n_actions), size=mdp.n_states)
+        rho = stationary_distribution(mdp, pi)
+        P, order = oracles.dense(mdp), oracles.pairs(mdp)
+        flow = [sum(rho[i] * P[s, a, t] * pi[t, b] for i, (s, a) in enumerate(order)) for t, b in order]
+        np.testing.assert_allclose(rho, flow, atol=1e-10)
+        assert rho.sum() == pytest.approx(1)
+        assert rho.min() >= 0
+
+    def test_agrees_with_a_long_run(self, rng):
+        mdp = random_mdp(4, 2, gamma=0.9, branching=2, rng=rng)
+        pi = np.full((4, 2), 0.5)
+        state, counts = 0, np.zeros(8)
+        for _ in range(20_000):
+            action = rng.integers(2)
+            counts[2 * state + action] += 1
+            state = rng.choice(4, p=mdp.P[state, action])
+        np.testing.assert_allclose(stationary_distribution(mdp, pi), counts / 20_000, atol=0.015)
+
+    def test_a_periodic_chain_has_one_too(self):
+        swap = FiniteMDP(np.array([[[0.0, 1.0]], [[1.0, 0.0]]]), np.zeros((2, 1)), 0.9)
+        np.testing.assert_allclose(stationary_distribution(swap, [0, 0]), [0.5, 0.5])
+
+    def test_one_state(self):
+        loop = FiniteMDP(np.ones((1, 2, 1)), np.zeros((1, 2)), 0.9)
+        np.testing.assert_allclose(stationary_distribution(loop, [[0.2, 0.8]]), [0.2, 0.8])
+
+    def test_sparse(self, rng):
+        mdp = random_mdp(6, 2, gamma=0.9, branching=3, rng=rng, sparse=True)
+        dense = FiniteMDP(oracles.dense(mdp), mdp.R, 0.9)
+        pi = np.full((6, 2), 0.5)
+        np.testing.assert_allclose(stationary_distribution(mdp, pi), stationary_distribution(dense, pi), atol=1e-12)
+
+    def test_refuses_a_process_that_ends(self):
+        with refuses(ValueError, "mdp must never end: P[1, 0] sums to 0.5, not to 1"):
+            stationary_distribution(FiniteMDP(**two_states()), [0, 0])
+
+    def test_refuses_two_islands(self):
+        islands = FiniteMDP(np.eye(2)[:, None, :], np.zeros((2, 1)), 0.9)
+        with refuses(ValueError, "policy must have one stationary distribution, it has 2 independent ones"):
+            stationary_distribution(islands, [0, 0])
