@@ -64,7 +64,8 @@ class TestWhatIsAProcess:
             ({"gamma": 1.0}, "gamma must be in [0, 1), got 1.0"),
             ({"gamma": -0.1}, "gamma must be in [0, 1), got -0.1"),
             ({"gamma": float("nan")}, "gamma must be in [0, 1), got nan"),
-            ({"P": spoiled((0, 1), (0.6, 0.5))}, "P must be a distribution over next states, or less: P[0, 1] sums to 1.1"),
+            ({"P": spoiled((0, 1), (0.6, 0.5))},
+             "P must be a distribution over next states, or less: P[0, 1] sums to 1.1"),
             ({"P": np.full((2, 2, 2), 1.0)}, "P must be a distribution over next states, or less: P[0, 0] sums to 2"),
             ({"P": spoiled((1, 0), (-0.5, 0.5))}, "P must be non-negative: P[1, 0, 0] is -0.5"),
             ({"P": spoiled((1, 1), (0, np.nan))}, "P must be finite: P[1, 1, 1] is nan"),
@@ -161,7 +162,7 @@ class TestPairNumbers:
 
 
 class TestPolicies:
-    """A policy is an action for each state or a distribution over actions; it turns P into a matrix from pair to pair."""
+    """A policy is an action or a distribution for each state; it turns P into a matrix from pair to pair."""
 
     @given(mdp=mdps(), rng=generators())
     @settings(max_examples=40)
@@ -214,7 +215,7 @@ def compare_with_rollouts(mdp, env, samples):
 
 
 class TestFromGymnasium:
-    """The model read from an environment is the one that runs in it; a terminal transition pays and is not bootstrapped."""
+    """The model read from an environment is the one that runs in it; an end pays and is not bootstrapped."""
 
     @pytest.mark.parametrize("name", TOY_TEXT)
     def test_agrees_with_rollouts(self, name):
