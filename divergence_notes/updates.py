@@ -179,18 +179,84 @@ def preconditioned_update(
     Label ``eq-preconditioned-update``; arXiv:1903.08894, for a kernel that does not change.
     """
     kernel = _checks.square("kernel", kernel, size=mdp.n_pairs)
-    batch = _checks.indices("batch", batch, high=mdp.n_pairs, shape=(None,))
+    batch, block = _batch_block(kernel, batch)
     alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
+    td_error = mdp.flatten(bellman.optimality_backup(Q, mdp) - Q)[batch]  # (b,)
+    return Q + alpha * mdp.unflatten(kernel[:, batch] @ np.linalg.solve(block, td_error))
+
+
+def _batch_block(kernel: np.ndarray, batch: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return the checked numbers of a batch and the nonsingular block of the kernel on it."""
+    batch = _checks.indices("batch", batch, high=len(kernel), shape=(None,))
     if len(np.unique(batch)) != len(batch):
         raise ValueError(f"batch must list each pair once, got {batch.tolist()}")
-    td_error = mdp.flatten(bellman.optimality_backup(Q, mdp) - Q)[batch]  # (b,)
     block = kernel[np.ix_(batch, batch)]
-    if np.linalg.matrix_rank(block) < len(batch):
-        raise ValueError(
-            f"kernel must be nonsingular on the batch {batch.tolist()}: its rank there is "
-            f"{np.linalg.matrix_rank(block)}"
-        )
-    return Q + alpha * mdp.unflatten(kernel[:, batch] @ np.linalg.solve(block, td_error))
+    rank = np.linalg.matrix_rank(block)
+    if rank < len(batch):
+        raise ValueError(f"kernel must be nonsingular on the batch {batch.tolist()}: its rank there is {rank}")
+    return batch, block
+
+
+def spill(kernel: ArrayLike, *, batch: ArrayLike) -> np.ndarray:
+    """Return W, by how much the pairs outside a batch move when the pairs inside are moved by the smallest step.
+
+    Parameters
+    ----------
+    kernel : ndarray of shape (n_pairs, n_pairs)
+        The kernel K; its block on the batch must be nonsingular.
+    batch : ndarray of int, shape (b,)
+        Numbers of the pairs in the batch, each at most once.
+
+    Returns
+    -------
+    ndarray of shape (n_pairs - b, b)
+        ``K_oB K_BB^{-1}``: a row for each pair outside, in increasing order, a column for each pair of the batch, as
+        listed.
+
+    Raises
+    ------
+    ValueError
+        If the kernel is not square, a pair is listed twice, or the kernel is singular on the batch.
+
+    Notes
+    -----
+    Label ``eq-spill``.
+    """
+    kernel = _checks.square("kernel", kernel)
+    batch, block = _batch_block(kernel, batch)
+    outside = np.setdiff1d(np.arange(len(kernel)), batch)
+    return np.linalg.solve(block.T, kernel[np.ix_(outside, batch)].T).T
+
+
+def loop_gain(kernel: ArrayLike, *, batch: ArrayLike, gamma: float | int) -> float:
+    """Return how strongly a batch can feed itself through the pairs that it leaves out.
+
+    Parameters
+    ----------
+    kernel : ndarray of shape (n_pairs, n_pairs)
+        The kernel K; its block on the batch must be nonsingular.
+    batch : ndarray of int, shape (b,)
+        Numbers of the pairs in the batch, each at most once.
+    gamma : float
+        Discount factor in [0, 1).
+
+    Returns
+    -------
+    float
+        ``gamma`` times the largest row sum of ``|W|``, 0 when nothing is left out. Below 1, the preconditioned update
+        with this batch again and again settles, for every process with these pairs and every step size up to 1.
+
+    Raises
+    ------
+    ValueError
+        If the kernel is not square or singular on the batch, a pair is listed twice, or `gamma` is out of range.
+
+    Notes
+    -----
+    Label ``eq-loop-gain``.
+    """
+    gamma = _checks.scalar("gamma", gamma, low=0, high=1, high_open=True)
+    return float(gamma * np.abs(spill(kernel, batch=batch)).sum(axis=1).max(initial=0.0))
 
 
 def linear_step(
@@ -232,3 +298,47 @@ def linear_step(
     Q = mdp.unflatten(features @ theta)
     td_error = mdp.flatten(bellman.optimality_backup(Q, mdp) - Q)  # (n_pairs,)
     return theta + alpha * features.T @ (weights * td_error)
+
+
+def minimum_norm_step(
+    theta: ArrayLike, features: ArrayLike, mdp: FiniteMDP, *, batch: ArrayLike, alpha: float | int
+) -> np.ndarray:
+    """Return the parameters after the smallest step that moves the values of a batch by alpha times their TD errors.
+
+    Parameters
+    ----------
+    theta : ndarray of shape (n_features,)
+        Parameters; the table is ``features @ theta``.
+    features : ndarray of shape (n_pairs, n_features)
+        One row for each pair.
+    mdp : FiniteMDP
+        The process whose optimality operator gives the targets.
+    batch : ndarray of int, shape (b,)
+        Numbers of the pairs in the batch, each at most once.
+    alpha : float
+        Step size, > 0.
+
+    Returns
+    -------
+    ndarray of shape (n_features,)
+        ``theta`` plus the minimum-norm solution of the least-squares problem; where no step moves the batch exactly,
+        the one that comes closest.
+
+    Raises
+    ------
+    ValueError
+        If a shape disagrees, a pair is listed twice, or `alpha` is not positive.
+
+    Notes
+    -----
+    Label ``eq-minimum-norm-step``.
+    """
+    theta = _checks.array("theta", theta, ndim=1)
+    features = _checks.array("features", features, shape=(mdp.n_pairs, len(theta)))
+    batch = _checks.indices("batch", batch, high=mdp.n_pairs, shape=(None,))
+    alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
+    if len(np.unique(batch)) != len(batch):
+        raise ValueError(f"batch must list each pair once, got {batch.tolist()}")
+    Q = mdp.unflatten(features @ theta)
+    td_error = mdp.flatten(bellman.optimality_backup(Q, mdp) - Q)[batch]  # (b,)
+    return theta + alpha * np.linalg.lstsq(features[batch], td_error, rcond=None)[0]
