@@ -227,7 +227,6 @@ def box_images(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: 
     if mdp.n_pairs != 2:
         raise ValueError(f"mdp must have two state-action pairs, it has {mdp.n_pairs}")
     corners = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
-    policies = itertools.product(range(mdp.n_actions), repeat=mdp.n_states)
-    return np.stack(
-        [corners @ jacobian(mdp, kernel=kernel, weights=weights, alpha=alpha, policy=policy).T for policy in policies]
-    )
+    policies = np.array(list(itertools.product(range(mdp.n_actions), repeat=mdp.n_states)))
+    images = [jacobian(mdp, kernel=kernel, weights=weights, alpha=alpha, policy=policy) for policy in policies]
+    return np.stack([corners @ image.T for image in images])

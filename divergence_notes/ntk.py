@@ -1,8 +1,12 @@
 """The neural tangent kernel of a network: how much a step at one input moves the value at another."""
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 from torch.func import functional_call, grad, vmap
+
+from divergence_notes import networks
 
 
 def per_sample_gradients(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -66,3 +70,69 @@ def gram(net: nn.Module, x: torch.Tensor, y: torch.Tensor | None = None) -> torc
     """
     J = per_sample_gradients(net, x)
     return J @ (J if y is None else per_sample_gradients(net, y)).T
+
+
+def hessian(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return the second derivatives of a scalar-output network in its parameters, at one input.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Maps (n, d) to (n, 1).
+    x : tensor of shape (d,)
+        The input.
+
+    Returns
+    -------
+    tensor of shape (n_parameters, n_parameters)
+        Parameters in the order of ``net.parameters()``.
+
+    Notes
+    -----
+    Label ``eq-second-order``.
+    """
+    parameters = {name: p.detach() for name, p in net.named_parameters()}
+    blocks = torch.func.hessian(lambda p: functional_call(net, p, x[None])[0, 0])(parameters)
+    rows = [
+        torch.cat([blocks[a][b].reshape(parameters[a].numel(), -1) for b in parameters], dim=1) for a in parameters
+    ]
+    return torch.cat(rows)
+
+
+def remainder(
+    net: nn.Module, x: torch.Tensor, target: ArrayLike, *, weights: ArrayLike, alpha: float | int
+) -> np.ndarray:
+    """Return what the key equation leaves out: the real change of every value minus alpha K D delta.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Maps (n, d) to (n, 1), in float64.
+    x : tensor of shape (n, d)
+        One input for each pair.
+    target : ndarray of shape (n,)
+        Values that the semi-gradient step moves towards, held fixed.
+    weights : ndarray of shape (n,)
+        Sampling distribution rho over the pairs.
+    alpha : float
+        Step size, > 0.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        In units of Q; the kernel is never formed.
+
+    Raises
+    ------
+    ValueError
+        If a shape disagrees, `weights` is not a distribution, or `alpha` is not positive.
+
+    Notes
+    -----
+    Label ``eq-remainder``.
+    """
+    stepped = networks.semi_gradient_step(net, x, target, weights=weights, alpha=alpha)
+    before = networks.values(net, x)
+    J = per_sample_gradients(net, x).double().numpy()  # (n, p)
+    leading = J @ (J.T @ (np.asarray(weights) * (np.asarray(target) - before)))
+    return networks.values(stepped, x) - before - alpha * leading

@@ -1,0 +1,79 @@
+"""What chapter 3 adds to `ntk`: second derivatives of a network, and what the key equation leaves out."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from divergence_notes import networks, ntk, updates
+
+
+def make(activation, sizes=(3, 5, 1), seed=0):
+    """Return a network, inputs, targets and weights, all random."""
+    generator = torch.Generator().manual_seed(seed)
+    net = networks.MLP(sizes, activation=activation, generator=generator, dtype=torch.float64)
+    x = torch.rand(7, sizes[0], generator=generator, dtype=torch.float64)
+    rng = np.random.default_rng(seed)
+    return net, x, rng.standard_normal(7), rng.dirichlet(np.ones(7))
+
+
+class TestHessian:
+    """Second derivatives in the parameters, against finite differences of the gradient."""
+
+    @pytest.mark.parametrize("activation", ["relu", "tanh", "sin"])
+    @pytest.mark.parametrize("sizes", [(3, 5, 1), (3, 4, 4, 1)])
+    def test_finite_differences(self, activation, sizes):
+        net, x, _, _ = make(activation, sizes)
+        H = ntk.hessian(net, x[0]).numpy()
+        theta = torch.nn.utils.parameters_to_vector(net.parameters()).detach()
+        step, columns = 1e-5, []
+        for k in range(len(theta)):
+            ends = []
+            for sign in (1, -1):
+                moved = theta.clone()
+                moved[k] += sign * step
+                torch.nn.utils.vector_to_parameters(moved, net.parameters())
+                ends.append(ntk.per_sample_gradients(net, x[:1])[0].numpy())
+            columns.append((ends[0] - ends[1]) / (2 * step))
+        np.testing.assert_allclose(H, np.array(columns), atol=1e-8)
+        np.testing.assert_allclose(H, H.T, atol=1e-12)
+
+    def test_relu_blocks(self):
+        """Within a layer nothing, between layers something: the network is a product of its layers."""
+        net, x, _, _ = make("relu")
+        H = ntk.hessian(net, x[0]).numpy()
+        first, second = slice(0, 20), slice(20, 26)
+        assert np.abs(H[first, first]).max() == 0
+        assert np.abs(H[second, second]).max() == 0
+        assert np.abs(H[first, second]).max() > 0.1
+
+
+class TestRemainder:
+    """eq-remainder: real change minus alpha K D delta."""
+
+    @pytest.mark.parametrize("activation", ["relu", "tanh", "sin"])
+    def test_against_the_kernel(self, activation):
+        net, x, target, weights = make(activation)
+        before = networks.values(net, x)
+        after = networks.values(networks.semi_gradient_step(net, x, target, weights=weights, alpha=0.3), x)
+        predicted = updates.predicted_change(ntk.gram(net, x).numpy(), weights, target - before, alpha=0.3)
+        found = ntk.remainder(net, x, target, weights=weights, alpha=0.3)
+        np.testing.assert_allclose(found, after - before - predicted, atol=1e-14)
+        assert np.abs(found).max() > 1e-4
+
+    def test_linear_is_exact(self):
+        net, x, target, weights = make("tanh", sizes=(3, 1))
+        assert np.abs(ntk.remainder(net, x, target, weights=weights, alpha=2.0)).max() < 1e-14
+
+    @pytest.mark.parametrize("activation", ["relu", "tanh", "sin"])
+    def test_half_the_step_a_quarter_of_the_remainder(self, activation):
+        net, x, target, weights = make(activation)
+        whole, half = (ntk.remainder(net, x, target, weights=weights, alpha=a) for a in (2e-4, 1e-4))
+        np.testing.assert_allclose(whole, 4 * half, rtol=1e-3, atol=1e-14)
+
+    def test_bad_weights(self):
+        net, x, target, _ = make("relu")
+        message = "weights must be a distribution: its entries sum to 7, not to 1"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            ntk.remainder(net, x, target, weights=np.ones(7), alpha=0.1)
