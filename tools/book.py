@@ -60,7 +60,7 @@ def main():
         BUILD.mkdir()
         STAMP.write_text(stamp, encoding="utf-8")
         print("Building the book. Every chapter runs, which takes some minutes, once.", flush=True)
-    jupyter_book = [sys.executable, "-m", "jupyter_book", "build", ".", "--quiet", "-W", "-n", "--keep-going"]
+    jupyter_book = [Path(sys.executable).with_name("jupyter-book"), "build", ".", "--quiet", "-W", "-n", "--keep-going"]
     if subprocess.run(jupyter_book, cwd=ROOT).returncode:
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)  # else the next build skips the pages that warned
         sys.exit("The book has faults: see above.")

@@ -9,7 +9,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TORCH = "torch==2.13.0"  # the release whose CPU build is at hand wherever the book is built
 
 command = f"-m piptools compile --all-extras --strip-extras --no-emit-index-url --no-emit-find-links \
-    --no-emit-trusted-host --no-header --quiet --upgrade-package {TORCH} --output-file requirements.txt pyproject.toml"
+    --no-emit-trusted-host --no-header --quiet --unsafe-package divergence-notes --unsafe-package pip \
+    --unsafe-package setuptools --upgrade-package {TORCH} --output-file requirements.txt pyproject.toml"
 subprocess.run([sys.executable, *command.split(), *sys.argv[1:]], cwd=ROOT, check=True)
 
 # The name of a build ("+cpu") is this machine's affair: the lock names releases.
