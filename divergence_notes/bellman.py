@@ -219,6 +219,33 @@ def policy_iteration(mdp: FiniteMDP, *, max_iter: int = 1_000) -> Solution:
     return Solution(Q, policy, status, iteration, float(residual / (1 - mdp.gamma)))
 
 
+def discounted_returns(rewards: ArrayLike, *, gamma: float | int) -> np.ndarray:
+    """Return what follows each step of an episode: its reward, plus the discounted return of the rest.
+
+    Parameters
+    ----------
+    rewards : ndarray of shape (n_steps,)
+        Rewards of one episode that has ended, in order.
+    gamma : float
+        Discount factor in [0, 1]; an episode that ends may count every reward in full.
+
+    Returns
+    -------
+    ndarray of shape (n_steps,)
+        The return from each step on.
+
+    Notes
+    -----
+    Labels ``eq-return`` and ``eq-return-recursion``: the second computes the first, from the last step to the first.
+    """
+    rewards = _checks.array("rewards", rewards, ndim=1)
+    gamma = _checks.scalar("gamma", gamma, low=0, high=1)
+    returns, rest = np.zeros(len(rewards)), 0.0
+    for t in reversed(range(len(rewards))):
+        returns[t] = rest = rewards[t] + gamma * rest
+    return returns
+
+
 def reward_bound(mdp: FiniteMDP) -> float:
     """Return r_max / (1 - gamma), which no true action value can exceed in size.
 
@@ -303,7 +330,7 @@ def _random_argmax(values: np.ndarray, rng: np.random.Generator) -> int:
     return int(best[0]) if len(best) == 1 else int(rng.choice(best))
 
 
-def policy_return(env: Any, policy: ArrayLike, *, episodes: int, seed: int) -> np.ndarray:
+def policy_return(env: Any, policy: ArrayLike, *, episodes: int, seed: int, gamma: float | int = 1.0) -> np.ndarray:
     """Play a deterministic policy in the running environment.
 
     Parameters
@@ -316,20 +343,24 @@ def policy_return(env: Any, policy: ArrayLike, *, episodes: int, seed: int) -> n
         How many episodes to play.
     seed : int
         Episode `k` is reset with ``seed + k``.
+    gamma : float
+        Discount factor in [0, 1]; 1 adds the rewards up as they are.
 
     Returns
     -------
     ndarray of shape (episodes,)
-        Undiscounted returns.
+        The return of each episode from its first step.
     """
     n_states, n_actions = int(env.observation_space.n), int(env.action_space.n)
     actions = _checks.indices("policy", policy, high=n_actions, shape=(n_states,))
+    gamma = _checks.scalar("gamma", gamma, low=0, high=1)
     returns = np.zeros(_checks.integer("episodes", episodes, low=1))
     for k in range(len(returns)):
         state, _ = env.reset(seed=seed + k)
-        over = False
+        over, weight = False, 1.0
         while not over:
             state, reward, terminated, truncated, _ = env.step(int(actions[state]))
-            returns[k] += reward
+            returns[k] += weight * reward
+            weight *= gamma
             over = terminated or truncated
     return returns

@@ -267,3 +267,29 @@ def stationary_distribution(mdp: FiniteMDP, policy: ArrayLike) -> np.ndarray:
         raise ValueError(f"policy must have one stationary distribution, it has {basis.shape[1]} independent ones")
     states = basis[:, 0] / basis[:, 0].sum()
     return (np.abs(states)[:, None] * pi).ravel()
+
+
+def reachable(mdp: FiniteMDP, start: int) -> np.ndarray:
+    """Return which states can ever be met after `start`, whatever the player does.
+
+    Parameters
+    ----------
+    mdp : FiniteMDP
+        The process.
+    start : int
+        The first state, met by definition.
+
+    Returns
+    -------
+    ndarray of bool, shape (n_states,)
+        A table can be learned from experience in these states alone.
+    """
+    start = _checks.integer("start", start, low=0, high=mdp.n_states - 1)
+    links = sp.csr_array(mdp.transitions > 0)
+    met = np.arange(mdp.n_states) == start
+    fresh = met
+    while fresh.any():
+        rows = np.repeat(fresh, mdp.n_actions)
+        fresh = (np.asarray(links[rows].sum(axis=0)).ravel() > 0) & ~met
+        met = met | fresh
+    return met

@@ -163,7 +163,7 @@ def plot_table(
     row_labels: Sequence[str] | None = None,
     column_labels: Sequence[str] | None = None,
     limits: tuple[float, float] | None = None,
-    digits: int = 2,
+    digits: int | None = 2,
 ) -> Axes:
     """Draw a table of action values as the spreadsheet that it is: a number in each cell.
 
@@ -177,8 +177,8 @@ def plot_table(
         Names of the states and of the actions.
     limits : (float, float), optional
         Values of the darkest and the brightest colour.
-    digits : int
-        Digits after the point.
+    digits : int or None
+        Digits after the point; None leaves the numbers and the row of every state out, for a table too long to read.
 
     Returns
     -------
@@ -187,14 +187,16 @@ def plot_table(
     Q = _checks.array("Q", Q, ndim=2)
     ax = _axes(ax)
     low, high = (Q.min(), Q.max()) if limits is None else limits
-    image = ax.imshow(Q, cmap=VALUE_CMAP, vmin=low, vmax=high, aspect="auto")
-    for (row, column), value in np.ndenumerate(Q):
-        ink = _ink(image, value)
-        ax.text(column, row, f"{value:.{digits}f}", ha="center", va="center", color=ink, fontsize="small")
+    image = ax.imshow(Q, cmap=VALUE_CMAP, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
     ax.grid(False)
     ax.set(xlabel="action $a$", ylabel="state $s$")
     ax.set_xticks(range(Q.shape[1]), column_labels)
+    if digits is None:
+        return ax
     ax.set_yticks(range(Q.shape[0]), row_labels)
+    for (row, column), value in np.ndenumerate(Q):
+        ink = _ink(image, value)
+        ax.text(column, row, f"{value:.{digits}f}", ha="center", va="center", color=ink, fontsize="small")
     return ax
 
 
@@ -388,4 +390,55 @@ def plot_outcomes(
         ylabel="example",
     )
     ax.grid(False)
+    return ax
+
+
+def plot_boxes(centre: ArrayLike, radii: ArrayLike, *, ax: Axes) -> Axes:
+    """Draw the points of the plane of Q within given sup-norm distances of one table: squares inside squares.
+
+    Parameters
+    ----------
+    centre : ndarray holding two numbers
+        The table in the middle.
+    radii : ndarray of shape (k,)
+        Half the side of each square.
+    ax : Axes
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+    """
+    first, second = np.ravel(centre)
+    for radius in _checks.array("radii", radii, ndim=1):
+        corner = (first - radius, second - radius)
+        ax.add_patch(plt.Rectangle(corner, 2 * radius, 2 * radius, fill=False, ec=AMBER, lw=1.2, zorder=2))
+    return ax
+
+
+def plot_learning(
+    steps: ArrayLike, errors: ArrayLike, *, ax: Axes | None = None, label: str | None = None, **line_kw: Any
+) -> Axes:
+    """Draw how far a learned table is from the optimal one against the steps of experience, on log axes.
+
+    Parameters
+    ----------
+    steps : ndarray of shape (k,)
+        Steps taken in the environment.
+    errors : ndarray of shape (k,)
+        Sup-norm distance to the optimal table.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    label : str, optional
+        Name in the legend.
+    **line_kw
+        Passed to ``Axes.loglog``.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = _axes(ax)
+    ax.loglog(steps, errors, label=label, **line_kw)
+    ax.set(xlabel="steps in the environment", ylabel=r"$\|Q - Q^*\|_\infty$")
     return ax
