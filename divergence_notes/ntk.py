@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, grad, jacrev, vmap
 
 from divergence_notes import networks
 
@@ -92,7 +92,7 @@ def hessian(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
     Label ``eq-second-order``.
     """
     parameters = {name: p.detach() for name, p in net.named_parameters()}
-    blocks = torch.func.hessian(lambda p: functional_call(net, p, x[None])[0, 0])(parameters)
+    blocks = jacrev(grad(lambda p: functional_call(net, p, x[None])[0, 0]))(parameters)
     rows = [
         torch.cat([blocks[a][b].reshape(parameters[a].numel(), -1) for b in parameters], dim=1) for a in parameters
     ]
