@@ -61,7 +61,13 @@ def main():
         STAMP.write_text(stamp, encoding="utf-8")
         print("Building the book. Every chapter runs, which takes some minutes, once.", flush=True)
     jupyter_book = [Path(sys.executable).with_name("jupyter-book"), "build", ".", "--quiet", "-W", "-n", "--keep-going"]
-    if subprocess.run(jupyter_book, cwd=ROOT).returncode:
+    with subprocess.Popen(
+        jupyter_book, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8"
+    ) as build:
+        for line in build.stderr:
+            if "Kernel is running over TCP" not in line:  # ipykernel says so at every start, on loopback too
+                print(line, end="", file=sys.stderr, flush=True)
+    if build.returncode:
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)  # else the next build skips the pages that warned
         sys.exit("The book has faults: see above.")
     if found := faults():
