@@ -1,6 +1,8 @@
 """When the kernel update brings any two Q-functions closer together: conditions on K, D, alpha and gamma."""
 
 import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -117,6 +119,39 @@ def step_size_limit(kernel: ArrayLike, weights: ArrayLike, *, gamma: float | int
     return 2 / ((1 + gamma) * pull)
 
 
+def overshoot_limit(kernel: ArrayLike, weights: ArrayLike) -> float:
+    """Return the step size beyond which plain regression, with nothing bootstrapped, overshoots and blows up.
+
+    Parameters
+    ----------
+    kernel : ndarray of shape (n_pairs, n_pairs)
+        A symmetric positive definite K.
+    weights : ndarray of shape (n_pairs,)
+        Sampling distribution rho; non-negative, sums to 1.
+
+    Returns
+    -------
+    float
+        ``2 / lambda_max(K D)``.
+
+    Raises
+    ------
+    ValueError
+        If a shape disagrees, `weights` is not a distribution, or the kernel is not symmetric positive definite.
+
+    Notes
+    -----
+    Label ``eq-overshoot``.
+    """
+    kernel = _checks.square("kernel", kernel)
+    weights = _checks.distribution("weights", weights, size=len(kernel))
+    lowest = np.linalg.eigvalsh(kernel)[0] if np.allclose(kernel, kernel.T) else -np.inf
+    if lowest <= 0:
+        raise ValueError(f"kernel must be symmetric positive definite, its lowest eigenvalue is {lowest:.6g}")
+    root = np.sqrt(weights)
+    return float(2 / np.linalg.eigvalsh(root[:, None] * kernel * root)[-1])
+
+
 def jacobian(
     mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: float | int, policy: ArrayLike
 ) -> np.ndarray:
@@ -186,16 +221,245 @@ def exact_modulus(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alph
     Label ``eq-exact-modulus``. The number of policies does not matter: each row chooses the worst action of each next
     state on its own, so that the cost is one product of an (n_pairs, n_pairs) with an (n_pairs, n_states) matrix.
     """
+    return _sharpest_row(mdp, kernel, weights, alpha)[0]
+
+
+def _row_blocks(
+    mdp: FiniteMDP, kernel: ArrayLike, weights: ArrayLike, alpha: float | int, *, size: int = 256
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield some rows of every Jacobian at a time: the first row's number, ``own`` and ``inflow``.
+
+    Under policy pi row i is ``own[i]`` (n_pairs,) plus ``inflow[i, s]`` at column (s, pi(s)), so that a row can choose
+    the action of each next state on its own.
+    """
     kernel = _checks.square("kernel", kernel, size=mdp.n_pairs)
     weights = _checks.distribution("weights", weights, size=mdp.n_pairs)
-    step = _checks.scalar("alpha", alpha, low=0, low_open=True) * kernel * weights  # (n, n)
-    own = np.eye(mdp.n_pairs) - step  # (n, n)
-    inflow = mdp.gamma * (step @ mdp.transitions)  # (n, n_states)
-    worst = np.full(inflow.shape, -np.inf)  # (n, n_states): by how much the worst next action adds to the row
-    for action in range(mdp.n_actions):
-        column = own[:, action :: mdp.n_actions]  # (n, n_states)
-        np.maximum(worst, np.abs(column + inflow) - np.abs(column), out=worst)
-    return float((np.abs(own).sum(axis=1) + worst.sum(axis=1)).max())
+    alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
+    for first in range(0, mdp.n_pairs, size):
+        own = kernel[first : first + size] * (-alpha * weights)  # (b, n)
+        inflow = -mdp.gamma * (own @ mdp.transitions)  # (b, n_states)
+        own[np.arange(len(own)), np.arange(first, first + len(own))] += 1
+        yield first, own, inflow
+
+
+def _growth(own: np.ndarray, inflow: np.ndarray, n_actions: int) -> np.ndarray:
+    """Return what each action of each next state adds to the absolute row sum, shape (n_actions, b, n_states)."""
+    columns = (own[:, action::n_actions] for action in range(n_actions))
+    return np.stack([np.abs(column + inflow) - np.abs(column) for column in columns])
+
+
+def _sharpest_row(
+    mdp: FiniteMDP, kernel: ArrayLike, weights: ArrayLike, alpha: float | int
+) -> tuple[float, int, np.ndarray]:
+    """Return the largest absolute row sum of any Jacobian, its row, and the policy that reaches it."""
+    best = (-np.inf, 0, np.zeros(mdp.n_states, dtype=np.intp))
+    for first, own, inflow in _row_blocks(mdp, kernel, weights, alpha):
+        growth = _growth(own, inflow, mdp.n_actions)
+        sums = np.abs(own).sum(axis=1) + growth.max(axis=0).sum(axis=1)
+        row = int(sums.argmax())
+        if sums[row] > best[0]:
+            best = (float(sums[row]), first + row, growth[:, row].argmax(axis=0))
+    return best
+
+
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """Two tables that the kernel update drives apart, or together, exactly as far as the exact modulus says."""
+
+    modulus: float
+    """The exact modulus."""
+    row: int
+    """The pair at which it is attained."""
+    policy: np.ndarray
+    """The greedy policy of both tables, shape (n_states,)."""
+    Q1: np.ndarray
+    """The first table, shape (n_states, n_actions)."""
+    Q2: np.ndarray
+    """The second table, at sup-norm distance 1/4."""
+
+
+def modulus_witness(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: float | int) -> Witness:
+    """Return two tables that attain the exact modulus.
+
+    Parameters
+    ----------
+    mdp : FiniteMDP
+        The process.
+    kernel : ndarray of shape (n_pairs, n_pairs)
+        Any real matrix K.
+    weights : ndarray of shape (n_pairs,)
+        Sampling distribution rho; non-negative, sums to 1.
+    alpha : float
+        Step size, > 0.
+
+    Returns
+    -------
+    Witness
+        Both tables have the same greedy policy, so that between them the update is linear.
+
+    Raises
+    ------
+    ValueError
+        If a shape disagrees, `weights` is not a distribution, or `alpha` is not positive.
+
+    Notes
+    -----
+    Label ``eq-exact-modulus``.
+    """
+    modulus, row, policy = _sharpest_row(mdp, kernel, weights, alpha)
+    worst = jacobian(mdp, kernel=kernel, weights=weights, alpha=alpha, policy=policy)[row]
+    Q1 = mdp.policy_matrix(policy)
+    return Witness(modulus, row, policy, Q1, Q1 + mdp.unflatten(np.where(worst < 0, -0.25, 0.25)))
+
+
+def max_step_size(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike) -> float:
+    """Return the end of the interval of step sizes at which the kernel update is a sup-norm contraction.
+
+    Parameters
+    ----------
+    mdp : FiniteMDP
+        The process.
+    kernel : ndarray of shape (n_pairs, n_pairs)
+        Any real matrix K.
+    weights : ndarray of shape (n_pairs,)
+        Sampling distribution rho; non-negative, sums to 1.
+
+    Returns
+    -------
+    float
+        The exact modulus is below 1 for step sizes between 0 and this, and nowhere else; 0.0 when no step size
+        contracts.
+
+    Raises
+    ------
+    ValueError
+        If a shape disagrees or `weights` is not a distribution.
+
+    Notes
+    -----
+    With G_pi = K D (I - gamma P_pi), some step size contracts exactly if every row of every G_pi is strictly dominated
+    by a positive diagonal; then the end is 2 over the largest absolute row sum of a G_pi. Both are read off row by row,
+    as the exact modulus is.
+    """
+    largest, n_actions = 0.0, mdp.n_actions
+    for first, own, inflow in _row_blocks(mdp, kernel, weights, 1.0):
+        rows, pairs = np.arange(len(own)), np.arange(first, first + len(own))
+        own[rows, pairs] -= 1  # minus K D; with inflow, the rows of minus G_pi
+        growth = _growth(own, inflow, n_actions)
+        sums = np.abs(own).sum(axis=1) + growth.max(axis=0).sum(axis=1)
+        # the same with the entry on the diagonal itself in place of its absolute value: minus the dominance of the row
+        growth[pairs % n_actions, rows, pairs // n_actions] = inflow[rows, pairs // n_actions]
+        lack = np.abs(own).sum(axis=1) + growth.max(axis=0).sum(axis=1)
+        lack += own[rows, pairs] - np.abs(own[rows, pairs])
+        if lack.max() >= 0:
+            return 0.0
+        largest = max(largest, float(sums.max()))
+    return 2 / largest
+
+
+def weighted_modulus(
+    mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: float | int, max_iter: int = 1000
+) -> tuple[float, np.ndarray]:
+    """Return the best modulus over all weighted sup norms, and the weights that certify it.
+
+    Parameters
+    ----------
+    mdp : FiniteMDP
+        The process.
+    kernel : ndarray of shape (n_pairs, n_pairs)
+        Any real matrix K.
+    weights : ndarray of shape (n_pairs,)
+        Sampling distribution rho; non-negative, sums to 1.
+    alpha : float
+        Step size, > 0.
+    max_iter : int
+        Largest number of selections to try; a handful is enough.
+
+    Returns
+    -------
+    lambda_star : float
+        The Lipschitz constant of the update in the norm ``max_i |Q_i| / w_i``, within rounding of the smallest over all
+        w.
+    w : ndarray of shape (n_pairs,)
+        Positive, largest entry 1. The certificate: for every policy, ``abs(J_pi) @ w <= lambda_star * w``.
+
+    Raises
+    ------
+    ValueError
+        If a shape disagrees, `weights` is not a distribution, or `alpha` is not positive.
+
+    Notes
+    -----
+    The smallest constant is the largest spectral radius of a matrix each of whose rows is a row of some ``abs(J_pi)``;
+    policy iteration finds it. Where that matrix is reducible the infimum may not be attained: a rounding-sized entry is
+    added everywhere, so that a positive w exists.
+    """
+    _, own, inflow = next(_row_blocks(mdp, kernel, weights, alpha, size=mdp.n_pairs))
+    size, rows, states = np.abs(own), np.arange(mdp.n_pairs)[:, None], np.arange(mdp.n_states)
+    growth = _growth(own, inflow, mdp.n_actions)  # (A, n, S)
+    w, root, best = np.ones(mdp.n_pairs), -np.inf, (np.inf, np.ones(mdp.n_pairs))
+    for _ in range(_checks.integer("max_iter", max_iter, low=1)):
+        gains = growth * w.reshape(mdp.n_states, mdp.n_actions).T[:, None, :]
+        ratio = float(((size @ w + gains.max(axis=0).sum(axis=1)) / w).max())
+        best = min(best, (ratio, w), key=lambda pair: pair[0])
+        selected = own.copy()
+        np.add.at(selected, (rows, states * mdp.n_actions + gains.argmax(axis=0)), inflow)
+        values, vectors = np.linalg.eig(np.abs(selected) + 1e-12 * size.max())
+        top = int(values.real.argmax())
+        if ratio <= root * (1 + 1e-12) or values[top].real <= root * (1 + 1e-14):
+            break
+        root, w = float(values[top].real), np.abs(vectors[:, top].real)
+        w = w / w.max()
+    return best
+
+
+def joint_spectral_radius(
+    mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: float | int, depth: int
+) -> tuple[float, float]:
+    """Return bounds on how fast the worst products of Jacobians can grow, which decides whether any norm contracts.
+
+    Parameters
+    ----------
+    mdp : FiniteMDP
+        A process with few deterministic policies.
+    kernel : ndarray of shape (n_pairs, n_pairs)
+        Any real matrix K.
+    weights : ndarray of shape (n_pairs,)
+        Sampling distribution rho; non-negative, sums to 1.
+    alpha : float
+        Step size, > 0.
+    depth : int
+        Length of the longest product, at least 1.
+
+    Returns
+    -------
+    lower, upper : float
+        The update contracts in some norm if `upper` is below 1; in none if `lower` is at least 1. `upper` never exceeds
+        the weighted modulus.
+
+    Raises
+    ------
+    ValueError
+        If there are more than a million products, a shape disagrees, or a number is out of range.
+
+    Notes
+    -----
+    After G.-C. Rota and G. Strang, "A note on the joint spectral radius", 1960.
+    """
+    depth = _checks.integer("depth", depth, low=1)
+    count = mdp.n_actions**mdp.n_states
+    if count**depth > 1_000_000:
+        raise ValueError(f"depth must leave at most 1000000 products: {count} policies to the power {depth} are more")
+    _, w = weighted_modulus(mdp, kernel=kernel, weights=weights, alpha=alpha)
+    given = {"kernel": kernel, "weights": weights, "alpha": alpha}
+    policies = itertools.product(range(mdp.n_actions), repeat=mdp.n_states)
+    factors = np.array([jacobian(mdp, **given, policy=np.array(policy)) for policy in policies]) * w / w[:, None]
+    lower, upper, products = 0.0, np.inf, np.eye(mdp.n_pairs)[None]
+    for length in range(1, depth + 1):
+        products = np.einsum("pij,qjk->pqik", products, factors).reshape(-1, mdp.n_pairs, mdp.n_pairs)
+        lower = max(lower, float(np.abs(np.linalg.eigvals(products)).max() ** (1 / length)))
+        upper = min(upper, float(np.abs(products).sum(axis=2).max() ** (1 / length)))
+    return lower, upper
 
 
 def box_images(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: float | int) -> np.ndarray:

@@ -4,7 +4,7 @@ Nothing is computed and no style is set at import; `use_style` is called once by
 the caption of the figure is its title.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -441,4 +441,254 @@ def plot_learning(
     ax = _axes(ax)
     ax.loglog(steps, errors, label=label, **line_kw)
     ax.set(xlabel="steps in the environment", ylabel=r"$\|Q - Q^*\|_\infty$")
+    return ax
+
+
+def plot_column(values: ArrayLike, *, ax: Axes | None = None, limit: float | int | None = None) -> Axes:
+    """Draw a vector as one column of coloured cells, in the colours of a kernel.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+        One number for each pair.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    limit : float, optional
+        Value of the darkest red; the largest absolute entry by default.
+
+    Returns
+    -------
+    Axes
+    """
+    values = _checks.array("values", values, ndim=1)
+    ax = _axes(ax)
+    limit = float(np.abs(values).max()) if limit is None else limit
+    ax.imshow(values[:, None], cmap=KERNEL_CMAP, norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
+    ax.grid(False)
+    ax.set(xticks=[], yticks=[])
+    return ax
+
+
+def plot_blocks(
+    matrix: ArrayLike,
+    sizes: Sequence[int],
+    *,
+    labels: Sequence[str],
+    ax: Axes | None = None,
+    limit: float | int | None = None,
+) -> Axes:
+    """Draw a square matrix as an image, with lines between its blocks.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n, n)
+        Any real matrix.
+    sizes : sequence of int
+        Number of rows of each block; they sum to n.
+    labels : sequence of str
+        Names of the blocks.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    limit : float, optional
+        Value of the darkest red; the largest absolute entry by default.
+
+    Returns
+    -------
+    Axes
+    """
+    matrix = _checks.square("matrix", matrix)
+    ax = _axes(ax, figsize=(4.2, 4.0))
+    limit = float(np.abs(matrix).max()) if limit is None else limit
+    ax.imshow(matrix, cmap=KERNEL_CMAP, norm=TwoSlopeNorm(0, -limit, limit), interpolation="nearest")
+    ends = np.cumsum(sizes)
+    for end in ends[:-1]:
+        ax.axhline(end - 0.5, color="black", lw=0.8)
+        ax.axvline(end - 0.5, color="black", lw=0.8)
+    middles = ends - np.asarray(sizes) / 2 - 0.5
+    ax.set_xticks(middles, labels)
+    ax.set_yticks(middles, labels)
+    ax.grid(False)
+    ax.tick_params(length=0)
+    ax.spines[["top", "right"]].set_visible(True)
+    return ax
+
+
+def plot_change(predicted: ArrayLike, actual: ArrayLike, *, ax: Axes | None = None, **line_kw: Any) -> Axes:
+    """Draw the real change of each value against the predicted one; on the diagonal the prediction is right.
+
+    Parameters
+    ----------
+    predicted, actual : ndarray of shape (n,)
+        One number for each pair.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    **line_kw
+        Passed to ``Axes.plot``.
+
+    Returns
+    -------
+    Axes
+    """
+    predicted = _checks.array("predicted", predicted, ndim=1)
+    actual = _checks.array("actual", actual, shape=predicted.shape)
+    ax = _axes(ax, figsize=(4.2, 4.0))
+    ax.axline((0, 0), slope=1, color=GREY, lw=1, ls=(0, (1, 2)), zorder=0)
+    ax.plot(predicted, actual, **{"marker": "o", "ms": 4, "ls": "none", "color": BLUE, "alpha": 0.7} | line_kw)
+    ax.set(xlabel="predicted change", ylabel="real change")
+    return ax
+
+
+def plot_remainders(alphas: ArrayLike, remainders: Mapping[str, ArrayLike], *, ax: Axes | None = None) -> Axes:
+    """Draw the size of a remainder against the step size, on two log axes, beside a line of slope 2.
+
+    Parameters
+    ----------
+    alphas : ndarray of shape (k,)
+        Step sizes.
+    remainders : mapping of str to ndarray of shape (k,)
+        One positive curve for each name.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+    """
+    alphas = _checks.array("alphas", alphas, ndim=1)
+    ax = _axes(ax)
+    for style, (name, sizes) in zip(SERIES, remainders.items(), strict=False):
+        ax.loglog(alphas, _checks.array(name, sizes, shape=alphas.shape), marker="o", ms=4, label=name, **style)
+    top = max(np.max(sizes) for sizes in remainders.values())
+    ax.loglog(alphas, 3 * top * (alphas / alphas[-1]) ** 2, color=GREY, lw=1, ls=(0, (1, 2)), label="slope 2")
+    ax.set(xlabel=r"step size $\alpha$", ylabel="largest error of the prediction")
+    ax.legend()
+    return ax
+
+
+def plot_box(
+    images: ArrayLike,
+    *,
+    ax: Axes | None = None,
+    labels: Sequence[str] | None = None,
+    bound: float | int | None = None,
+) -> Axes:
+    """Draw the unit square and its images under the pieces of an update, a cross on every corner that sticks out.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n_policies, 4, 2)
+        Corners of each image, as `contraction.box_images` returns them.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    labels : sequence of str, optional
+        Names of the images, for the legend.
+    bound : float, optional
+        Half the side of a second square, dashed.
+
+    Returns
+    -------
+    Axes
+    """
+    images = _checks.array("images", images, shape=(None, 4, 2))
+    ax = _axes(ax, figsize=(4.2, 4.2))
+    ax.add_patch(plt.Rectangle((-1, -1), 2, 2, fc="#EEF1F4", ec="black", lw=1.5, zorder=0, label="unit square"))
+    names = [None] * len(images) if labels is None else labels
+    for style, image, name in zip(SERIES, images, names, strict=False):
+        ax.add_patch(plt.Polygon(image, fc=style["color"], alpha=0.18, zorder=1))
+        outline = {"fill": False, "ec": style["color"], "ls": style["linestyle"], "lw": 1.8, "zorder": 2}
+        ax.add_patch(plt.Polygon(image, label=name, **outline))
+        out = image[np.abs(image).max(axis=1) > 1 + 1e-9]
+        ax.plot(*out.T, marker="X", ms=8, ls="none", color=style["color"], mec="white", zorder=3)
+    if bound is not None:
+        outline = {"fill": False, "ec": GREY, "ls": (0, (2, 2)), "lw": 1.4, "zorder": 1}
+        ax.add_patch(plt.Rectangle((-bound, -bound), 2 * bound, 2 * bound, label="row-sum bound", **outline))
+    reach = 1.1 * max(1.0, float(np.abs(images).max()), bound or 0.0)
+    ax.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel="first pair", ylabel="second pair", aspect="equal")
+    ax.grid(False)
+    return ax
+
+
+def plot_approach(first: Trajectory, second: Trajectory, *, ax: Axes | None = None, every: int = 1) -> Axes:
+    """Draw two runs of one update in the plane of Q, and the rungs that join the points of the same time.
+
+    Parameters
+    ----------
+    first, second : Trajectory
+        Runs whose values hold two numbers.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    every : int
+        Draw a rung at every so many steps.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = _axes(ax, figsize=(4.2, 4.0))
+    ends = [run.values.reshape(len(run.values), -1)[::every] for run in (first, second)]
+    for start, end in zip(*ends, strict=False):
+        ax.plot(*np.stack([start, end]).T, color=GREY, lw=0.7, alpha=0.6, zorder=0)
+    plot_path(first, ax=ax, color=BLUE, linestyle="-")
+    return plot_path(second, ax=ax, color=VERMILION, linestyle="--")
+
+
+def plot_ratios(
+    ratios: Mapping[str, ArrayLike], *, exact: Sequence[float], bounds: Sequence[float], ax: Axes | None = None
+) -> Axes:
+    """Draw by how much an update stretched the distance of many pairs of tables, one line of dots for each name.
+
+    Parameters
+    ----------
+    ratios : mapping of str to ndarray of shape (k,)
+        Distance after the update over distance before it.
+    exact, bounds : sequence of float
+        The exact modulus and the row-sum bound of each name.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = _axes(ax)
+    ax.axvline(1, color="black", lw=1)
+    for row, (values, modulus, bound) in enumerate(zip(ratios.values(), exact, bounds, strict=True)):
+        lift = 0.22 * np.sin(7.0 * np.arange(len(values)))
+        ax.plot(values, row + lift, ".", ms=3, alpha=0.5, color=BLUE, label="" if row else "pairs of tables")
+        ax.plot([modulus] * 2, [row - 0.36, row + 0.36], color=VERMILION, lw=2.5, label="" if row else "exact modulus")
+        ax.plot([bound] * 2, [row - 0.36, row + 0.36], color=GREY, ls=":", lw=2, label="" if row else "row-sum bound")
+    ax.set_yticks(range(len(ratios)), list(ratios))
+    ax.invert_yaxis()
+    ax.set(xlabel="distance after / distance before")
+    ax.legend(loc="lower right")
+    return ax
+
+
+def plot_samples(
+    x: ArrayLike, samples: ArrayLike, *, ax: Axes | None = None, label: str | None = None, **line_kw: Any
+) -> Axes:
+    """Draw every sample as a dot, and a line through the means.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n,)
+        Where the samples were taken.
+    samples : ndarray of shape (n, m)
+        The samples of each place.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    label : str, optional
+        Name in the legend.
+    **line_kw
+        Passed to ``Axes.plot`` for the line.
+
+    Returns
+    -------
+    Axes
+    """
+    x = _checks.array("x", x, ndim=1)
+    samples = _checks.array("samples", samples, shape=(len(x), None))
+    ax = _axes(ax)
+    (line,) = ax.plot(x, samples.mean(axis=1), label=label, **line_kw)
+    ax.plot(x, samples, "o", ms=3, alpha=0.45, color=line.get_color())
     return ax
