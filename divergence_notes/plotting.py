@@ -565,7 +565,7 @@ def plot_remainders(alphas: ArrayLike, remainders: Mapping[str, ArrayLike], *, a
     return ax
 
 
-def plot_box(
+def plot_box_images(
     images: ArrayLike,
     *,
     ax: Axes | None = None,
