@@ -494,3 +494,94 @@ def box_images(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: 
     policies = np.array(list(itertools.product(range(mdp.n_actions), repeat=mdp.n_states)))
     images = [jacobian(mdp, kernel=kernel, weights=weights, alpha=alpha, policy=policy) for policy in policies]
     return np.stack([corners @ image.T for image in images])
+
+
+def linear_fixed_points(features: ArrayLike, mdp: FiniteMDP, *, weights: ArrayLike) -> np.ndarray:
+    """Return every parameter vector that one expected semi-gradient step leaves where it is.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n_pairs, n_features)
+        One row for each pair.
+    mdp : FiniteMDP
+        A process with at most 100000 deterministic policies; each is tried.
+    weights : ndarray of shape (n_pairs,)
+        Sampling distribution rho; non-negative, sums to 1.
+
+    Returns
+    -------
+    ndarray of shape (n_found, n_features)
+        Sorted, without repeats; there may be none, one, or several. A policy for which the fixed points form a line or
+        more is left out: then a whole leaf of tables stays where it is.
+
+    Raises
+    ------
+    ValueError
+        If there are too many policies, a shape disagrees, or `weights` is not a distribution.
+    """
+    features = _checks.array("features", features, shape=(mdp.n_pairs, None))
+    weights = _checks.distribution("weights", weights, size=mdp.n_pairs)
+    count = mdp.n_actions**mdp.n_states
+    if count > 100_000:
+        raise ValueError(f"mdp must have at most 100000 deterministic policies here, it has {count}")
+    sampled, found = features.T * weights, []  # Phi^T D, (d, n)
+    for policy in itertools.product(range(mdp.n_actions), repeat=mdp.n_states):
+        chosen = features[np.arange(mdp.n_states) * mdp.n_actions + policy]  # (n_states, d)
+        system = sampled @ (features - mdp.gamma * (mdp.transitions @ chosen))
+        if np.linalg.matrix_rank(system) < features.shape[1]:
+            continue
+        theta = np.linalg.solve(system, sampled @ mdp.R.ravel())
+        Q = (features @ theta).reshape(mdp.n_states, mdp.n_actions)
+        slack = Q.max(axis=1) - Q[np.arange(mdp.n_states), policy]
+        if slack.max() <= 1e-10 * max(1.0, np.abs(Q).max()):
+            found.append(theta)
+    return np.unique(np.round(found, 12), axis=0) if found else np.empty((0, features.shape[1]))
+
+
+def tracking_bound(beta: float | int, *, spread: float | int) -> float:
+    """Return how far iterates can stay from a centre when each operator has its own fixed point near it.
+
+    Parameters
+    ----------
+    beta : float
+        Every operator of the sequence contracts by at least this, in one common norm; in [0, 1).
+    spread : float
+        Largest distance of a fixed point to the centre, in that norm, >= 0.
+
+    Returns
+    -------
+    float
+        An upper bound on the limit superior of the distance to the centre: ``(1 + beta) spread / (1 - beta)``.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+    """
+    beta = _checks.scalar("beta", beta, low=0, high=1, high_open=True)
+    return (1 + beta) * _checks.scalar("spread", spread, low=0) / (1 - beta)
+
+
+def lag_bound(beta: float | int, *, drift: float | int) -> float:
+    """Return how far iterates can lag behind a fixed point that moves a little at every step.
+
+    Parameters
+    ----------
+    beta : float
+        Every operator of the sequence contracts by at least this, in one common norm; in [0, 1).
+    drift : float
+        Largest distance between the fixed points of two operators in a row, in that norm, >= 0.
+
+    Returns
+    -------
+    float
+        An upper bound on the limit superior of the distance to the fixed point of the next operator:
+        ``drift / (1 - beta)``.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+    """
+    beta = _checks.scalar("beta", beta, low=0, high=1, high_open=True)
+    return _checks.scalar("drift", drift, low=0) / (1 - beta)
