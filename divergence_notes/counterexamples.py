@@ -1,5 +1,6 @@
 """The cast of the book: small problems whose fate under the kernel update is known, and the three legs of the triad."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -180,6 +181,32 @@ def w_to_2w(gamma: float | int = 0.9, weights: ArrayLike = (1.0, 0.0)) -> Counte
     return Counterexample("w to 2w", mdp, features.kernel(phi), rho, 0.1, phi.copy(), fate, source, phi)
 
 
+def w_to_2w_threshold(weights: ArrayLike) -> float:
+    """Return the discount factor above which `w_to_2w` diverges for every step size, and below which it can converge.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (2,)
+        How often each state is trained.
+
+    Returns
+    -------
+    float
+        Between 1/2, when only the first state is trained, and 1, when only the second is.
+
+    Raises
+    ------
+    ValueError
+        If `weights` is not a distribution over two states.
+
+    Notes
+    -----
+    Label ``eq-threshold-w2w``.
+    """
+    first, second = _checks.distribution("weights", weights, size=2)
+    return float((first + 4 * second) / (2 * first + 4 * second))
+
+
 def _star_features() -> np.ndarray:
     outer = np.hstack([2 * np.eye(6), np.zeros((6, 1)), np.ones((6, 1))])  # 2 w_i + w_0
     centre = np.array([[0, 0, 0, 0, 0, 0, 1, 2]])  # w_7 + 2 w_0
@@ -279,15 +306,19 @@ def triad_operator(
     kernel = example.kernel if approximation else np.eye(mdp.n_pairs)
     truth = example.target
 
+    @functools.cache
+    def visited(policy: tuple[int, ...]) -> np.ndarray:
+        return _on_policy(np.array(policy), mdp, epsilon)
+
     def operator(Q: np.ndarray) -> np.ndarray:
         target = bellman.optimality_backup(Q, mdp) if bootstrapping else truth
-        weights = example.weights if off_policy else _on_policy(Q, mdp, epsilon)
+        weights = example.weights if off_policy else visited(tuple(bellman.greedy_policy(Q)))
         change = updates.predicted_change(kernel, weights, mdp.flatten(target - Q), alpha=example.alpha)
         return Q + mdp.unflatten(change)
 
     return operator
 
 
-def _on_policy(Q: np.ndarray, mdp: FiniteMDP, epsilon: float) -> np.ndarray:
-    greedy = mdp.policy_matrix(bellman.greedy_policy(Q))
+def _on_policy(policy: np.ndarray, mdp: FiniteMDP, epsilon: float) -> np.ndarray:
+    greedy = mdp.policy_matrix(policy)
     return stationary_distribution(mdp, (1 - epsilon) * greedy + epsilon / mdp.n_actions)

@@ -692,3 +692,128 @@ def plot_samples(
     (line,) = ax.plot(x, samples.mean(axis=1), label=label, **line_kw)
     ax.plot(x, samples, "o", ms=3, alpha=0.45, color=line.get_color())
     return ax
+
+
+def plot_response(
+    change: ArrayLike,
+    *,
+    trained: tuple[int, int],
+    ax: Axes | None = None,
+    limit: float | int | None = None,
+    colorbar: bool = False,
+) -> Axes:
+    """Draw what one update does to every cell of a grid, on the scale of `plot_kernel`, a cross on the trained cell.
+
+    Parameters
+    ----------
+    change : ndarray of shape (rows, columns)
+        One column of a kernel, a number for each cell.
+    trained : (int, int)
+        Row and column of the cell that was trained.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    limit : float, optional
+        Value of the darkest red; the largest absolute entry by default.
+    colorbar : bool
+        Draw the scale.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = plot_kernel(change, ax=ax, limit=limit, colorbar=False)
+    if colorbar:
+        ax.figure.colorbar(ax.images[0], ax=ax, label="change / own change", shrink=0.8)
+    ax.plot(trained[1], trained[0], "+", color="black", ms=9, mew=1.5)
+    ax.set(xlabel="column", ylabel="row", aspect="equal")
+    return ax
+
+
+def plot_diagram(
+    places: ArrayLike,
+    labels: Sequence[str],
+    arrows: Sequence[tuple[int, int]],
+    *,
+    dashed: Sequence[tuple[int, int]] = (),
+    ax: Axes | None = None,
+    radius: float | int = 0.34,
+) -> Axes:
+    """Draw the states of a process as circles and its transitions as arrows.
+
+    Parameters
+    ----------
+    places : ndarray of shape (n_states, 2)
+        Where each state lies.
+    labels : sequence of str
+        What stands in each circle.
+    arrows, dashed : sequence of (int, int)
+        From which state to which; one from a state to itself is a loop, above it when solid and below when dashed.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    radius : float
+        Of a circle, in units of `places`.
+
+    Returns
+    -------
+    Axes
+    """
+    places = _checks.array("places", places, shape=(len(labels), 2))
+    ax = _axes(ax)
+    for place, label in zip(places, labels, strict=True):
+        ax.add_patch(plt.Circle(place, radius, facecolor="#E8EEF3", edgecolor=GREY, zorder=2))
+        ax.text(*place, label, ha="center", va="center", zorder=3)
+    for pairs, side, line in ((arrows, 1, "-"), (dashed, -1, (0, (4, 2)))):
+        style = {"arrowstyle": "-|>", "mutation_scale": 13, "color": BLUE if side > 0 else VERMILION, "linestyle": line}
+        for start, end in pairs:
+            tail, tip = places[start], places[end]
+            if start == end:
+                out, up = np.array([0.5 * radius, 0]), np.array([0, side * 0.87 * radius])
+                tail, tip, bend = tail - out + up, tip + out + up, f"arc3,rad={-1.9 * side}"
+            else:
+                along = radius * (tip - tail) / np.linalg.norm(tip - tail)
+                tail, tip, bend = tail + along, tip - along, "arc3,rad=0"
+            ends = {"connectionstyle": bend, "shrinkA": 0, "shrinkB": 0}
+            ax.annotate("", xy=tip, xytext=tail, arrowprops=style | ends)
+    margin = 2.2 * radius
+    ax.set(xlim=(places[:, 0].min() - margin, places[:, 0].max() + margin), aspect="equal")
+    ax.set(ylim=(places[:, 1].min() - margin, places[:, 1].max() + margin))
+    ax.set_axis_off()
+    return ax
+
+
+def plot_boundary(
+    x: ArrayLike,
+    boundary: ArrayLike,
+    *,
+    below: str,
+    above: str,
+    ax: Axes | None = None,
+    low: float | int = 0,
+    high: float | int = 1,
+) -> Axes:
+    """Draw a curve that parts the plane into a region with one fate and a region with another.
+
+    Parameters
+    ----------
+    x, boundary : ndarray of shape (n,)
+        The curve.
+    below, above : str
+        A status of `dynamics` for each side.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    low, high : float
+        Range of the vertical axis.
+
+    Returns
+    -------
+    Axes
+    """
+    x, boundary = _checks.array("x", x, ndim=1), _checks.array("boundary", boundary, ndim=1)
+    ax = _axes(ax)
+    ax.plot(x, boundary, color=GREY)
+    for status, edge in ((below, low), (above, high)):
+        ax.fill_between(x, boundary, edge, color=STATUS_STYLE[status]["color"], alpha=0.18, lw=0)
+        middle = len(x) // 3
+        ax.text(x[middle], (boundary[middle] + edge) / 2, status, ha="center", va="center")
+    ax.set(xlim=(x[0], x[-1]), ylim=(low, high))
+    return ax
