@@ -12,7 +12,7 @@ env:
 	@$(PYTHON) tools/environment.py
 
 book: env
-	@$(BIN)/python tools/book.py
+	@$(BIN)/python tools/build_book.py
 
 test: book
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
