@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from divergence_notes import dynamics
-from divergence_notes.dynamics import iterate, sup_norm, vector_field
+from divergence_notes.dynamics import iterate, portrait, sup_norm, vector_field
 
 
 def refuses(error, message):
@@ -174,3 +174,31 @@ class TestVectorField:
             vector_field(lambda Q: Q, np.array(0.0), [0.0], shape=(2,))
         with refuses(ValueError, "y must be finite: y[0] is inf"):
             vector_field(lambda Q: Q, [0.0], [np.inf], shape=(2,))
+
+
+class TestPortrait:
+    """A portrait is the field on a square grid and one run from each start."""
+
+    def test_both_parts(self):
+        def spiral(Q):
+            return Q @ np.array([[0.5, 0.3], [-0.3, 0.5]])
+
+        found = portrait(spiral, [[1.0, 0.0], [0.0, -2.0]], shape=(1, 2), limits=(-2, 3), max_iter=7, tol=0)
+        assert found.x[[0, -1]].tolist() == found.y[[0, -1]].tolist() == [-2, 3]
+        np.testing.assert_array_equal(found.field, vector_field(spiral, found.x, found.y, shape=(1, 2)))
+        assert [run.values[0].tolist() for run in found.paths] == [[[1.0, 0.0]], [[0.0, -2.0]]]
+        for run in found.paths:
+            assert run.status == "undecided"
+            np.testing.assert_array_equal(run.values[-1], iterate(spiral, run.values[0], max_iter=7, tol=0).values[-1])
+
+    def test_settings_reach_the_runs(self):
+        assert portrait(lambda Q: 2 * Q, [[1.0, 0.0]], shape=(2,), limits=(0, 1), bound=5).paths[0].sizes[-1] == 8
+        assert (
+            portrait(lambda Q: Q / 2, [[1.0, 0.0]], shape=(2,), limits=(0, 1), tol=0.3).paths[0].status == "converged"
+        )
+
+    def test_refuses(self):
+        with refuses(ValueError, "starts must have shape (any, 2), got (1, 3)"):
+            portrait(lambda Q: Q, [[0.0, 0.0, 0.0]], shape=(2,), limits=(0, 1))
+        with refuses(ValueError, "shape must hold two numbers, got (3,)"):
+            portrait(lambda Q: Q, [[0.0, 0.0]], shape=(3,), limits=(0, 1))

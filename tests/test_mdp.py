@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 
-from divergence_notes.mdp import FiniteMDP, from_gymnasium, random_mdp, stationary_distribution
+from divergence_notes.mdp import FiniteMDP, from_gymnasium, random_mdp, reachable, stationary_distribution
 from tests import oracles
 from tests.strategies import generators, mdps
 
@@ -381,3 +381,32 @@ class TestStationaryDistribution:
         islands = FiniteMDP(np.eye(2)[:, None, :], np.zeros((2, 1)), 0.9)
         with refuses(ValueError, "policy must have one stationary distribution, it has 2 independent ones"):
             stationary_distribution(islands, [0, 0])
+
+
+class TestReachable:
+    """A state is met if some choice of actions leads there from the start, with a chance above zero."""
+
+    @given(mdp=mdps(kinds=("deterministic", "sparse", "terminating")), rng=generators())
+    @settings(max_examples=40)
+    def test_against_a_search(self, mdp, rng):
+        start, P = int(rng.integers(mdp.n_states)), oracles.dense(mdp)
+        met, waiting = {start}, [start]
+        while waiting:
+            s = waiting.pop()
+            for t in range(mdp.n_states):
+                if t not in met and any(P[s, a, t] > 0 for a in range(mdp.n_actions)):
+                    met.add(t)
+                    waiting.append(t)
+        assert reachable(mdp, start).tolist() == [s in met for s in range(mdp.n_states)]
+
+    def test_cliff(self):
+        """The cells of the cliff itself are never entered: a fall puts the player back at the start."""
+        mdp = from_gymnasium(gymnasium.make("CliffWalking-v1"), 0.9)
+        met = reachable(mdp, 36)
+        assert not met[37:48].any()  # the ten cells of the cliff, and the goal, which ends the episode
+        assert met[:37].all()
+
+    @pytest.mark.parametrize("start", [-1, 2])
+    def test_refuses(self, start):
+        with refuses(ValueError, f"start must be in [0, 1], got {start}"):
+            reachable(FiniteMDP(**two_states()), start)
