@@ -1,13 +1,14 @@
 """The cast of the book: small problems whose fate under the kernel update is known, and the three legs of the triad."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from divergence_notes import _checks, bellman, dynamics, features, updates
+from divergence_notes import _checks, bellman, contraction, dynamics, features, updates
 from divergence_notes.mdp import FiniteMDP, stationary_distribution
 
 
@@ -145,6 +146,44 @@ def pair() -> Counterexample:
     return Counterexample("the pair", mdp, kernel, weights, 0.1, np.array([[1.0, 0.0]]), "diverged", "this book, R6")
 
 
+def patient() -> Counterexample:
+    """Return R4b: every Jacobian is stable, two of them in turn are not, and yet every run tried comes home."""
+    mdp = _self_loops([[0.0, 0.0]], 0.9)
+    kernel = np.array([[1.0, 0.95], [0.95, 3.3]])
+    weights = np.array([0.89, 0.11])
+    return Counterexample(
+        "the patient", mdp, kernel, weights, 6.6, np.array([[1.0, 0.0]]), "converged", "this book, R4b"
+    )
+
+
+def switching() -> tuple[Counterexample, Counterexample]:
+    """Return R7: two updates with one fixed point that converge alone and diverge when they take turns."""
+    mdp, kernel, Q0 = _all_to(1, 2, 0.9), np.array([[1.0, 0.49], [0.49, 3.6]]), np.ones((2, 1))
+    first, second = (
+        Counterexample(name, mdp, kernel, np.array(weights), 3.7, Q0, "converged", "this book, R7")
+        for name, weights in (("the first batch", [0.88, 0.12]), ("the second batch", [0.09, 0.91]))
+    )
+    return first, second
+
+
+def lever(gamma: float | int = 0.9, weights: ArrayLike = (1.0, 0.0)) -> Counterexample:
+    """Return w to 2w with a weight of its own for the second state: a positive definite kernel that still lifts itself.
+
+    Parameters
+    ----------
+    gamma : float
+        Discount factor in [0, 1).
+    weights : ndarray of shape (2,)
+        How often each state is trained; only the first one by default.
+    """
+    mdp, phi = _all_to(1, 2, gamma), np.array([[1.0, 0.0], [2.0, 1.0]])
+    kernel, rho = features.kernel(phi), _checks.distribution("weights", weights, size=2)
+    given = {"kernel": kernel, "weights": rho, "alpha": 0.1}
+    growth = np.abs(np.linalg.eigvals(contraction.jacobian(mdp, **given, policy=np.zeros(2, dtype=int)))).max()
+    fate = "diverged" if growth > 1 + 1e-12 else "converged"
+    return Counterexample("the lever", mdp, kernel, rho, 0.1, (phi @ [1.0, 0.0])[:, None], fate, "this book", phi)
+
+
 def cover() -> list[tuple[Counterexample, dynamics.Portrait]]:
     """Return the three portraits of the book: the calm, the orbit and the pair, each with its flow and some paths."""
     chosen = [
@@ -271,6 +310,59 @@ def no_fixed_point() -> Counterexample:
     weights = np.array([0.5, 0.5, 0.0, 0.0])
     return Counterexample(
         "no fixed point", mdp, features.kernel(phi), weights, 0.5, np.zeros((2, 2)), "diverged", "this book", phi
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts:
+    """What each certificate says of an update, from the crudest to the sharpest."""
+
+    row_sum_bound: float
+    """The paper's modulus, which never looks at P."""
+    exact_modulus: float
+    """The Lipschitz constant in the sup norm."""
+    weighted_modulus: float
+    """The smallest Lipschitz constant in a weighted sup norm."""
+    joint_spectral_radius: tuple[float, float]
+    """Lower and upper bound on the smallest Lipschitz constant in any norm."""
+    spectral_radii: np.ndarray
+    """Spectral radius of the Jacobian of each deterministic policy, sorted."""
+
+    @property
+    def certified_by(self) -> str | None:
+        """The crudest certificate that is below 1, or None when none is."""
+        for name in ("row_sum_bound", "exact_modulus", "weighted_modulus"):
+            if getattr(self, name) < 1:
+                return name
+        return "joint_spectral_radius" if self.joint_spectral_radius[1] < 1 else None
+
+
+def verdicts(example: Counterexample, *, products: int = 10_000) -> Verdicts:
+    """Return what each certificate says of an example.
+
+    Parameters
+    ----------
+    example : Counterexample
+        The update to judge.
+    products : int
+        Most products of Jacobians to look at for the joint spectral radius.
+
+    Returns
+    -------
+    Verdicts
+        Each number at most the one before it, with the lower bound of the joint spectral radius below its upper bound.
+    """
+    mdp, given = example.mdp, {"kernel": example.kernel, "weights": example.weights, "alpha": example.alpha}
+    count = mdp.n_actions**mdp.n_states
+    depth = 12 if count == 1 else max(1, int(np.log(products) / np.log(count)))
+    policies = itertools.product(range(mdp.n_actions), repeat=mdp.n_states)
+    jacobians = np.array([contraction.jacobian(mdp, **given, policy=np.array(policy)) for policy in policies])
+    return Verdicts(
+        contraction.row_sum_bound(**given, gamma=mdp.gamma),
+        contraction.exact_modulus(mdp, **given),
+        contraction.weighted_modulus(mdp, **given)[0],
+        contraction.joint_spectral_radius(mdp, **given, depth=depth),
+        np.sort(np.abs(np.linalg.eigvals(jacobians)).max(axis=1)),
     )
 
 

@@ -1,0 +1,101 @@
+"""Which certificate covers which example, and what becomes of it all the same."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from divergence_notes import counterexamples, dynamics
+
+CAST = {
+    "loop": "row_sum_bound",
+    "dominant": "row_sum_bound",
+    "calm": "exact_modulus",
+    "weighted_only": "weighted_modulus",
+    "some_norm_only": "joint_spectral_radius",
+    "patient": None,
+    "orbit": None,
+    "pair": None,
+    "lever": None,
+    "w_to_2w": None,
+    "baird_star": None,
+    "baird_control": None,
+    "no_fixed_point": None,
+}
+
+
+@pytest.mark.parametrize("name", CAST)
+class TestCast:
+    """Each example ends as stated, and is covered by the stated certificate and by no cruder one."""
+
+    def test_fate(self, name):
+        example = getattr(counterexamples, name)()
+        assert dynamics.iterate(example.operator, example.Q0, max_iter=3000).status == example.status
+
+    def test_certificate(self, name):
+        found = counterexamples.verdicts(getattr(counterexamples, name)())
+        assert found.certified_by == CAST[name]
+        lower, upper = found.joint_spectral_radius
+        chain = [
+            found.spectral_radii[-1],
+            lower,
+            upper,
+            found.weighted_modulus,
+            found.exact_modulus,
+            found.row_sum_bound,
+        ]
+        assert all(a <= b * (1 + 1e-9) for a, b in itertools.pairwise(chain)), chain
+
+    def test_a_certificate_is_never_contradicted(self, name):
+        example = getattr(counterexamples, name)()
+        if counterexamples.verdicts(example).certified_by:
+            assert example.status == "converged"
+
+
+class TestNoCertificateNoVerdict:
+    """Failing every certificate decides nothing: one comes home, one circles, one runs off."""
+
+    def test_three_fates(self):
+        three = [counterexamples.patient(), counterexamples.orbit(), counterexamples.pair()]
+        assert {counterexamples.verdicts(example).certified_by for example in three} == {None}
+        assert {example.status for example in three} == {"converged", "undecided", "diverged"}
+
+    def test_patient_comes_home_from_everywhere_tried(self, rng):
+        example = counterexamples.patient()
+        assert counterexamples.verdicts(example).spectral_radii.max() < 1
+        assert counterexamples.verdicts(example).joint_spectral_radius[0] > 1
+        for _ in range(100):
+            run = dynamics.iterate(example.operator, rng.standard_normal((1, 2)), max_iter=3000)
+            assert run.status == "converged"
+
+    def test_orbit_stays_within_a_band(self):
+        example = counterexamples.orbit()
+        tail = dynamics.iterate(example.operator, example.Q0, max_iter=5000, target=example.target).errors[1000:]
+        assert 0.1 < tail.min() and tail.max() < 4
+
+
+class TestSwitching:
+    """Two updates, one fixed point, each converges alone; taken in turn they diverge."""
+
+    def test_alone_and_in_turn(self):
+        first, second = counterexamples.switching()
+        for example in (first, second):
+            run = dynamics.iterate(example.operator, example.Q0, max_iter=3000, target=example.target)
+            assert run.status == "converged" and run.errors[-1] < 1e-8
+        run = dynamics.iterate(lambda Q: second.operator(first.operator(Q)), first.Q0, max_iter=200)
+        assert run.status == "diverged"
+
+
+class TestLever:
+    """The pair that is trained lifts the other by W = 2, gamma of which comes back: it diverges from gamma = 1/2 on."""
+
+    @pytest.mark.parametrize(("gamma", "fate"), [(0.49, "converged"), (0.51, "diverged")])
+    def test_threshold(self, gamma, fate):
+        example = counterexamples.lever(gamma)
+        assert example.status == fate
+        assert dynamics.iterate(example.operator, example.Q0, max_iter=30_000).status == fate
+
+    def test_a_unique_fixed_point_does_not_help(self):
+        example = counterexamples.lever(0.95, [0.9, 0.1])
+        assert np.linalg.matrix_rank(example.kernel * example.weights) == 2
+        assert dynamics.iterate(example.operator, example.Q0, max_iter=3000).status == example.status == "diverged"
