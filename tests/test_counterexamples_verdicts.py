@@ -64,13 +64,13 @@ class TestNoCertificateNoVerdict:
         example = counterexamples.patient()
         assert counterexamples.verdicts(example).spectral_radii.max() < 1
         assert counterexamples.verdicts(example).joint_spectral_radius[0] > 1
-        for _ in range(100):
+        for _ in range(20):
             run = dynamics.iterate(example.operator, rng.standard_normal((1, 2)), max_iter=3000)
             assert run.status == "converged"
 
     def test_orbit_stays_within_a_band(self):
         example = counterexamples.orbit()
-        tail = dynamics.iterate(example.operator, example.Q0, max_iter=5000, target=example.target).errors[1000:]
+        tail = dynamics.iterate(example.operator, example.Q0, max_iter=1000, target=example.target).errors[300:]
         assert 0.1 < tail.min() and tail.max() < 4
 
 
@@ -89,11 +89,11 @@ class TestSwitching:
 class TestLever:
     """The pair that is trained lifts the other by W = 2, gamma of which comes back: it diverges from gamma = 1/2 on."""
 
-    @pytest.mark.parametrize(("gamma", "fate"), [(0.49, "converged"), (0.51, "diverged")])
+    @pytest.mark.parametrize(("gamma", "fate"), [(0.46, "converged"), (0.54, "diverged")])
     def test_threshold(self, gamma, fate):
         example = counterexamples.lever(gamma)
         assert example.status == fate
-        assert dynamics.iterate(example.operator, example.Q0, max_iter=30_000).status == fate
+        assert dynamics.iterate(example.operator, example.Q0, max_iter=4000).status == fate
 
     def test_a_unique_fixed_point_does_not_help(self):
         example = counterexamples.lever(0.95, [0.9, 0.1])
