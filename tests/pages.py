@@ -1,0 +1,86 @@
+"""The sources of the book, read for the tests: pages, notebooks, labels, display equations."""
+
+import functools
+import re
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book"
+NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
+PAGES = [*NOTEBOOKS, *sorted(BOOK.glob("*.md"))]
+LABEL = re.compile(r"(ch|sec|eq|thm|fig|ex|sol)-[a-z0-9]+(-[a-z0-9]+)*")
+REFUTED = "% refuted"  # in a display equation: it is quoted to be refuted, and carries no label
+
+
+def none(found, advice):
+    """Fail with the advice and one line for each thing found."""
+    assert not found, "\n  ".join([f"{advice}:", *map(str, found)])
+
+
+@functools.cache
+def notebook(path):
+    """Return a notebook."""
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(path):
+    """Return the code cells of a notebook."""
+    return [cell for cell in notebook(path).cells if cell.cell_type == "code"]
+
+
+def tags(cell):
+    """Return the tags of a cell."""
+    return cell.metadata.get("tags", [])
+
+
+def without_code(text):
+    """Return MyST Markdown without its blocks and spans of code; directives stay."""
+    kept, fences, code = [], [], ""  # open directives; the fence of the code block we are in
+    for line in text.splitlines():
+        mark, info = re.fullmatch(r"\s*(`{3,}|~{3,}|:{3,}|)(.*)", line).groups()
+        closes = mark and not info.strip()
+        if code:
+            code = "" if closes and mark.startswith(code) else code
+            continue
+        if closes and fences and mark.startswith(fences[-1]):
+            fences.pop()
+        elif mark and re.match(r"\{(?!code)", info):
+            fences.append(mark)
+        elif mark and mark[0] != ":":
+            code = mark
+            continue
+        kept.append(line)
+    return re.sub(r"(?<![`}])`[^`\n]+`", "", "\n".join(kept))
+
+
+@functools.cache
+def markdown(path):
+    """Return the prose of a page."""
+    if path.suffix == ".md":
+        return without_code(path.read_text(encoding="utf-8"))
+    return "\n\n".join(without_code(cell.source) for cell in notebook(path).cells if cell.cell_type == "markdown")
+
+
+def equations(path):
+    """Return the display equations of a page: (label or None, TeX)."""
+    return [
+        (found["label"], found["tex"].strip())
+        for found in re.finditer(r"\$\$(?P<tex>.+?)\$\$(?:[ \t]*\((?P<label>[^)\s]+)\))?", markdown(path), re.S)
+    ]
+
+
+def figures(path):
+    """Return the figure metadata of the cells of a notebook."""
+    return [
+        cell.metadata["mystnb"]["figure"] for cell in code_cells(path) if "figure" in cell.metadata.get("mystnb", {})
+    ]
+
+
+def labels(path):
+    """Return every label that a page defines, in no order, repeated when it is defined twice."""
+    text = markdown(path)
+    found = re.findall(r"^\(([^)\s]+)\)=\s*$", text, re.M) + re.findall(r"^\s*:(?:label|name):[ \t]*(\S+)", text, re.M)
+    found += [label for label, _ in equations(path) if label]
+    return found + ([figure.get("name", "") for figure in figures(path)] if path.suffix == ".ipynb" else [])

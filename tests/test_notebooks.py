@@ -1,0 +1,195 @@
+"""The notebooks as committed: their normal form, their anatomy, their labels, and what nbval makes of their numbers."""
+
+import ast
+import collections
+import re
+import subprocess
+import sys
+
+import clean_notebooks
+import nbformat
+import pytest
+from build_book import toc_files
+
+from tests import pages
+
+CHAPTERS = [path for path in pages.NOTEBOOKS if path.stem != "index"]
+MAX_LINES = 12  # of code, blank ones aside
+SETUP = ("use_style", "set_num_threads")  # calls that the first code cell may make
+
+
+def ids(path):
+    """Name a parameter by the stem of its file."""
+    return path.stem
+
+
+def test_every_page_is_in_the_table_of_contents():
+    assert {f"book/{path.stem}" for path in pages.PAGES} == set(toc_files())
+
+
+@pytest.mark.parametrize("path", pages.NOTEBOOKS, ids=ids)
+class TestNotebook:
+    """What holds for every notebook."""
+
+    def test_is_in_normal_form(self, path):
+        before, after = clean_notebooks.clean(path)
+        assert before == after, f"run tools/clean_notebooks.py {path.relative_to(pages.ROOT)}"
+
+    def test_keeps_the_output_of_checked_cells_only(self, path):
+        for cell in pages.code_cells(path):
+            if clean_notebooks.CHECKED in pages.tags(cell):
+                # nbval passes a checked cell without an output or a count, and compares nothing.
+                assert cell.outputs, f"{cell.id} has no output: run tools/clean_notebooks.py --execute"
+                assert cell.execution_count, f"{cell.id} was not run: run tools/clean_notebooks.py --execute"
+            else:
+                assert cell.outputs == [], f"{cell.id} carries an output and is not tagged {clean_notebooks.CHECKED}"
+
+    def test_ids_are_words(self, path):
+        found = [cell.id for cell in pages.notebook(path).cells]
+        assert len(set(found)) == len(found)
+        odd = [name for name in found if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name)]
+        pages.none(odd, "give these cells an id of small words: it is what a diff and a reference name")
+
+    def test_cells_are_short_and_plain(self, path):
+        lines = {cell.id: sum(map(bool, map(str.strip, cell.source.splitlines()))) for cell in pages.code_cells(path)}
+        pages.none([name for name in lines if lines[name] > MAX_LINES], f"these cells have more than {MAX_LINES} lines")
+        magic = [cell.id for cell in pages.code_cells(path) if re.search(r"^\s*[%!]", cell.source, re.M)]
+        pages.none(magic, "these cells hold a magic or a shell command")
+
+    def test_figures_have_names_captions_and_words(self, path):
+        for cell in pages.code_cells(path):
+            look = cell.metadata.get("mystnb", {})
+            if "figure" not in look and "image" not in look:
+                continue
+            figure, image = look.get("figure", {}), look.get("image", {})
+            assert figure.get("name", "").startswith("fig-"), f"{cell.id}: figure name"
+            assert figure.get("caption", "").rstrip().endswith((".", "?", ")")), f"{cell.id}: a caption is a sentence"
+            assert len(image.get("alt", "").split()) >= 5, f"{cell.id}: alt says what the eye sees"
+            assert "hide-input" in pages.tags(cell), f"{cell.id}: the code of a figure is folded"
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=ids)
+class TestChapter:
+    """The anatomy of a chapter, as far as a machine can see it."""
+
+    def test_opens_with_its_label_and_title(self, path):
+        first = pages.notebook(path).cells[0]
+        assert first.cell_type == "markdown"
+        assert re.match(rf"\(ch-{path.stem.replace('_', '-')}\)=\n# \S", first.source)
+
+    def test_first_code_cell_only_sets_up(self, path):
+        def sets_up(node):
+            if isinstance(node, ast.Expr):
+                return isinstance(node.value, ast.Call) and ast.unparse(node.value.func).endswith(SETUP)
+            if isinstance(node, ast.Assign):  # SEED = 0
+                return isinstance(node.value, ast.Constant) and ast.unparse(node.targets[0]).isupper()
+            return isinstance(node, (ast.Import, ast.ImportFrom))
+
+        body = ast.parse(pages.code_cells(path)[0].source).body
+        pages.none([ast.unparse(node) for node in body if not sets_up(node)], "the first code cell imports and sets up")
+
+    def test_asks_for_a_prediction(self, path):
+        assert re.search(r"predict|your bet|before you look", pages.markdown(path), re.I)
+
+    def test_every_exercise_has_a_solution(self, path):
+        text = pages.markdown(path)
+        exercises = re.findall(r"\{exercise(?:-start)?\}[^\n]*\n(?::(?!label)[^\n]*\n)*:label: (\S+)", text)
+        solutions = re.findall(r"\{solution(?:-start)?\} (\S+)", text)
+        assert len(exercises) == len(re.findall(r"\{exercise(?:-start)?\}", text)), "an exercise has no label"
+        open_ones = [label for label in exercises if label not in solutions]  # the text after a prediction answers it
+        pages.none([label for label in open_ones if not label.endswith("-prediction")], "exercises without a solution")
+        pages.none([label for label in solutions if label not in exercises], "solutions of no exercise")
+
+
+class TestReadingOfPages:
+    """What the tests take for prose, equations and labels."""
+
+    @pytest.mark.parametrize(
+        ("text", "prose"),
+        [
+            ("a\n```python\n$$x$$\n```\nb", "a\nb"),
+            ("```{note}\na\n```\nb\n```\nc\n```", "```{note}\na\n```\nb"),
+            ("````{note}\n```\na\n```\nb\n````", "````{note}\nb\n````"),
+            (
+                "```{exercise-start}\n```\na\n```{exercise-end}\n```",
+                "```{exercise-start}\n```\na\n```{exercise-end}\n```",
+            ),
+            ("a `$$x$$` b {eq}`eq-a`", "a  b {eq}`eq-a`"),
+            ("```{code-block} text\na\n```\nb", "b"),
+        ],
+    )
+    def test_without_code(self, text, prose):
+        assert pages.without_code(text) == prose
+
+    def test_equations(self, tmp_path):
+        path = tmp_path / "page.md"
+        path.write_text("$$ a $$ (eq-a)\n\n$$\nb\n$$ (eq-b)\n\n$$c$$\n\n1 (x) $d$\n")
+        assert pages.equations(path) == [("eq-a", "a"), ("eq-b", "b"), (None, "c")]
+
+
+class TestLabels:
+    """Labels are well formed and name one thing each."""
+
+    @pytest.mark.parametrize("path", pages.PAGES, ids=ids)
+    def test_are_well_formed(self, path):
+        odd = [label for label in pages.labels(path) if not pages.LABEL.fullmatch(label)]
+        pages.none(odd, f"labels that do not match {pages.LABEL.pattern}")
+
+    def test_are_unique_over_the_book(self):
+        count = collections.Counter(label for path in pages.PAGES for label in pages.labels(path))
+        pages.none([label for label, times in count.items() if times > 1], "labels defined twice")
+
+
+class TestNormalForm:
+    """What the cleaner keeps and what it drops."""
+
+    @pytest.fixture
+    def run(self):
+        """Return a notebook as JupyterLab leaves it."""
+        new = nbformat.v4
+        result = new.new_output("execute_result", {"text/plain": "2", "image/png": "AAAA"}, execution_count=9)
+        stream = [new.new_output("stream", name="stdout", text=text) for text in ("a\n", "b\n")]
+        book = new.new_notebook(metadata={"widgets": {}, "language_info": {"name": "python", "version": "3.12.1"}})
+        book.cells = [
+            new.new_markdown_cell("# Title\n", id="title"),
+            new.new_code_cell("1 + 1  ", id="one", execution_count=9, outputs=[*stream, result]),
+            new.new_code_cell("1 + 1", id="two", execution_count=9, outputs=[*stream, result]),
+            new.new_code_cell("", id="empty"),
+        ]
+        book.cells[1].metadata = {"tags": ["nbval-check-output"], "scrolled": True, "execution": {"started": "now"}}
+        return book
+
+    def test_keeps_the_text_of_checked_cells(self, run):
+        cell = clean_notebooks.normal_form(run).cells[1]
+        assert (cell.source, cell.execution_count, cell.metadata) == ("1 + 1", 1, {"tags": ["nbval-check-output"]})
+        assert [output.output_type for output in cell.outputs] == ["stream", "execute_result"]
+        assert cell.outputs[0].text == "a\nb\n"
+        assert cell.outputs[1].data == {"text/plain": "2"}
+
+    def test_drops_the_rest(self, run):
+        clean = clean_notebooks.normal_form(run)
+        assert [cell.id for cell in clean.cells] == ["title", "one", "two"]
+        assert (clean.cells[2].outputs, clean.cells[2].execution_count) == ([], None)
+        assert clean.metadata == clean_notebooks.NOTEBOOK_METADATA
+
+    def test_is_stable(self, run):
+        once = clean_notebooks.normal_form(run)
+        assert clean_notebooks.normal_form(once) == once
+
+    def test_refuses_an_error(self, run):
+        run.cells[1].outputs = [nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])]
+        with pytest.raises(ValueError, match="a cell ended in an error: ValueError: no"):
+            clean_notebooks.normal_form(run)
+
+
+@pytest.mark.parametrize(("printed", "verdict"), [("0.25", 0), ("0.52", 1)])
+def test_nbval_compares_numbers(tmp_path, printed, verdict):
+    """A notebook with a true number passes; with a falsified one it fails."""
+    output = nbformat.v4.new_output("stream", name="stdout", text=f"{printed}\n")
+    cell = nbformat.v4.new_code_cell("print(1 / 4)", id="number", execution_count=1, outputs=[output])
+    cell.metadata = {"tags": ["nbval-check-output"]}
+    path = tmp_path / "small.ipynb"
+    nbformat.write(clean_notebooks.normal_form(nbformat.v4.new_notebook(cells=[cell])), path)
+    command = [sys.executable, "-m", "pytest", "-c", "/dev/null", "--nbval-lax", "--nbval-current-env", path]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == verdict, done.stdout
