@@ -145,7 +145,13 @@ def overshoot_limit(kernel: ArrayLike, weights: ArrayLike) -> float:
     """
     kernel = _checks.square("kernel", kernel)
     weights = _checks.distribution("weights", weights, size=len(kernel))
-    lowest = np.linalg.eigvalsh(kernel)[0] if np.allclose(kernel, kernel.T) else -np.inf
+    uneven = np.argwhere(~np.isclose(kernel, kernel.T))
+    if len(uneven):
+        i, j = uneven[0]
+        raise ValueError(
+            f"kernel must be symmetric: kernel[{i}, {j}] is {kernel[i, j]:.6g}, kernel[{j}, {i}] is {kernel[j, i]:.6g}"
+        )
+    lowest = np.linalg.eigvalsh(kernel)[0]
     if lowest <= 0:
         raise ValueError(f"kernel must be symmetric positive definite, its lowest eigenvalue is {lowest:.6g}")
     root = np.sqrt(weights)
@@ -525,10 +531,11 @@ def linear_fixed_points(features: ArrayLike, mdp: FiniteMDP, *, weights: ArrayLi
     if count > 100_000:
         raise ValueError(f"mdp must have at most 100000 deterministic policies here, it has {count}")
     sampled, found = features.T * weights, []  # Phi^T D, (d, n)
+    rounding = 1e-12 * np.abs(sampled).sum(axis=1).max() * np.abs(features).max()  # the terms of the system can cancel
     for policy in itertools.product(range(mdp.n_actions), repeat=mdp.n_states):
         chosen = features[np.arange(mdp.n_states) * mdp.n_actions + policy]  # (n_states, d)
         system = sampled @ (features - mdp.gamma * (mdp.transitions @ chosen))
-        if np.linalg.matrix_rank(system) < features.shape[1]:
+        if np.linalg.matrix_rank(system, tol=rounding) < features.shape[1]:
             continue
         theta = np.linalg.solve(system, sampled @ mdp.R.ravel())
         Q = (features @ theta).reshape(mdp.n_states, mdp.n_actions)
