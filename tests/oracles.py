@@ -94,3 +94,8 @@ def table_iteration(model, gamma, *, sweeps=10_000, tol=0.0):
             break
         V = new
     return np.array([[Q[s][a] for a in sorted(Q[s])] for s in sorted(Q)])
+
+
+def chain_of_one_action(mdp):
+    """Return the matrix from state to state of a process with one action."""
+    return dense(mdp)[:, 0, :]
