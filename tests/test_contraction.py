@@ -582,7 +582,7 @@ class TestLinearFixedPoints:
 
 
 class TestSequences:
-    """Operators that change: iterates stay within (1+beta) s / (1-beta) of a centre and lag by d / (1-beta), both tight."""
+    """When operators change, iterates stay within (1+beta) s / (1-beta) of a centre and lag by d / (1-beta); both tight."""
 
     @given(rng=generators(), beta=st.sampled_from([0.1, 0.5, 0.9]))
     @settings(max_examples=25)
