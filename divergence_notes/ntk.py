@@ -129,7 +129,7 @@ def remainder(
 
     Notes
     -----
-    Label ``eq-remainder``.
+    Label ``eq-taylor``.
     """
     stepped = networks.semi_gradient_step(net, x, target, weights=weights, alpha=alpha)
     before = networks.values(net, x)

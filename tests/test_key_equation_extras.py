@@ -50,7 +50,7 @@ class TestHessian:
 
 
 class TestRemainder:
-    """eq-remainder: real change minus alpha K D delta."""
+    """eq-taylor: real change minus alpha K D delta."""
 
     @pytest.mark.parametrize("activation", ["relu", "tanh", "sin"])
     def test_against_the_kernel(self, activation):
@@ -77,3 +77,36 @@ class TestRemainder:
         message = "weights must be a distribution: its entries sum to 7, not to 1"
         with pytest.raises(ValueError, match=re.escape(message)):
             ntk.remainder(net, x, target, weights=np.ones(7), alpha=0.1)
+
+
+class TestKeyEquation:
+    """thm-key-equation and eq-second-order: how large the remainder can be, and what it is to second order."""
+
+    @pytest.mark.parametrize("activation", ["tanh", "sin"])
+    @pytest.mark.parametrize("alpha", [0.01, 0.3])
+    def test_bound(self, activation, alpha):
+        """With M the largest curvature met on the way, |r| <= M/2 |step|^2, and with a hundredth of M not."""
+        net, x, target, weights = make(activation)
+        end = networks.semi_gradient_step(net, x, target, weights=weights, alpha=alpha)
+        ends = [torch.nn.utils.parameters_to_vector(each.parameters()).detach() for each in (net, end)]
+        length, M = float((ends[1] - ends[0]).norm()), 0.0
+        along = networks.MLP((3, 5, 1), activation=activation, generator=torch.Generator(), dtype=torch.float64)
+        for t in np.linspace(0, 1, 11):
+            torch.nn.utils.vector_to_parameters(torch.lerp(*ends, float(t)), along.parameters())
+            M = max(M, *(float(torch.linalg.matrix_norm(ntk.hessian(along, row), 2)) for row in x))
+        largest = np.abs(ntk.remainder(net, x, target, weights=weights, alpha=alpha)).max()
+        assert M / 200 * length**2 < largest <= 1.01 * M / 2 * length**2
+
+    @pytest.mark.parametrize("activation", ["relu", "tanh", "sin"])
+    def test_second_order(self, activation):
+        net, x, target, weights = make(activation)
+        step = ntk.per_sample_gradients(net, x).numpy().T @ (weights * (target - networks.values(net, x)))
+        forms = np.array([step @ ntk.hessian(net, row).numpy() @ step for row in x])
+        gaps = [
+            np.abs(ntk.remainder(net, x, target, weights=weights, alpha=a) - a**2 / 2 * forms).max()
+            for a in (2e-3, 1e-3)
+        ]
+        if activation == "relu":  # a polynomial of degree two along the step, while no unit switches
+            assert max(gaps) < 1e-15
+        else:
+            assert gaps[0] == pytest.approx(8 * gaps[1], rel=0.05)
