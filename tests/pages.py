@@ -71,6 +71,16 @@ def equations(path):
     ]
 
 
+def without_equations(path):
+    """Return the prose of a page without its display equations."""
+    return re.sub(r"\$\$.+?\$\$", "", markdown(path), flags=re.S)
+
+
+def printed():
+    """Return the TeX of every labelled equation of the book, white space aside."""
+    return {label: " ".join(tex.split()) for path in PAGES for label, tex in equations(path) if label}
+
+
 def figures(path):
     """Return the figure metadata of the cells of a notebook."""
     return [

@@ -5,16 +5,21 @@ One module a chapter, named like it. Each holds two names:
     EQUATIONS: dict[str, Equation]      by label: the right-hand side as the page prints it, and ways to get it wrong
     DEFINITIONS: set[str]               labels of display equations that only name something and assert nothing
 
-`tests/test_equations.py` compares them with each other and with the labels found in the book.
+`tests/test_equations.py` compares them with each other and with the labels found in the book. It cannot read TeX, so
+printed.json holds the TeX that was transcribed: when a page prints something else, the entry is to be looked at again.
+`python -m tests.equations` writes printed.json.
 """
 
 import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+PRINTED = Path(__file__).with_name("printed.json")
 
 
 @dataclass(frozen=True)
@@ -39,4 +44,5 @@ class Equation:
 
 def by_chapter():
     """Return the modules of this folder by name."""
-    return {found.name: importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)}
+    names = [found.name for found in pkgutil.iter_modules(__path__) if found.name != "__main__"]
+    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
