@@ -1,0 +1,171 @@
+"""The corrections to the notes: make book/corrections.md of book/corrections.yml, and find faults in the latter."""
+
+import ast
+import re
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "book" / "corrections.yml"
+PAGE = ROOT / "book" / "corrections.md"
+N_CLAIMS = 98
+FIELDS = {"id", "where", "claim", "verdict", "truth"}
+ABOUT = ("mathematics", "fact", "wording", "opinion")
+VERDICTS = {
+    "right": ("success", "It is true as it stands."),
+    "right if": ("info", "It is true once a condition is added."),
+    "slip": ("muted", "What is meant is true; a letter, an index or a name went wrong."),
+    "wrong": ("danger", "It is false, or it does not follow."),
+}
+
+INTRODUCTION = """\
+(ch-corrections)=
+# Corrections to the notes
+
+This book grew out of one reader's notes on the paper {cite}`achiam2019`. They are an honest first draft: the order of
+the chapters is theirs, and without them there would be no book. A first draft has slips, and this page goes through it
+claim by claim. Each claim is told in our words, with a verdict and with what is true.
+
+Read it with a pencil. Most of the errors here are errors that everybody makes once: $\\le$ for $<$, the index of the
+row for that of the column, an absolute value on the wrong factor, a sufficient condition taken for a necessary one.
+
+You need not believe a verdict. Below a claim stand the chapter, the equation or the theorem that belongs to it, and the
+test that shows it. `TestC11` is the beginning of the name of a class in `tests/test_corrections.py`. Its first line is
+the true statement, and its tests are short: the version of the notes fails, the true one holds. Run them with
+`pytest tests/test_corrections.py -k TestC11`. Claims of fact, wording and opinion have no test. The pair, the orbit,
+the calm and their like are small examples of the book; they live in `divergence_notes.counterexamples`.
+"""
+
+
+def load(path=SOURCE):
+    """Return the entries."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def tests_in(folder=ROOT / "tests"):
+    """Return every test of a folder: file::class, file::class::function and file::function."""
+    return {name for path in sorted(folder.glob("test_*.py")) for name in tests_of(path.name, path.read_text("utf-8"))}
+
+
+def tests_of(name, text):
+    """Return the tests in the text of one file."""
+    found, file = set(), f"tests/{name}"
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
+            found.add(f"{file}::{node.name}")
+        elif isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
+            inside = [f for f in node.body if isinstance(f, ast.FunctionDef) and f.name.startswith("test")]
+            found |= {f"{file}::{node.name}::{f.name}" for f in inside}
+            found |= {f"{file}::{node.name}"} if inside else set()
+    return found
+
+
+def claims_in(name):
+    """Return the claims that the name of a class of tests stands for: TestC11C14... shows C11 and C14."""
+    return re.findall(r"C\d+[a-e]?", re.match(r"Test((?:C\d+[a-e]?(?![a-z]))*)", name)[1])
+
+
+def is_test(reference):
+    """Say whether a reference is a test; otherwise it is a label."""
+    return "::" in reference
+
+
+def faults(entries, *, tests, labels):
+    """Return what is wrong with the entries, one line each."""
+    found = [
+        f"{entry.get('id')}: fields {sorted(set(entry) ^ FIELDS)}"
+        for entry in entries
+        if set(entry) - {"about", "shown_by"} != FIELDS
+    ]
+    if found:
+        return found
+    numbers = [int(re.match(r"C(\d+)[a-e]?$", entry["id"])[1]) for entry in entries]
+    found += [f"C{n}: no entry" for n in range(1, N_CLAIMS + 1) if n not in numbers]
+    found += [f"C{n}: no such claim" for n in numbers if not 1 <= n <= N_CLAIMS]
+    ids = [entry["id"] for entry in entries]
+    found += [f"{claim}: listed twice" for claim in sorted({claim for claim in ids if ids.count(claim) > 1})]
+    if numbers != sorted(numbers):
+        found.append("the entries are not in order")
+    for entry in entries:
+        claim, shown_by = entry["id"], entry.get("shown_by", [])
+        if entry["verdict"] not in VERDICTS:
+            found.append(f"{claim}: verdict {entry['verdict']!r}")
+        if entry.get("about", "mathematics") not in ABOUT:
+            found.append(f"{claim}: about {entry['about']!r}")
+        mathematical = entry["verdict"] == "right if" and "about" not in entry
+        if (entry["verdict"] == "wrong" or mathematical) and not any(map(is_test, shown_by)):
+            found.append(f"{claim}: {entry['verdict']}, and no test shows it")
+        found += [f"{claim}: no test {name}" for name in shown_by if is_test(name) and name not in tests]
+        found += [f"{claim}: no label {name}" for name in shown_by if not is_test(name) and name not in labels]
+    named = {
+        entry["id"]: {name.split("::")[1] for name in entry.get("shown_by", []) if is_test(name)} for entry in entries
+    }
+    for name in sorted({test.split("::")[1] for test in tests if test.startswith("tests/test_corrections.py::TestC")}):
+        for claim in claims_in(name):
+            split = [key for key in named if re.fullmatch(rf"{claim}[a-e]?", key)]
+            if not any(name in named[key] for key in split):
+                found.append(f"{claim}: {name} is not named")
+    return found
+
+
+def link(reference):
+    """Return how the page writes a label."""
+    if reference.startswith("eq-"):
+        return f"equation {{eq}}`{reference}`"
+    return f"{{prf:ref}}`{reference}`" if reference.startswith("thm-") else f"{{ref}}`{reference}`"
+
+
+def shown(entry):
+    """Return the line with the labels and the tests of an entry."""
+    references = entry.get("shown_by", [])
+    labels = [link(name) for name in references if not is_test(name)]
+    tests = [f"`{short(name)}`" for name in filter(is_test, references)]
+    return " · ".join(labels + tests)
+
+
+def short(test):
+    """Return how the page writes a test: TestC11C14 for a class of the corrections, else its name in full."""
+    file, name = test.split("::", 1)
+    if file.endswith("/test_corrections.py"):
+        return "Test" + "".join(claims_in(name))
+    return f"{file.removeprefix('tests/')}::{name}"
+
+
+def claim_block(entry):
+    """Return one claim: anchor, number, verdict and claim, then what is true, then where it is shown."""
+    colour = VERDICTS[entry["verdict"]][0]
+    head = f"**{entry['id']}** {{bdg-{colour}}}`{entry['verdict']}` {entry['claim']}"
+    parts = [f"({anchor(entry)})=\n{head}", f": {entry['truth']}"]
+    if shown(entry):
+        parts.append(f"  {shown(entry)}")
+    return parts[0] + "\n" + "\n\n".join(parts[1:])
+
+
+def anchor(entry):
+    """Return the label of a claim on the page."""
+    return f"corr-{entry['id'].lower()}"
+
+
+def counts(entries):
+    """Return the table of verdicts."""
+    rows = [
+        f"| {{bdg-{colour}}}`{verdict}` | {sum(e['verdict'] == verdict for e in entries)} | {meaning} |"
+        for verdict, (colour, meaning) in VERDICTS.items()
+    ]
+    return "\n".join(["| Verdict | Claims | What it means |", "|---|---:|---|", *rows])
+
+
+def page(entries):
+    """Return the text of the page."""
+    sections = list(dict.fromkeys(entry["where"] for entry in entries))
+    total = f"There are {len(entries)} entries: the {N_CLAIMS} claims, some of them split."
+    blocks = [INTRODUCTION, total, counts(entries)]
+    for section in sections:
+        blocks.append(f"## {section}")
+        blocks += [claim_block(entry) for entry in entries if entry["where"] == section]
+    return "\n\n".join(block.strip("\n") for block in blocks) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(load()), encoding="utf-8")
