@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from jaxtyping import Float
+from scipy.spatial import ConvexHull, HalfspaceIntersection
 
 from divergence_notes import _checks
+from divergence_notes._checks import ArrayLike
 from divergence_notes.mdp import FiniteMDP
 
 
@@ -468,7 +470,29 @@ def joint_spectral_radius(
     return lower, upper
 
 
-def box_images(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: float | int) -> np.ndarray:
+UNIT_SQUARE = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
+"""Corners of the set of all differences of sup norm at most 1, for two pairs."""
+UNIT_SQUARE.setflags(write=False)
+
+
+def _two_pair_jacobians(
+    mdp: FiniteMDP, kernel: ArrayLike, weights: ArrayLike, alpha: float | int
+) -> Float[np.ndarray, "p 2 2"]:
+    if mdp.n_pairs != 2:
+        raise ValueError(f"mdp must have two state-action pairs, it has {mdp.n_pairs}")
+    policies = np.array(list(itertools.product(range(mdp.n_actions), repeat=mdp.n_states)))
+    given = {"kernel": kernel, "weights": weights, "alpha": alpha}
+    return np.stack([jacobian(mdp, **given, policy=policy) for policy in policies])
+
+
+def box_images(
+    mdp: FiniteMDP,
+    *,
+    kernel: ArrayLike,
+    weights: ArrayLike,
+    alpha: float | int,
+    shape: Float[np.ndarray, "m 2"] = UNIT_SQUARE,
+) -> Float[np.ndarray, "p m 2"]:
     """Return where the corners of the unit square go under each Jacobian of the kernel update on two pairs.
 
     Parameters
@@ -481,12 +505,14 @@ def box_images(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: 
         Sampling distribution rho; non-negative, sums to 1.
     alpha : float
         Step size, > 0.
+    shape : ndarray of shape (m, 2)
+        Corners of another shape in place of the square.
 
     Returns
     -------
-    ndarray of shape (n_policies, 4, 2)
-        The images of (1, 1), (-1, 1), (-1, -1), (1, -1), for each deterministic policy. The largest absolute entry is
-        the exact modulus.
+    ndarray of shape (n_policies, m, 2)
+        The images of the corners, for each deterministic policy. For the square the largest absolute entry is the exact
+        modulus.
 
     Raises
     ------
@@ -494,12 +520,63 @@ def box_images(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: 
         If the process has another number of pairs, a shape disagrees, `weights` is not a distribution, or `alpha` is
         not positive.
     """
-    if mdp.n_pairs != 2:
-        raise ValueError(f"mdp must have two state-action pairs, it has {mdp.n_pairs}")
-    corners = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
-    policies = np.array(list(itertools.product(range(mdp.n_actions), repeat=mdp.n_states)))
-    images = [jacobian(mdp, kernel=kernel, weights=weights, alpha=alpha, policy=policy) for policy in policies]
-    return np.stack([corners @ image.T for image in images])
+    shape = _checks.array("shape", shape, shape=(None, 2))
+    return np.stack([shape @ J.T for J in _two_pair_jacobians(mdp, kernel, weights, alpha)])
+
+
+def norm_ball(
+    mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: float | int, rate: float | int, depth: int
+) -> Float[np.ndarray, "m 2"]:
+    """Return the unit ball of a norm in which every Jacobian of the kernel update on two pairs shrinks by `rate`.
+
+    Parameters
+    ----------
+    mdp : FiniteMDP
+        A process with two state-action pairs.
+    kernel : ndarray of shape (2, 2)
+        Any real matrix K.
+    weights : ndarray of shape (2,)
+        Sampling distribution rho; non-negative, sums to 1.
+    alpha : float
+        Step size, > 0.
+    rate : float
+        The factor to shrink by, > 0; above the joint spectral radius.
+    depth : int
+        Length of the longest product of Jacobians that the norm looks at.
+
+    Returns
+    -------
+    ndarray of shape (m, 2)
+        Corners, counter-clockwise. The norm of x is the largest ``|J_1 ... J_k x| / rate**k`` over products of up to
+        `depth` Jacobians, in the sup norm.
+
+    Raises
+    ------
+    ValueError
+        If a product of `depth` + 1 Jacobians is longer than ``rate**(depth + 1)``, so that the norm is not shown to
+        shrink, or an argument is out of range.
+
+    Notes
+    -----
+    Label ``thm-some-norm``.
+    """
+    rate = _checks.scalar("rate", rate, low=0, low_open=True)
+    depth = _checks.integer("depth", depth, low=1)
+    factors = _two_pair_jacobians(mdp, kernel, weights, alpha) / rate
+    products, rows = np.eye(2)[None], [np.eye(2)]
+    for _ in range(depth):
+        products = np.einsum("pij,qjk->pqik", products, factors).reshape(-1, 2, 2)
+        rows.append(products.reshape(-1, 2))
+    longest = np.abs(np.einsum("pij,qjk->pqik", products, factors)).sum(axis=-1).max()
+    if longest > 1:
+        raise ValueError(
+            f"rate must exceed the growth of products of {depth + 1} Jacobians: they are {longest:.6g} times "
+            "as long as it allows"
+        )
+    sides = np.concatenate(rows)
+    sides = np.concatenate([sides, -sides])  # side . x <= 1
+    corners = HalfspaceIntersection(np.column_stack([sides, -np.ones(len(sides))]), np.zeros(2)).intersections
+    return corners[ConvexHull(corners).vertices]
 
 
 def linear_fixed_points(features: ArrayLike, mdp: FiniteMDP, *, weights: ArrayLike) -> np.ndarray:

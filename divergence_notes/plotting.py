@@ -11,9 +11,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
-from numpy.typing import ArrayLike
 
 from divergence_notes import _checks
+from divergence_notes._checks import ArrayLike
 from divergence_notes.dynamics import Portrait, Trajectory
 
 BLUE, VERMILION, AMBER, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#8A4F9E", "#5A5A5A"
@@ -569,6 +569,7 @@ def plot_box_images(
     images: ArrayLike,
     *,
     ax: Axes | None = None,
+    shape: ArrayLike = ((1, 1), (-1, 1), (-1, -1), (1, -1)),
     labels: Sequence[str] | None = None,
     bound: float | int | None = None,
 ) -> Axes:
@@ -576,33 +577,37 @@ def plot_box_images(
 
     Parameters
     ----------
-    images : ndarray of shape (n_policies, 4, 2)
+    images : ndarray of shape (n_policies, m, 2)
         Corners of each image, as `contraction.box_images` returns them.
     ax : Axes, optional
         Where to draw; a new figure by default.
+    shape : ndarray of shape (m, 2)
+        Corners of the shape that was mapped, in order; the unit square by default.
     labels : sequence of str, optional
         Names of the images, for the legend.
     bound : float, optional
-        Half the side of a second square, dashed.
+        Half the side of a second square, dotted.
 
     Returns
     -------
     Axes
     """
-    images = _checks.array("images", images, shape=(None, 4, 2))
+    shape = _checks.array("shape", shape, shape=(None, 2))
+    images = _checks.array("images", images, shape=(None, len(shape), 2))
     ax = _axes(ax, figsize=(4.2, 4.2))
-    ax.add_patch(plt.Rectangle((-1, -1), 2, 2, fc="#EEF1F4", ec="black", lw=1.5, zorder=0, label="unit square"))
+    ax.add_patch(plt.Polygon(shape, fc="#EEF1F4", ec="black", lw=1.5, zorder=0, label="unit ball"))
+    inside = plt.Polygon(shape * (1 + 1e-9)).get_path()
     names = [None] * len(images) if labels is None else labels
     for style, image, name in zip(SERIES, images, names, strict=False):
         ax.add_patch(plt.Polygon(image, fc=style["color"], alpha=0.18, zorder=1))
         outline = {"fill": False, "ec": style["color"], "ls": style["linestyle"], "lw": 1.8, "zorder": 2}
         ax.add_patch(plt.Polygon(image, label=name, **outline))
-        out = image[np.abs(image).max(axis=1) > 1 + 1e-9]
+        out = image[~inside.contains_points(image, radius=1e-9)]
         ax.plot(*out.T, marker="X", ms=8, ls="none", color=style["color"], mec="white", zorder=3)
     if bound is not None:
         outline = {"fill": False, "ec": GREY, "ls": (0, (2, 2)), "lw": 1.4, "zorder": 1}
         ax.add_patch(plt.Rectangle((-bound, -bound), 2 * bound, 2 * bound, label="row-sum bound", **outline))
-    reach = 1.1 * max(1.0, float(np.abs(images).max()), bound or 0.0)
+    reach = 1.1 * max(float(np.abs(shape).max()), float(np.abs(images).max()), bound or 0.0)
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel="first pair", ylabel="second pair", aspect="equal")
     ax.grid(False)
     return ax

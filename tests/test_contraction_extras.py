@@ -107,3 +107,72 @@ class TestBoxImages:
         example = counterexamples.loop()
         with pytest.raises(ValueError, match=re.escape("mdp must have two state-action pairs, it has 1")):
             contraction.box_images(example.mdp, **settings_of(example))
+
+    def test_another_shape(self):
+        example = counterexamples.calm()
+        shape = np.array([[2.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
+        images = contraction.box_images(example.mdp, **settings_of(example), shape=shape)
+        J = contraction.jacobian(example.mdp, **settings_of(example), policy=np.zeros(2, dtype=int))
+        np.testing.assert_allclose(images, [[J @ corner for corner in shape]], atol=1e-14)
+
+
+class TestNormBall:
+    """thm-some-norm: the ball of the norm that looks ahead fits into itself, shrunk by the rate."""
+
+    @pytest.mark.parametrize(
+        ("name", "rate", "depth"), [("some_norm_only", 0.98, 12), ("weighted_only", 0.999, 30), ("calm", 0.99, 2)]
+    )
+    def test_fits_into_itself(self, name, rate, depth):
+        example = getattr(counterexamples, name)()
+        ball = contraction.norm_ball(example.mdp, **settings_of(example), rate=rate, depth=depth)
+        J = contraction.jacobian(example.mdp, **settings_of(example), policy=np.zeros(2, dtype=int))
+
+        def norm(point):
+            return max(np.abs(np.linalg.matrix_power(J, k) @ point).max() / rate**k for k in range(depth + 1))
+
+        assert max(map(norm, ball)) == pytest.approx(1, abs=1e-9)
+        assert min(map(norm, ball)) == pytest.approx(1, abs=1e-9)
+        assert max(norm(J @ corner) for corner in ball) <= rate + 1e-9
+        np.testing.assert_allclose(np.sort(ball, axis=0), np.sort(-ball, axis=0), atol=1e-9)
+
+    def test_two_policies(self):
+        """One state, two actions: not a contraction in the sup norm, but both pieces shrink the same other ball."""
+        mdp = counterexamples.pair().mdp
+        given_ = {"kernel": np.array([[1.0, 0.15], [0.15, 1.0]]), "weights": np.full(2, 0.5), "alpha": 1.0}
+        assert contraction.exact_modulus(mdp, **given_) > 1.05
+        ball = contraction.norm_ball(mdp, **given_, rate=0.999, depth=9)
+        images = contraction.box_images(mdp, **given_, shape=ball)
+        sides = np.array([[np.cos(t), np.sin(t)] for t in np.linspace(0, np.pi, 500)])
+        assert (np.abs(images @ sides.T).max(axis=(0, 1)) <= 0.999 * np.abs(ball @ sides.T).max(axis=0) + 1e-9).all()
+
+    def test_refuses_a_rate_that_is_too_small(self):
+        example = counterexamples.some_norm_only()
+        with pytest.raises(ValueError, match="rate must exceed the growth of products of 3 Jacobians"):
+            contraction.norm_ball(example.mdp, **settings_of(example), rate=0.95, depth=2)
+
+    def test_no_norm_for_the_orbit(self):
+        example = counterexamples.orbit()
+        with pytest.raises(ValueError, match="rate must exceed"):
+            contraction.norm_ball(example.mdp, **settings_of(example), rate=1, depth=8)
+
+
+class TestSingular:
+    """thm-singular: with K D singular every Jacobian has the eigenvalue 1; a missing row stays at 1 or above."""
+
+    def test_missing_pair_and_few_parameters(self, rng):
+        for kind in ("missing", "few"):
+            for _ in range(20):
+                mdp = random_mdp(3, 2, gamma=0.9, branching=2, rng=rng)
+                phi = rng.standard_normal((6, 6 if kind == "missing" else 4))
+                weights = rng.dirichlet(np.ones(6))
+                if kind == "missing":
+                    weights[2] = 0
+                    weights /= weights.sum()
+                given_ = {"kernel": phi @ phi.T, "weights": weights, "alpha": 0.3}
+                policy = rng.integers(2, size=3)
+                J = contraction.jacobian(mdp, **given_, policy=policy)
+                assert np.abs(np.linalg.eigvals(J) - 1).min() < 1e-9
+                assert contraction.exact_modulus(mdp, **given_) >= 1 - 1e-12
+                if kind == "missing":
+                    least = 1 + 0.3 * 0.1 * np.abs(given_["kernel"][2]) @ weights
+                    assert np.abs(J[2]).sum() >= least - 1e-12
