@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import ArrayLike
 from scipy.sparse.linalg import spsolve
 
 from divergence_notes import _checks
+from divergence_notes._checks import ArrayLike
 from divergence_notes.mdp import FiniteMDP
 
 

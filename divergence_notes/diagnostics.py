@@ -1,9 +1,9 @@
 """Numbers about a kernel that say how far it is from a table's."""
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from divergence_notes import _checks
+from divergence_notes._checks import ArrayLike
 
 
 def row_ratio(kernel: ArrayLike) -> np.ndarray:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from divergence_notes import _checks
+from divergence_notes._checks import ArrayLike
 
 STATUSES = ("converged", "diverged", "undecided")
 """How a run can end; divergence is a result, never an exception."""

@@ -1,9 +1,9 @@
 """Features: the numbers that a linear Q-function sees of a pair, and how much two pairs share of them."""
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from divergence_notes import _checks
+from divergence_notes._checks import ArrayLike
 
 
 def one_hot(n_pairs: int) -> np.ndarray:

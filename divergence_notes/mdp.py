@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
-from numpy.typing import ArrayLike
 
 from divergence_notes import _checks
+from divergence_notes._checks import ArrayLike
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import nn
 
 from divergence_notes import _checks
+from divergence_notes._checks import ArrayLike
 from divergence_notes.dynamics import Trajectory
 
 

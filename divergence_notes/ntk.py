@@ -2,11 +2,11 @@
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import nn
 from torch.func import functional_call, grad, jacrev, vmap
 
 from divergence_notes import networks
+from divergence_notes._checks import ArrayLike
 
 
 def per_sample_gradients(net: nn.Module, x: torch.Tensor) -> torch.Tensor:

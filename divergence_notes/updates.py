@@ -6,9 +6,9 @@ the data, the kernel and the step size enter. The real step of a neural network 
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 
 from divergence_notes import _checks, bellman
+from divergence_notes._checks import ArrayLike
 from divergence_notes.mdp import FiniteMDP
 
 
