@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from divergence_notes import _checks, bellman, contraction, dynamics, features, updates
+from divergence_notes._checks import ArrayLike
 from divergence_notes.mdp import FiniteMDP, stationary_distribution
 
 
@@ -390,10 +390,16 @@ def triad_operator(
     callable
         Maps a table to a table; all three on is the example's own operator.
 
+    Raises
+    ------
+    ValueError
+        If `epsilon` is out of range, or, on-policy, at the first step if an episode of the process can end.
+
     Notes
     -----
     Label ``eq-three-legs``.
     """
+    epsilon = _checks.scalar("epsilon", epsilon, low=0, low_open=True, high=1)
     mdp = example.mdp
     kernel = example.kernel if approximation else np.eye(mdp.n_pairs)
     truth = example.target
@@ -404,7 +410,7 @@ def triad_operator(
 
     def operator(Q: np.ndarray) -> np.ndarray:
         target = bellman.optimality_backup(Q, mdp) if bootstrapping else truth
-        weights = example.weights if off_policy else visited(tuple(bellman.greedy_policy(Q)))
+        weights = example.weights if off_policy else visited(tuple(bellman.greedy_policy(Q).tolist()))
         change = updates.predicted_change(kernel, weights, mdp.flatten(target - Q), alpha=example.alpha)
         return Q + mdp.unflatten(change)
 
