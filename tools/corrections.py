@@ -120,16 +120,16 @@ def shown(entry):
     """Return the line with the labels and the tests of an entry."""
     references = entry.get("shown_by", [])
     labels = [link(name) for name in references if not is_test(name)]
-    tests = [f"`{short(name)}`" for name in filter(is_test, references)]
+    tests = [short(name) for name in filter(is_test, references)]
     return " · ".join(labels + tests)
 
 
 def short(test):
-    """Return how the page writes a test: TestC11C14 for a class of the corrections, else its name in full."""
+    """Return how the page writes a test: TestC11C14 for a class of the corrections, else its name and its file."""
     file, name = test.split("::", 1)
     if file.endswith("/test_corrections.py"):
-        return "Test" + "".join(claims_in(name))
-    return f"{file.removeprefix('tests/')}::{name}"
+        return f"`Test{''.join(claims_in(name))}`"
+    return f"`{name}` in `{file.removeprefix('tests/')}`"
 
 
 def claim_block(entry):
