@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 ArrayLike = np.ndarray | Sequence | float | int
-"""What `array` reads. The alias of numpy refuses tuples and plain floats when types are checked, and is slow to check."""
+"""What `array` reads. Under a type checker the alias of numpy refuses tuples and plain floats, and is slow."""
 
 TOLERANCE = 1e-8
 """How far a sum of probabilities may be from its exact value."""

@@ -582,7 +582,7 @@ class TestLinearFixedPoints:
 
 
 class TestSequences:
-    """When operators change, iterates stay within (1+beta) s / (1-beta) of a centre and lag by d / (1-beta); both tight."""
+    """Iterates stay within (1+beta) s / (1-beta) of a centre and d / (1-beta) behind a moving one; both tight."""
 
     @given(rng=generators(), beta=st.sampled_from([0.1, 0.5, 0.9]))
     @settings(max_examples=25)

@@ -1,0 +1,418 @@
+"""The cast of the book: each example meets its stated fate by its own operator; the theory behind it is recomputed."""
+
+import functools
+import itertools
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from divergence_notes import counterexamples as cast
+from divergence_notes import dynamics
+from tests import oracles
+from tests.strategies import generators
+
+EXAMPLES = {
+    "loop": cast.loop,
+    "dominant": cast.dominant,
+    "calm": cast.calm,
+    "weighted_only": cast.weighted_only,
+    "some_norm_only": cast.some_norm_only,
+    "orbit": cast.orbit,
+    "patient": cast.patient,
+    "switching, first": lambda: cast.switching()[0],
+    "switching, second": lambda: cast.switching()[1],
+    "lever": cast.lever,
+    "lever, low gamma": lambda: cast.lever(0.4),
+    "lever, both trained": lambda: cast.lever(0.5, [0.5, 0.5]),
+    "pair": cast.pair,
+    "w_to_2w": cast.w_to_2w,
+    "w_to_2w, low gamma": lambda: cast.w_to_2w(0.3),
+    "w_to_2w, both trained": lambda: cast.w_to_2w(0.9, [0.5, 0.5]),
+    "w_to_2w, both trained, low gamma": lambda: cast.w_to_2w(0.7, [0.5, 0.5]),
+    "baird_star": cast.baird_star,
+    "baird_star, low gamma": lambda: cast.baird_star(0.6),
+    "baird_control": cast.baird_control,
+    "no_fixed_point": cast.no_fixed_point,
+}
+
+
+def refuses(error, message):
+    return pytest.raises(error, match="^" + re.escape(message) + "$")
+
+
+def gradient_field(example, policy):
+    """Return G = K D (I - gamma P_pi) from the example's own numbers, by loops."""
+    chain, n = oracles.chain(example.mdp, np.array(policy)), example.mdp.n_pairs
+    return example.kernel @ np.diag(example.weights) @ (np.eye(n) - example.mdp.gamma * chain)
+
+
+def radius(example, policy):
+    n = example.mdp.n_pairs
+    return np.abs(np.linalg.eigvals(np.eye(n) - example.alpha * gradient_field(example, policy))).max()
+
+
+class TestEachExample:
+    """From its start, the update of each example meets the fate that it states."""
+
+    @pytest.mark.parametrize("name", EXAMPLES)
+    def test_fate(self, name):
+        example = EXAMPLES[name]()
+        run = dynamics.iterate(example.operator, example.Q0, max_iter=800, bound=1e4, tol=1e-4)
+        assert run.status == example.status
+        if run.status == "undecided":
+            assert run.sizes.max() < 10
+            assert run.steps[-200:].max() > 0.05
+
+    @pytest.mark.parametrize("name", EXAMPLES)
+    def test_parts_fit_together(self, name):
+        example = EXAMPLES[name]()
+        n = example.mdp.n_pairs
+        assert example.Q0.shape == example.mdp.R.shape
+        assert example.weights.shape == (n,)
+        assert example.weights.sum() == pytest.approx(1)
+        assert example.status in dynamics.STATUSES
+        assert example.name
+        assert example.source
+        np.testing.assert_array_equal(example.kernel, example.kernel.T)
+        if example.features is not None:
+            np.testing.assert_allclose(example.kernel, example.features @ example.features.T)
+            residual = np.linalg.lstsq(example.features, example.Q0.ravel(), rcond=None)[0]
+            np.testing.assert_allclose(example.features @ residual, example.Q0.ravel(), atol=1e-9)
+        expected = oracles.kernel_update(example.Q0, example.mdp, example.kernel, example.weights, example.alpha)
+        np.testing.assert_allclose(example.operator(example.Q0), expected, atol=1e-10)
+
+    @pytest.mark.parametrize("name", ["loop", "orbit", "pair", "w_to_2w", "no_fixed_point"])
+    def test_target_is_the_optimal_table(self, name):
+        example = EXAMPLES[name]()
+        np.testing.assert_allclose(example.target, oracles.best_table(example.mdp), atol=1e-9)
+
+    @pytest.mark.parametrize("name", ["dominant", "calm", "weighted_only", "some_norm_only", "loop", "patient"])
+    def test_the_quiet_ones_are_stable_by_their_eigenvalues(self, name):
+        example = EXAMPLES[name]()
+        assert max(radius(example, policy) for policy in oracles.policies(example.mdp)) < 1
+
+
+class TestOrbit:
+    """One state, two actions: the optimum is the only fixed point, it repels, and nothing escapes."""
+
+    def test_the_optimum_repels(self):
+        example = cast.orbit()
+        assert example.target.tolist() == [[2.0, 1.0]]
+        np.testing.assert_allclose(example.operator(example.target), example.target, atol=1e-12)
+        eigenvalues = np.linalg.eigvals(np.eye(2) - example.alpha * gradient_field(example, [0]))
+        np.testing.assert_allclose(
+            sorted(eigenvalues, key=lambda z: z.imag), [1.01875 - 0.2030j, 1.01875 + 0.2030j], atol=1e-4
+        )
+        assert np.abs(eigenvalues).max() == pytest.approx(1.0388, abs=1e-4)
+        assert radius(example, [1]) == pytest.approx(0.9451, abs=1e-4)
+
+    def test_it_stays_away_and_stays_bounded(self):
+        run = dynamics.iterate(cast.orbit().operator, cast.orbit().Q0, max_iter=900, target=[[2.0, 1.0]])
+        assert 0.1 < run.errors[500:].min() < run.errors[500:].max() < 3.3
+
+    def test_another_reward_another_fate(self):
+        example = cast.orbit()
+        swapped = type(example)(**(vars(example) | {"mdp": type(example.mdp)(example.mdp.P, [[0.0, 1.0]], 0.5)}))
+        assert dynamics.iterate(swapped.operator, swapped.Q0, max_iter=1000, tol=1e-6).status == "converged"
+        np.testing.assert_allclose(swapped.target, [[1.0, 2.0]])
+
+
+class TestPair:
+    """One state, two actions, positive definite K, every pair sampled: it diverges from one side at every step size."""
+
+    def test_eigenvalues(self):
+        example = cast.pair()
+        assert np.linalg.eigvalsh(example.kernel).min() > 0
+        assert example.weights.min() > 0
+        np.testing.assert_allclose(
+            np.sort(np.linalg.eigvals(gradient_field(example, [0]))), [-0.762, -0.0577], atol=1e-3
+        )
+        assert radius(example, [0]) == pytest.approx(1.0762, abs=1e-4)
+        assert radius(example, [1]) == pytest.approx(0.9969, abs=1e-4)
+
+    def test_the_trace_decides(self):
+        """g (K11 rho1 + K12 rho2) > K11 rho1 + K22 rho2 is a negative trace; the determinant is positive."""
+        K, rho = cast.pair().kernel, cast.pair().weights
+        G = gradient_field(cast.pair(), [0])
+        assert 0.9 * (K[0, 0] * rho[0] + K[0, 1] * rho[1]) > K[0, 0] * rho[0] + K[1, 1] * rho[1]
+        assert np.trace(G) < 0 < np.linalg.det(G)
+
+    @pytest.mark.parametrize("alpha", [1e-2, 0.1, 1.0])
+    def test_every_step_size(self, alpha):
+        example = cast.pair()
+        small = type(example)(**(vars(example) | {"alpha": alpha}))
+        run = dynamics.iterate(small.operator, small.Q0, max_iter=int(9 / alpha) + 30, bound=1e3)
+        assert run.status == "diverged"
+
+    def test_the_unstable_direction_keeps_its_greedy_action(self):
+        values, vectors = np.linalg.eig(gradient_field(cast.pair(), [0]))
+        ray = vectors[:, values.argmin()]
+        ray = ray / ray[0]
+        assert ray[0] > ray[1] == pytest.approx(0.429, abs=1e-3)
+
+    def test_the_other_side_runs_home(self):
+        run = dynamics.iterate(cast.pair().operator, [[0.0, 1.0]], max_iter=700, target=[[0.0, 0.0]], tol=0)
+        assert run.errors[-1] < 0.2 < run.errors[0]
+        assert run.errors[-1] / run.errors[-2] == pytest.approx(0.9969, abs=1e-4)
+
+
+class TestWTo2W:
+    """Values w and 2w: the weight is multiplied by 1 + alpha (rho_1 (2g - 1) + rho_2 (4g - 4)) at every step."""
+
+    @given(rng=generators(), gamma=st.sampled_from([0, 0.3, 0.6, 0.9, 0.99]))
+    @settings(max_examples=25)
+    def test_drift(self, rng, gamma):
+        rho = rng.dirichlet([1, 1])
+        example = cast.w_to_2w(gamma, rho)
+        factor = 1 + example.alpha * (rho[0] * (2 * gamma - 1) + rho[1] * (4 * gamma - 4))
+        np.testing.assert_allclose(example.operator(example.Q0), factor * example.Q0)
+        assert example.status == ("diverged" if factor > 1 else "converged")
+        assert example.Q0.ravel().tolist() == [1.0, 2.0]
+        moving = np.linalg.eigvals(np.eye(2) - example.alpha * gradient_field(example, [0, 0]))
+        np.testing.assert_allclose(sorted(moving.real), sorted([1.0, factor]), atol=1e-12)
+
+    @given(share=st.floats(0, 1))
+    @settings(max_examples=25)
+    def test_threshold(self, share):
+        rho = [1 - share, share]
+        edge = cast.w_to_2w_threshold(rho)
+        assert 0.5 <= edge <= 1
+        for gamma, status in ((edge - 1e-3, "converged"), (edge + 1e-3, "diverged")):
+            if gamma < 1:
+                assert cast.w_to_2w(gamma, rho).status == status
+
+    def test_known_thresholds(self):
+        assert cast.w_to_2w_threshold([1, 0]) == 0.5
+        assert cast.w_to_2w_threshold([0.5, 0.5]) == pytest.approx(5 / 6)
+        assert cast.w_to_2w_threshold([0, 1]) == 1
+
+    def test_refuses(self):
+        for function in (lambda w: cast.w_to_2w(0.9, w), cast.w_to_2w_threshold):
+            with refuses(ValueError, "weights must be a distribution: its entries sum to 1.5, not to 1"):
+                function([1.0, 0.5])
+            with refuses(ValueError, "weights must have shape (2,), got (3,)"):
+                function([1.0, 0.0, 0.0])
+        with refuses(ValueError, "gamma must be in [0, 1), got 1"):
+            cast.w_to_2w(1)
+
+
+class TestLever:
+    """A weight of its own for the second state makes K positive definite; the drift eigenvalue 2 gamma - 1 stays."""
+
+    def test_kernel(self):
+        assert cast.lever().kernel.tolist() == [[1.0, 2.0], [2.0, 5.0]]
+        assert np.linalg.eigvalsh(cast.lever().kernel).min() > 0
+
+    @pytest.mark.parametrize("gamma", [0.3, 0.9])
+    def test_drift(self, gamma):
+        drift = np.sort(np.linalg.eigvals(-gradient_field(cast.lever(gamma), [0, 0])).real)
+        np.testing.assert_allclose(drift, sorted([2 * gamma - 1, 0.0]), atol=1e-12)
+
+    def test_starts_like_w_to_2w(self):
+        assert cast.lever().Q0.tolist() == cast.w_to_2w().Q0.tolist()
+
+
+class TestBairdStar:
+    """Seven states that lead to the seventh, eight weights: divergence exactly above gamma = 15/17."""
+
+    def test_features(self):
+        K = cast.baird_star().kernel
+        np.testing.assert_array_equal(K[:6, :6], 1 + 4 * np.eye(6))
+        np.testing.assert_array_equal(K[6, :6], 2)
+        assert K[6, 6] == 5
+        assert np.linalg.eigvalsh(K).min() > 0
+
+    @pytest.mark.parametrize(("gamma", "grows"), [(15 / 17 - 1e-3, False), (15 / 17 + 1e-3, True), (0.99, True)])
+    def test_threshold(self, gamma, grows):
+        example = cast.baird_star(gamma)
+        drift = np.linalg.eigvals(-gradient_field(example, [0] * 7)).real.max()
+        assert (drift > 0) == grows
+        assert example.status == ("diverged" if grows else "converged")
+
+    def test_growth_rate(self):
+        drift = np.linalg.eigvals(-gradient_field(cast.baird_star(0.99), [0] * 7)).real.max()
+        assert drift == pytest.approx(0.23925, abs=1e-5)
+
+    def test_the_symmetric_reduction(self):
+        """Outer value x and centre y obey x' = -10 x + (12 g - 2) y, y' = -12 x + (17 g - 5) y, over 7."""
+        g, tied = 0.99, np.array([1.0] * 6 + [0.0])
+        field = -gradient_field(cast.baird_star(g), [0] * 7)
+        by_hand = np.array([[-10, 12 * g - 2], [-12, 17 * g - 5]]) / 7
+        np.testing.assert_allclose([(field @ tied)[0], (field @ tied)[6]], by_hand[:, 0])
+        np.testing.assert_allclose([field[0, 6], field[6, 6]], by_hand[:, 1])
+
+
+class TestBairdControl:
+    """The star with a choice: only the solid rows fail the paper's condition."""
+
+    def test_data(self):
+        example = cast.baird_control()
+        assert example.mdp.R.shape == (7, 2)
+        np.testing.assert_allclose(example.weights[0::2], 1 / 49)
+        np.testing.assert_allclose(example.weights[1::2], 6 / 49)
+        P = oracles.dense(example.mdp)
+        np.testing.assert_array_equal(P[:, 0], np.tile(np.eye(7)[6], (7, 1)))
+        np.testing.assert_allclose(P[:, 1], np.tile([1 / 6] * 6 + [0], (7, 1)))
+        star = cast.baird_star().kernel
+        np.testing.assert_array_equal(example.kernel[0::2, 0::2], star)
+        np.testing.assert_array_equal(example.kernel[1::2, 1::2], np.eye(7))
+        assert not example.kernel[0::2, 1::2].any()
+
+    def test_solid_everywhere_is_unstable(self):
+        assert radius(cast.baird_control(), [0] * 7) > 1 > radius(cast.baird_control(), [1] * 7)
+
+
+class TestNoFixedPoint:
+    """theta = r + 2 gamma |theta| has no solution for r = 1, gamma = 0.9: divergence from every start."""
+
+    @pytest.mark.parametrize("theta", [-50.0, -1.0, 0.0, 3.0])
+    def test_every_start(self, theta):
+        example = cast.no_fixed_point()
+        start = (example.features * theta).reshape(2, 2)
+        assert dynamics.iterate(example.operator, start, max_iter=500, bound=1e6).status == "diverged"
+        moved = example.operator(start).ravel()[0] - theta
+        assert moved == pytest.approx(example.alpha * (1 + 1.8 * abs(theta) - theta))
+        assert moved > 0
+
+
+class TestSwitching:
+    """Two batches in turn: each converges alone, to the same table, and the turns diverge."""
+
+    def test_both_sides(self):
+        first, second = cast.switching()
+        np.testing.assert_allclose(first.target, second.target)
+        n = first.mdp.n_pairs
+        J = [np.eye(n) - e.alpha * gradient_field(e, [0] * n) for e in (first, second)]
+        assert np.abs(np.linalg.eigvals(J[0])).max() == pytest.approx(0.713, abs=1e-3)
+        assert np.abs(np.linalg.eigvals(J[1])).max() == pytest.approx(0.636, abs=1e-3)
+        assert np.abs(np.linalg.eigvals(J[0] @ J[1])).max() == pytest.approx(2.338, abs=1e-3)
+        turns = dynamics.iterate(lambda Q: second.operator(first.operator(Q)), first.Q0, max_iter=500)
+        assert turns.status == "diverged"
+
+
+class TestPatient:
+    """Every policy stable, products of two are not, and the greedy iteration converges all the same."""
+
+    def test_products(self):
+        example = cast.patient()
+        J = [np.eye(2) - example.alpha * gradient_field(example, [a]) for a in (0, 1)]
+        assert sorted(np.abs(np.linalg.eigvals(x)).max() for x in J) == pytest.approx([0.7919, 0.9649], abs=1e-4)
+        assert np.abs(np.linalg.eigvals(J[0] @ J[1])).max() ** 0.5 == pytest.approx(1.0896, abs=1e-4)
+
+
+class TestCover:
+    """Three portraits: one where every path comes home, one where none settles, one where the side decides."""
+
+    @pytest.fixture
+    def portraits(self, monkeypatch):
+        short = functools.partial(dynamics.portrait, max_iter=80)
+        monkeypatch.setattr(dynamics, "portrait", short)
+        return cast.cover()
+
+    def test_fates(self, portraits):
+        assert [example.name for example, _ in portraits] == ["the calm", "the orbit", "the pair"]
+        ends = [[path.sizes[-1] / path.sizes[0] for path in portrait.paths] for _, portrait in portraits]
+        assert max(ends[0]) < 0.3
+        assert 0.1 < min(ends[1]) < max(ends[1]) < 5
+        assert {path.status for path in portraits[1][1].paths} == {"undecided"}
+        assert min(ends[2]) < 1 < 50 < max(ends[2])  # from one side of the diagonal home, from the other off
+
+    def test_fields(self, portraits):
+        for example, portrait in portraits:
+            point = np.array([portrait.x[3], portrait.y[20]]).reshape(example.Q0.shape)
+            np.testing.assert_allclose(portrait.field[20, 3], (example.operator(point) - point).ravel())
+
+
+LEGS = list(itertools.product((False, True), repeat=3))
+TRIAD = {"w_to_2w": cast.w_to_2w, "star": cast.baird_star, "control": cast.baird_control, "pair": cast.pair}
+
+
+def on_policy(example, policy, epsilon):
+    """Return the long-run share of every pair by following the chain for a long time."""
+    P, (n_states, n_actions) = oracles.dense(example.mdp), example.mdp.R.shape
+    pi = np.full((n_states, n_actions), epsilon / n_actions)
+    pi[np.arange(n_states), policy] += 1 - epsilon
+    states, total = np.full(n_states, 1 / n_states), np.zeros(n_states)
+    for step in range(400):
+        states = np.einsum("s,sa,sat->t", states, pi, P)
+        total += states if step >= 200 else 0
+    return ((total / total.sum())[:, None] * pi).ravel()
+
+
+class TestTriad:
+    """Each leg of the triad switches one part of the update; only all three together diverge on these four examples."""
+
+    @pytest.mark.parametrize("name", TRIAD)
+    @pytest.mark.parametrize("legs", LEGS)
+    def test_fate(self, name, legs):
+        example = TRIAD[name]()
+        approximation, bootstrapping, off_policy = legs
+        operator = cast.triad_operator(
+            example, approximation=approximation, bootstrapping=bootstrapping, off_policy=off_policy
+        )
+        run = dynamics.iterate(operator, example.Q0, max_iter=700 if all(legs) else 120, bound=1e6)
+        assert (run.status == "diverged") == all(legs)
+        if not all(legs):
+            assert run.sizes[-1] <= run.sizes[:30].max()
+
+    @pytest.mark.parametrize("name", TRIAD)
+    @pytest.mark.parametrize("legs", LEGS)
+    @settings(max_examples=3)
+    @given(rng=generators())
+    def test_one_step_against_loops(self, name, legs, rng):
+        example = TRIAD[name]()
+        approximation, bootstrapping, off_policy = legs
+        operator = cast.triad_operator(
+            example, approximation=approximation, bootstrapping=bootstrapping, off_policy=off_policy, epsilon=0.3
+        )
+        Q = rng.standard_normal(example.mdp.R.shape)
+        target = oracles.backup(Q, example.mdp) if bootstrapping else np.zeros(Q.shape)  # no reward: the truth is 0
+        K = example.kernel if approximation else np.eye(Q.size)
+        rho = example.weights if off_policy else on_policy(example, Q.argmax(axis=1), 0.3)
+        expected = Q.ravel() + example.alpha * K @ (rho * (target - Q).ravel())
+        np.testing.assert_allclose(operator(Q).ravel(), expected, atol=1e-9)
+
+    @pytest.mark.parametrize("name", ["w_to_2w", "star"])
+    @pytest.mark.parametrize("legs", LEGS)
+    def test_prediction_by_eigenvalues(self, name, legs):
+        """One action: the update is affine, and its eigenvalues on the tables it can reach decide."""
+        example = TRIAD[name]()
+        approximation, bootstrapping, off_policy = legs
+        n = example.mdp.n_pairs
+        K = example.kernel if approximation else np.eye(n)
+        rho = example.weights if off_policy else on_policy(example, [0] * n, 0.1)
+        step = example.alpha * K @ np.diag(rho)
+        J = np.eye(n) - step @ (
+            np.eye(n) - example.mdp.gamma * bootstrapping * oracles.chain(example.mdp, np.zeros(n, int))
+        )
+        assert (np.abs(np.linalg.eigvals(J)).max() > 1 + 1e-9) == all(legs)
+
+    def test_all_three_is_the_own_operator(self, rng):
+        example = cast.baird_control()
+        Q = rng.standard_normal((7, 2))
+        operator = cast.triad_operator(example, approximation=True, bootstrapping=True, off_policy=True)
+        np.testing.assert_allclose(operator(Q), example.operator(Q), atol=1e-12)
+
+    def test_the_truth_is_the_target_without_bootstrapping(self):
+        operator = cast.triad_operator(cast.loop(), approximation=False, bootstrapping=False, off_policy=True)
+        assert operator(np.zeros((1, 1)))[0, 0] == pytest.approx(0.5 * 10)
+
+    def test_having_all_three_is_not_enough(self):
+        """The orbit and the calm side of the pair have all three legs and do not diverge."""
+        operator = cast.triad_operator(cast.pair(), approximation=True, bootstrapping=True, off_policy=True)
+        assert dynamics.iterate(operator, [[0.0, 1.0]], max_iter=700, tol=1e-3).status == "converged"
+        operator = cast.triad_operator(cast.orbit(), approximation=True, bootstrapping=True, off_policy=True)
+        assert dynamics.iterate(operator, cast.orbit().Q0, max_iter=300).status == "undecided"
+
+    def test_refuses_a_process_that_ends(self):
+        operator = cast.triad_operator(cast.no_fixed_point(), approximation=True, bootstrapping=True, off_policy=False)
+        with refuses(ValueError, "mdp must never end: P[1, 0] sums to 0, not to 1"):
+            operator(np.zeros((2, 2)))
+
+    @pytest.mark.parametrize("epsilon", [0, 1.5, -0.1])
+    def test_refuses_epsilon(self, epsilon):
+        with refuses(ValueError, f"epsilon must be in (0, 1], got {epsilon}"):
+            cast.triad_operator(cast.pair(), approximation=True, bootstrapping=True, off_policy=False, epsilon=epsilon)
