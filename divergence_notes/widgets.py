@@ -44,7 +44,8 @@ def explore(
     Raises
     ------
     ValueError
-        If there is no slider, a slider has fewer than two positions, or `start` names no slider or no position.
+        If there is no slider, a slider has fewer than two positions, two values are written alike, or `start` names no
+        slider or no position.
     """
     if not values:
         raise ValueError("values must name at least one slider")
@@ -57,7 +58,11 @@ def explore(
 
 
 def _labelled(name: str, positions: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
-    labelled = dict(positions) if isinstance(positions, Mapping) else {_write(value): value for value in positions}
+    labelled = dict(positions) if isinstance(positions, Mapping) else {}
+    for value in () if isinstance(positions, Mapping) else positions:
+        other = labelled.setdefault(_write(value), value)
+        if other != value:
+            raise ValueError(f"{name} must be written apart: {other!r} and {value!r} both read {_write(value)!r}")
     if len(labelled) < 2:
         raise ValueError(f"{name} must have at least two positions, got {list(labelled)}")
     return labelled
@@ -117,7 +122,7 @@ def _svg(drawn: Figure | Axes, alt: str, *, salt: str) -> str:
     plt.close(figure)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    used = set(re.findall(r"#([\w-]+)", text))
-    text = re.sub(r' id="([\w-]+)"', lambda match: match.group(0) if match.group(1) in used else "", text)
+    used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", text))
+    text = re.sub(r' id="([^"]+)"', lambda match: match.group(0) if match.group(1) in used else "", text)
     label = html.escape(alt, quote=True)
     return text.replace("<svg ", f'<svg role="img" aria-label="{label}" style="max-width: 100%; height: auto" ', 1)
