@@ -139,7 +139,7 @@ def plot_kernel(
     """
     kernel = _checks.array("kernel", kernel, ndim=2)
     ax = _axes(ax)
-    limit = float(np.abs(kernel).max()) if limit is None else limit
+    limit = (float(np.abs(kernel).max()) or 1.0) if limit is None else limit
     image = ax.imshow(kernel, cmap=KERNEL_CMAP, norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
     ax.grid(False)
     ax.set(xlabel="trained pair $j$", ylabel="moved pair $i$")
@@ -162,7 +162,7 @@ def plot_table(
     ax: Axes | None = None,
     row_labels: Sequence[str] | None = None,
     column_labels: Sequence[str] | None = None,
-    limits: tuple[float, float] | None = None,
+    limits: tuple[float | int, float | int] | None = None,
     digits: int | None = 2,
 ) -> Axes:
     """Draw a table of action values as the spreadsheet that it is: a number in each cell.
@@ -206,7 +206,7 @@ def plot_grid(
     ax: Axes | None = None,
     policy: ArrayLike | None = None,
     arrows: Sequence[tuple[int, int]] | None = None,
-    limits: tuple[float, float] | None = None,
+    limits: tuple[float | int, float | int] | None = None,
     marks: Sequence[Sequence[str]] | None = None,
     digits: int = 2,
 ) -> Axes:
@@ -462,7 +462,7 @@ def plot_column(values: ArrayLike, *, ax: Axes | None = None, limit: float | int
     """
     values = _checks.array("values", values, ndim=1)
     ax = _axes(ax)
-    limit = float(np.abs(values).max()) if limit is None else limit
+    limit = (float(np.abs(values).max()) or 1.0) if limit is None else limit
     ax.imshow(values[:, None], cmap=KERNEL_CMAP, norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
     ax.grid(False)
     ax.set(xticks=[], yticks=[])
@@ -498,7 +498,7 @@ def plot_blocks(
     """
     matrix = _checks.square("matrix", matrix)
     ax = _axes(ax, figsize=(4.2, 4.0))
-    limit = float(np.abs(matrix).max()) if limit is None else limit
+    limit = (float(np.abs(matrix).max()) or 1.0) if limit is None else limit
     ax.imshow(matrix, cmap=KERNEL_CMAP, norm=TwoSlopeNorm(0, -limit, limit), interpolation="nearest")
     ends = np.cumsum(sizes)
     for end in ends[:-1]:
@@ -638,7 +638,7 @@ def plot_approach(first: Trajectory, second: Trajectory, *, ax: Axes | None = No
 
 
 def plot_ratios(
-    ratios: Mapping[str, ArrayLike], *, exact: Sequence[float], bounds: Sequence[float], ax: Axes | None = None
+    ratios: Mapping[str, ArrayLike], *, exact: ArrayLike, bounds: ArrayLike, ax: Axes | None = None
 ) -> Axes:
     """Draw by how much an update stretched the distance of many pairs of tables, one line of dots for each name.
 
