@@ -1,0 +1,405 @@
+"""Results in, Axes out: what is drawn is what was computed, and nothing else is touched."""
+
+import inspect
+import re
+import subprocess
+import sys
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Circle, Polygon, Rectangle
+
+from divergence_notes import dynamics, plotting
+
+
+@pytest.fixture(autouse=True)
+def no_figures_are_left():
+    yield
+    plt.close("all")
+
+
+def refuses(error, message):
+    return pytest.raises(error, match="^" + re.escape(message) + "$")
+
+
+def spiral(Q):
+    return Q @ np.array([[0.7, 0.4], [-0.4, 0.7]])
+
+
+RUN = dynamics.iterate(lambda Q: Q / 2, [4.0, -8.0], max_iter=5, target=[0.0, 0.0])
+GROWTH = dynamics.iterate(lambda Q: -3 * Q, [4.0, 1.0], max_iter=50, bound=1e3, target=[0.0, 0.0])
+PORTRAIT = dynamics.portrait(spiral, [[1.0, 0.5], [-1.0, 1.0]], shape=(2,), limits=(-2, 2), max_iter=30)
+KERNEL = np.array([[2.0, -1.0, 0.5], [0.0, 1.0, 0.25], [4.0, 3.0, -6.0]])
+IMAGES = np.array(
+    [[[1.0, 0.5], [-0.5, 1.0], [-1.0, -0.5], [0.5, -1.0]], [[1.5, 0.2], [0, 0.5], [-1.5, -0.2], [0, -0.5]]]
+)
+
+CALLS = {
+    "plot_error": lambda ax: plotting.plot_error(RUN, ax=ax, label="half"),
+    "plot_sizes": lambda ax: plotting.plot_sizes(GROWTH, ax=ax),
+    "plot_kernel": lambda ax: plotting.plot_kernel(KERNEL, ax=ax, labels=["a", "b", "c"]),
+    "plot_table": lambda ax: plotting.plot_table(KERNEL, ax=ax, column_labels=["x", "y", "z"]),
+    "plot_grid": lambda ax: plotting.plot_grid(KERNEL, ax=ax),
+    "plot_plane": lambda ax: plotting.plot_plane(PORTRAIT.field, PORTRAIT.x, PORTRAIT.y, ax=ax),
+    "plot_path": lambda ax: plotting.plot_path(PORTRAIT.paths[0], ax=ax),
+    "plot_star": lambda ax: plotting.plot_star([[1.0, 2.0]], ax=ax),
+    "plot_portrait": lambda ax: plotting.plot_portrait(PORTRAIT, star=[0.0, 0.0], ax=ax),
+    "plot_outcomes": lambda ax: plotting.plot_outcomes(
+        [["converged", "diverged"]], row_labels=["r"], column_labels=["a", "b"], ax=ax
+    ),
+    "plot_boxes": lambda ax: plotting.plot_boxes([1.0, 2.0], [0.5, 1.5], ax=ax),
+    "plot_learning": lambda ax: plotting.plot_learning([1, 10, 100], [3.0, 2.0, 1.0], ax=ax),
+    "plot_column": lambda ax: plotting.plot_column([1.0, -4.0], ax=ax),
+    "plot_blocks": lambda ax: plotting.plot_blocks(KERNEL, [2, 1], labels=["u", "v"], ax=ax),
+    "plot_change": lambda ax: plotting.plot_change([1.0, 2.0], [1.5, 1.0], ax=ax),
+    "plot_remainders": lambda ax: plotting.plot_remainders([0.1, 0.2, 0.4], {"net": [1.0, 4.0, 16.0]}, ax=ax),
+    "plot_box_images": lambda ax: plotting.plot_box_images(IMAGES, ax=ax, labels=["one", "two"], bound=1.7),
+    "plot_approach": lambda ax: plotting.plot_approach(*PORTRAIT.paths, ax=ax),
+    "plot_ratios": lambda ax: plotting.plot_ratios(
+        {"calm": [0.5, 0.9], "pair": [1.1]}, exact=[0.95, 1.3], bounds=[1.4, 1.5], ax=ax
+    ),
+    "plot_samples": lambda ax: plotting.plot_samples([1.0, 2.0], [[1.0, 3.0], [5.0, 9.0]], ax=ax),
+    "plot_response": lambda ax: plotting.plot_response(KERNEL, trained=(2, 0), ax=ax, colorbar=True),
+    "plot_diagram": lambda ax: plotting.plot_diagram(
+        [[0.0, 0.0], [2.0, 0.0]], ["w", "2w"], [(0, 1), (1, 1)], dashed=[(1, 0), (0, 0)], ax=ax
+    ),
+    "plot_boundary": lambda ax: plotting.plot_boundary(
+        [0.0, 0.5, 1.0], [0.2, 0.4, 0.6], below="converged", above="diverged", ax=ax
+    ),
+}
+NEEDS_AXES = {"plot_star", "plot_boxes"}  # marks on a picture that is there
+NO_LABELS = NEEDS_AXES | {
+    "plot_column",
+    "plot_blocks",
+    "plot_samples",
+    "plot_diagram",
+    "plot_boundary",
+}  # what the axes mean is the caller's to say
+
+
+@pytest.fixture
+def ax():
+    return plt.subplots()[1]
+
+
+class TestEveryPlot:
+    """A plot draws into the Axes it is given or makes one, returns it, names its axes, has no title, changes no style."""
+
+    def test_each_function_is_called_here(self):
+        public = {name for name, _ in inspect.getmembers(plotting, inspect.isfunction) if name.startswith("plot_")}
+        assert public == set(CALLS), "give every plot_ function of the package a line in CALLS"
+
+    @pytest.mark.parametrize("name", CALLS)
+    def test_into_given_axes(self, name, ax):
+        style = dict(mpl.rcParams)
+        assert CALLS[name](ax) is ax
+        assert ax.get_title() == ""
+        assert ax.figure.get_suptitle() == ""
+        assert dict(mpl.rcParams) == style
+        if name not in NO_LABELS:
+            assert ax.get_xlabel()
+            assert ax.get_ylabel() or ax.get_yticklabels()
+        ax.figure.canvas.draw()
+
+    @pytest.mark.parametrize("name", sorted(set(CALLS) - NEEDS_AXES))
+    def test_makes_its_own(self, name):
+        one, other = CALLS[name](None), CALLS[name](None)
+        assert isinstance(one, mpl.axes.Axes)
+        assert one.figure is not other.figure
+
+    def test_importing_sets_no_style(self):
+        script = (
+            "import matplotlib as mpl; before = dict(mpl.rcParams); import divergence_notes.plotting, "
+            "divergence_notes.widgets; assert dict(mpl.rcParams) == before"
+        )
+        subprocess.run([sys.executable, "-c", script], check=True)
+
+    def test_use_style(self):
+        with mpl.rc_context():
+            mpl.rcParams["axes.spines.top"] = True
+            plotting.use_style()
+            assert not mpl.rcParams["axes.spines.top"]
+            assert mpl.rcParams["axes.grid"]
+
+    def test_statuses_and_series_differ_in_colour_and_in_line(self):
+        assert set(plotting.STATUS_STYLE) == set(dynamics.STATUSES)
+        for styles in (list(plotting.STATUS_STYLE.values()), plotting.SERIES):
+            for key in ("color", "linestyle"):
+                assert len({str(style[key]) for style in styles}) == len(styles)
+
+
+class TestCurves:
+    """Curves hold the numbers of the run, in the style of its status unless told otherwise."""
+
+    @pytest.mark.parametrize(("function", "attribute"), [("plot_error", "errors"), ("plot_sizes", "sizes")])
+    @pytest.mark.parametrize("run", [RUN, GROWTH])
+    def test_runs(self, ax, function, attribute, run):
+        getattr(plotting, function)(run, ax=ax, label="here")
+        (line,) = ax.lines
+        np.testing.assert_array_equal(line.get_xdata(), np.arange(len(run.values)))
+        np.testing.assert_array_equal(line.get_ydata(), getattr(run, attribute))
+        assert line.get_color() == plotting.STATUS_STYLE[run.status]["color"]
+        assert line.get_linestyle() == plotting.STATUS_STYLE[run.status]["linestyle"]
+        assert (line.get_label(), ax.get_yscale()) == ("here", "log")
+        getattr(plotting, function)(run, ax=ax, color="red")
+        assert ax.lines[1].get_color() == "red"
+
+    def test_error_needs_a_target(self, ax):
+        with refuses(ValueError, "trajectory must have errors: give `iterate` a target"):
+            plotting.plot_error(dynamics.iterate(lambda Q: Q, [1.0], max_iter=1), ax=ax)
+
+    def test_learning(self, ax):
+        plotting.plot_learning([1, 10], [3.0, 2.0], ax=ax)
+        assert ax.lines[0].get_xydata().tolist() == [[1, 3], [10, 2]]
+        assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+
+    def test_samples(self, ax):
+        plotting.plot_samples([1.0, 2.0], [[1.0, 3.0], [5.0, 9.0]], ax=ax, label="runs")
+        assert ax.lines[0].get_xydata().tolist() == [[1, 2], [2, 7]]
+        dots = np.concatenate([line.get_xydata() for line in ax.lines[1:]])
+        assert sorted(dots.tolist()) == [[1, 1], [1, 3], [2, 5], [2, 9]]
+        with refuses(ValueError, "samples must have shape (2, any), got (1, 2)"):
+            plotting.plot_samples([1.0, 2.0], [[1.0, 3.0]])
+
+    def test_remainders_beside_slope_two(self, ax):
+        alphas = [0.1, 0.2, 0.4]
+        plotting.plot_remainders(alphas, {"first": [1.0, 2.0, 3.0], "second": [1.0, 4.0, 5.0]}, ax=ax)
+        assert [line.get_label() for line in ax.lines] == ["first", "second", "slope 2"]
+        assert ax.lines[1].get_ydata().tolist() == [1, 4, 5]
+        guide = ax.lines[2].get_ydata()
+        np.testing.assert_allclose(np.diff(np.log(guide)) / np.diff(np.log(alphas)), 2)
+        assert guide[-1] == pytest.approx(15)
+        with refuses(ValueError, "first must have shape (3,), got (2,)"):
+            plotting.plot_remainders(alphas, {"first": [1.0, 2.0]})
+
+    def test_change(self, ax):
+        plotting.plot_change([1.0, 2.0], [1.5, 1.0], ax=ax)
+        assert ax.lines[-1].get_xydata().tolist() == [[1, 1.5], [2, 1]]
+        assert ax.lines[0].get_slope() == 1
+        with refuses(ValueError, "actual must have shape (2,), got (1,)"):
+            plotting.plot_change([1.0, 2.0], [1.0])
+
+    def test_boundary(self, ax):
+        plotting.plot_boundary([0.0, 0.5, 1.0], [0.2, 0.4, 0.6], below="converged", above="diverged", ax=ax, high=0.9)
+        assert ax.lines[0].get_xydata().tolist() == [[0, 0.2], [0.5, 0.4], [1, 0.6]]
+        heights = {text.get_text(): text.get_position()[1] for text in ax.texts}
+        assert heights["converged"] < 0.4 < heights["diverged"]
+        colors = [patch.get_facecolor()[0][:3] for patch in ax.collections]
+        for status, color in zip(("converged", "diverged"), colors, strict=True):
+            assert tuple(color) == to_rgba(plotting.STATUS_STYLE[status]["color"])[:3]
+        low, high = (patch.get_paths()[0].vertices[:, 1] for patch in ax.collections)
+        assert (low.min(), high.max()) == (0, 0.9)
+
+    def test_ratios(self, ax):
+        CALLS["plot_ratios"](ax)
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["calm", "pair"]
+        assert ax.lines[0].get_xdata()[0] == 1
+        assert [line.get_xdata()[0] for line in ax.lines[2::3]] == [0.95, 1.3]
+        assert [line.get_xdata()[0] for line in ax.lines[3::3]] == [1.4, 1.5]
+        for row, line in enumerate(ax.lines[1::3]):
+            assert abs(line.get_ydata() - row).max() < 0.36
+        labels = [text.get_text() for text in ax.get_legend().get_texts()]
+        assert labels == ["pairs of tables", "exact modulus", "row-sum bound"]
+
+
+class TestTables:
+    """Images hold the numbers; the colours of a kernel are symmetric about zero; text is readable on its cell."""
+
+    @pytest.mark.parametrize("limit", [None, 8.0])
+    def test_kernel(self, ax, limit):
+        plotting.plot_kernel(KERNEL, ax=ax, limit=limit, labels=["a", "b", "c"])
+        image = ax.images[0]
+        np.testing.assert_array_equal(image.get_array(), KERNEL)
+        top = 6.0 if limit is None else limit
+        assert (image.norm.vmin, image.norm.vcenter, image.norm.vmax) == (-top, 0, top)
+        red, blue = image.cmap(image.norm(top)), image.cmap(image.norm(-top))
+        assert red[0] > red[2]
+        assert blue[2] > blue[0]
+        assert [tick.get_text() for tick in ax.get_xticklabels()] == ["a", "b", "c"]
+        assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a", "b", "c"]
+        assert "j" in ax.get_xlabel()
+        assert "i" in ax.get_ylabel()
+
+    @pytest.mark.parametrize("function", ["plot_kernel", "plot_column", "plot_blocks"])
+    def test_nothing_moves(self, ax, function):
+        zero = np.zeros(2) if function == "plot_column" else np.zeros((2, 2))
+        more = {"sizes": [1, 1], "labels": ["a", "b"]} if function == "plot_blocks" else {}
+        getattr(plotting, function)(zero, ax=ax, **more)
+        ax.figure.canvas.draw()
+        assert ax.images[0].norm.vmin < 0 < ax.images[0].norm.vmax
+
+    @pytest.mark.parametrize(("colorbar", "axes"), [(True, 2), (False, 1)])
+    def test_colorbar(self, ax, colorbar, axes):
+        plotting.plot_kernel(KERNEL, ax=ax, colorbar=colorbar)
+        assert len(ax.figure.axes) == axes
+
+    def test_column(self, ax):
+        plotting.plot_column([1.0, -4.0], ax=ax)
+        assert ax.images[0].get_array().tolist() == [[1], [-4]]
+        assert (ax.images[0].norm.vmin, ax.images[0].norm.vmax) == (-4, 4)
+
+    def test_blocks(self, ax):
+        plotting.plot_blocks(np.eye(6), [1, 3, 2], labels=["a", "b", "c"], ax=ax)
+        assert sorted(line.get_ydata()[0] for line in ax.lines[0::2]) == [0.5, 3.5]
+        assert sorted(line.get_xdata()[0] for line in ax.lines[1::2]) == [0.5, 3.5]
+        assert ax.get_xticks().tolist() == [0, 2, 4.5]
+        assert ax.get_yticks().tolist() == [0, 2, 4.5]
+        with refuses(ValueError, "matrix must have shape (n, n), got (1, 2)"):
+            plotting.plot_blocks([[1.0, 2.0]], [1], labels=["a"])
+
+    def test_table(self, ax):
+        Q = np.array([[0.0, 1.234], [10.0, -5.0], [2.0, 3.0]])
+        plotting.plot_table(Q, ax=ax, row_labels=["r", "s", "t"], column_labels=["u", "v"], digits=1)
+        np.testing.assert_array_equal(ax.images[0].get_array(), Q)
+        assert ax.images[0].get_clim() == (-5, 10)
+        found = {text.get_position(): text.get_text() for text in ax.texts}
+        assert found == {(a, s): f"{Q[s, a]:.1f}" for s in range(3) for a in range(2)}
+        assert [tick.get_text() for tick in ax.get_yticklabels()] == ["r", "s", "t"]
+        ink = {text.get_text(): text.get_color() for text in ax.texts}
+        assert (ink["10.0"], ink["-5.0"]) == ("black", "white")  # bright cell, dark cell
+
+    def test_a_long_table_has_no_numbers(self, ax):
+        plotting.plot_table(np.arange(12.0).reshape(6, 2), ax=ax, digits=None, limits=(-1, 20))
+        assert not ax.texts
+        assert ax.images[0].get_clim() == (-1, 20)
+
+    def test_grid(self, ax):
+        """Four cells, one marked; y points down, so that action (0, 1) draws an arrow downwards."""
+        arrows = [(1, 0), (0, 1), (-1, 0), (0, -1)]
+        plotting.plot_grid(
+            [[0.0, 1.0], [2.0, 3.0]],
+            ax=ax,
+            policy=[0, 1, 2, 3],
+            arrows=arrows,
+            marks=[["", ""], ["", "G"]],
+            limits=(0, 4),
+        )
+        assert ax.images[0].get_array().tolist() == [[0, 1], [2, 3]]
+        assert ax.images[0].get_clim() == (0, 4)
+        written = {text.get_text() for text in ax.texts if text.get_text()}
+        assert written == {"0.00", "1.00", "2.00", "G\n3.00"}
+        drawn = [text for text in ax.texts if not text.get_text()]
+        assert len(drawn) == 3  # a marked cell has no arrow
+        for arrow, cell, direction in zip(drawn, [(0, 0), (1, 0), (0, 1)], arrows, strict=False):
+            move = np.subtract(arrow.xy, arrow.get_position())
+            np.testing.assert_array_equal(np.sign(np.round(move, 9)), direction)
+            assert np.abs(np.subtract(arrow.xy, cell)).max() < 0.5
+        assert ax.get_ylim()[0] > ax.get_ylim()[1]
+
+    def test_outcomes(self, ax):
+        plotting.plot_outcomes(
+            [["converged", "diverged"], ["undecided", "converged"]],
+            row_labels=["r", "s"],
+            column_labels=["u", "v"],
+            ax=ax,
+        )
+        expected = {(0, 0): "converged", (1, 0): "diverged", (0, 1): "undecided", (1, 1): "converged"}
+        assert {text.get_position(): text.get_text() for text in ax.texts} == expected
+        for patch, text in zip(ax.patches, ax.texts, strict=True):
+            assert patch.get_facecolor() == to_rgba(plotting.STATUS_STYLE[text.get_text()]["color"])
+            middle = (patch.get_x() + patch.get_width() / 2, patch.get_y() + patch.get_height() / 2)
+            np.testing.assert_allclose(middle, text.get_position())
+
+    def test_response(self, ax):
+        plotting.plot_response(KERNEL, trained=(2, 0), ax=ax)
+        np.testing.assert_array_equal(ax.images[0].get_array(), KERNEL)
+        assert ax.lines[0].get_xydata().tolist() == [[0, 2]]  # column 0, row 2
+        assert (ax.get_xlabel(), ax.get_ylabel()) == ("column", "row")
+
+
+class TestPlane:
+    """Pictures in the plane of Q: first number across, second number up."""
+
+    def test_path(self, ax):
+        run = PORTRAIT.paths[1]
+        plotting.plot_path(run, ax=ax)
+        np.testing.assert_array_equal(ax.lines[0].get_xydata(), run.values)
+        assert ax.lines[1].get_xydata().tolist() == [[-1, 1]]
+        assert ax.lines[0].get_color() == ax.lines[1].get_color() == plotting.STATUS_STYLE[run.status]["color"]
+        with refuses(ValueError, "values must have shape (any, 2), got (2, 3)"):
+            plotting.plot_path(dynamics.iterate(lambda Q: Q, np.zeros(3), max_iter=1))
+
+    def test_plane(self, ax, monkeypatch):
+        seen = {}
+
+        def streamplot(x, y, u, v, **style):
+            seen.update(x=x, y=y, u=u, v=v)
+
+        monkeypatch.setattr(ax, "streamplot", streamplot)
+        field = np.arange(12.0).reshape(2, 3, 2)
+        plotting.plot_plane(field, [0.0, 1.0, 2.0], [-1.0, 1.0], ax=ax)
+        np.testing.assert_array_equal(seen["u"], field[..., 0])
+        np.testing.assert_array_equal(seen["v"], field[..., 1])
+        assert ax.lines[0].get_xydata().tolist() == [[0, 0], [1, 1]]  # the tie, inside the picture
+        assert (ax.get_xlim(), ax.get_ylim()) == ((0, 2), (-1, 1))
+        with refuses(ValueError, "field must have shape (2, 3, 2), got (3, 2, 2)"):
+            plotting.plot_plane(np.zeros((3, 2, 2)), [0.0, 1.0, 2.0], [-1.0, 1.0])
+
+    def test_no_diagonal(self, ax):
+        plotting.plot_plane(PORTRAIT.field, PORTRAIT.x, PORTRAIT.y, ax=ax, diagonal=False)
+        assert not ax.lines
+
+    def test_portrait(self, ax):
+        plotting.plot_portrait(PORTRAIT, star=[[0.5, -0.5]], ax=ax)
+        assert len(ax.lines) == 1 + 2 * len(PORTRAIT.paths) + 1
+        star = ax.lines[-1]
+        assert star.get_xydata().tolist() == [[0.5, -0.5]]
+        assert star.get_marker() == "*"
+
+    def test_boxes(self, ax):
+        plotting.plot_boxes([[1.0], [2.0]], [0.5, 1.5], ax=ax)
+        corners = [patch.get_bbox().extents.tolist() for patch in ax.patches]
+        assert corners == [[0.5, 1.5, 1.5, 2.5], [-0.5, 0.5, 2.5, 3.5]]
+
+    def test_box_images(self, ax):
+        CALLS["plot_box_images"](ax)
+        squares = [patch.get_bbox().extents.tolist() for patch in ax.patches if isinstance(patch, Rectangle)]
+        assert squares == [[-1.7, -1.7, 1.7, 1.7]]
+        polygons = [patch.get_xy()[:-1] for patch in ax.patches if isinstance(patch, Polygon)]
+        assert polygons[0].tolist() == [[1, 1], [-1, 1], [-1, -1], [1, -1]]
+        np.testing.assert_array_equal(polygons[1::2], IMAGES)
+        crosses = [line.get_xydata().tolist() for line in ax.lines]
+        assert crosses == [[], [[1.5, 0.2], [-1.5, -0.2]]]
+        assert ax.get_xlim()[1] >= 1.7
+
+    def test_approach(self, ax):
+        first, second = PORTRAIT.paths
+        plotting.plot_approach(first, second, ax=ax, every=4)
+        rungs = ax.lines[:-4]
+        count = min(len(first.values), len(second.values))
+        assert len(rungs) == -(-count // 4)
+        for k, rung in enumerate(rungs):
+            assert rung.get_xydata().tolist() == [first.values[4 * k].tolist(), second.values[4 * k].tolist()]
+        np.testing.assert_array_equal(ax.lines[-4].get_xydata(), first.values)
+        np.testing.assert_array_equal(ax.lines[-2].get_xydata(), second.values)
+        assert ax.lines[-4].get_color() != ax.lines[-2].get_color()
+
+
+class TestDiagram:
+    """Circles for states, arrows from rim to rim in the right direction, loops above or below."""
+
+    def test_places_and_arrows(self, ax):
+        plotting.plot_diagram([[0.0, 0.0], [3.0, 4.0]], ["w", "2w"], [(0, 1)], dashed=[(1, 0)], ax=ax, radius=0.5)
+        circles = [patch for patch in ax.patches if isinstance(patch, Circle)]
+        assert [tuple(circle.center) for circle in circles] == [(0, 0), (3, 4)]
+        assert [text.get_text() for text in ax.texts[:2]] == ["w", "2w"]
+        solid, dashed = ax.texts[2:]
+        np.testing.assert_allclose(solid.get_position(), (0.3, 0.4))
+        np.testing.assert_allclose(solid.xy, (2.7, 3.6))
+        np.testing.assert_allclose(dashed.get_position(), (2.7, 3.6))
+        np.testing.assert_allclose(dashed.xy, (0.3, 0.4))
+        assert solid.arrow_patch.get_linestyle() != dashed.arrow_patch.get_linestyle()
+
+    def test_loops(self, ax):
+        plotting.plot_diagram([[0.0, 0.0]], ["w"], [(0, 0)], dashed=[(0, 0)], ax=ax)
+        above, below = ax.texts[1:]
+        assert above.xy[1] > 0 > below.xy[1]
+        for loop in (above, below):
+            assert np.hypot(*loop.xy) == pytest.approx(0.34, rel=0.02)  # it ends on the rim
+
+    def test_refuses(self):
+        with refuses(ValueError, "places must have shape (1, 2), got (2, 2)"):
+            plotting.plot_diagram(np.zeros((2, 2)), ["w"], [])
