@@ -86,7 +86,7 @@ def ax():
 
 
 class TestEveryPlot:
-    """A plot draws into the Axes it is given or makes one, returns it, names its axes, has no title, changes no style."""
+    """A plot draws into the given Axes or makes one, returns it, names its axes, has no title, changes no style."""
 
     def test_each_function_is_called_here(self):
         public = {name for name, _ in inspect.getmembers(plotting, inspect.isfunction) if name.startswith("plot_")}
