@@ -176,3 +176,18 @@ class TestSingular:
                 if kind == "missing":
                     least = 1 + 0.3 * 0.1 * np.abs(given_["kernel"][2]) @ weights
                     assert np.abs(J[2]).sum() >= least - 1e-12
+
+
+class TestRowSumBound:
+    """thm-row-sum-bound: sharp when the worst row pulls along only and the step is not too long."""
+
+    def test_reached_when_every_pair_leads_to_the_worst_state(self, rng):
+        for _ in range(30):
+            kernel, weights = np.abs(rng.standard_normal((6, 6))), rng.dirichlet(np.ones(6))
+            given_ = {"kernel": kernel, "weights": weights, "alpha": 1 / (np.diag(kernel) * weights).max()}
+            step = given_["alpha"] * kernel * weights
+            worst = int((np.abs(np.eye(6) - step) + 0.8 * step).sum(axis=1).argmax())
+            P = np.zeros((3, 2, 3))
+            P[:, :, worst // 2] = 1.0
+            exact = contraction.exact_modulus(FiniteMDP(P, np.zeros((3, 2)), 0.8), **given_)
+            assert exact == pytest.approx(contraction.row_sum_bound(**given_, gamma=0.8), rel=1e-12)

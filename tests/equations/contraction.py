@@ -1,0 +1,413 @@
+"""Chapter 4, When the update contracts."""
+
+import numpy as np
+
+from divergence_notes import contraction, counterexamples, updates
+from divergence_notes.mdp import FiniteMDP, random_mdp
+from tests.equations import Equation
+from tests.equations.key_equation import summed, td_errors
+from tests.strategies import make_kernel
+
+DEFINITIONS = {"eq-contraction", "eq-joint-spectral-radius"}
+
+# --- Banach, and updates that take turns ---
+
+
+def loop(gamma):
+    """Return one state, one action, no reward: U1 multiplies the value by 1 - alpha (1 - gamma), exactly."""
+    return FiniteMDP(np.ones((1, 1, 1)), np.zeros((1, 1)), gamma)
+
+
+def powers(gamma, alpha, k, start, *, shift=0):
+    """Transcribe eq-banach where it is an equality."""
+    return (1 - alpha * (1 - gamma)) ** (k + shift) * start
+
+
+def package_powers(gamma, alpha, k, start):
+    Q = np.full((1, 1), float(start))
+    for _ in range(k):
+        Q = updates.value_update(Q, loop(gamma), alpha=alpha)
+    return Q.item()
+
+
+def product(gamma, alphas, start, *, skip=0, power=False, total=False):
+    """Transcribe eq-product-bound where it is an equality."""
+    betas = [1 - alpha * (1 - gamma) for alpha in alphas]
+    if power:
+        return betas[-1] ** len(betas) * start
+    return (sum(betas) if total else np.prod(betas[: len(betas) - skip])) * start
+
+
+def package_product(gamma, alphas, start):
+    Q = np.full((1, 1), float(start))
+    for alpha in alphas:
+        Q = updates.value_update(Q, loop(gamma), alpha=float(alpha))
+    return Q.item()
+
+
+# --- the update and its Jacobian ---
+
+
+def update_cases(rng):
+    out = []
+    for kind in ("unsymmetric", "negative", "gram"):
+        for _ in range(2):
+            mdp = random_mdp(3, 2, gamma=0.8, branching=2, rng=rng)
+            tables = {"Q1": rng.standard_normal((3, 2)), "Q2": rng.standard_normal((3, 2))}
+            given = {"kernel": make_kernel(kind, 6, rng), "weights": rng.dirichlet(np.ones(6)), "alpha": 0.7}
+            out.append({**tables, "mdp": mdp, **given})
+    return out
+
+
+def keep(*names):
+    """Return the update cases with these arguments only."""
+    return lambda rng: [{name: case[name] for name in names} for case in update_cases(rng)]
+
+
+def difference(Q1, Q2, mdp, kernel, weights, alpha, *, row_weight=False, sign=1.0, discount=True):
+    """Transcribe eq-update-difference, all rows."""
+    gap = (Q1 - Q2).ravel()
+    backups = [td_errors(Q, mdp, discount=discount) + Q.ravel() for Q in (Q1, Q2)]
+    out = np.zeros(len(gap))
+    for i in range(len(gap)):
+        for j in range(len(gap)):
+            out[i] += ((i == j) - alpha * kernel[i, j] * weights[i if row_weight else j]) * gap[j]
+    return out + sign * summed(kernel, weights, backups[0] - backups[1], alpha)
+
+
+def package_difference(Q1, Q2, mdp, kernel, weights, alpha):
+    given = {"kernel": kernel, "weights": weights, "alpha": alpha}
+    return (updates.kernel_update(Q1, mdp, **given) - updates.kernel_update(Q2, mdp, **given)).ravel()
+
+
+def chain(mdp, policy):
+    """Return P_pi entry by entry."""
+    n_actions = mdp.R.shape[1]
+    out = np.zeros((mdp.R.size, mdp.R.size))
+    for j in range(mdp.R.size):
+        for t in range(len(mdp.R)):
+            out[j, t * n_actions + policy[t]] = mdp.P[j // n_actions, j % n_actions, t]
+    return out
+
+
+def piece(mdp, kernel, weights, alpha, policy, *, row_weight=False, discount=True, sign=-1.0, inner=-1.0):
+    """Transcribe eq-jacobian, entry by entry."""
+    n, P_pi = mdp.R.size, chain(mdp, policy)
+    gamma = mdp.gamma if discount else 1.0
+    out = np.eye(n)
+    for i in range(n):
+        for j in range(n):
+            for k in range(n):
+                share = weights[i] if row_weight else weights[k]
+                out[i, j] += sign * alpha * kernel[i, k] * share * ((k == j) + inner * gamma * P_pi[k, j])
+    return out
+
+
+def exact(mdp, kernel, weights, alpha, *, discount=True, best=max, inflow=1.0, last_abs=True, row_weight=False):
+    """Transcribe the second line of eq-exact-modulus."""
+    n, (n_states, n_actions) = mdp.R.size, mdp.R.shape
+    gamma = mdp.gamma if discount else 1.0
+    rows = []
+    for i in range(n):
+        share = [weights[i] if row_weight else weights[j] for j in range(n)]
+        m = [(i == j) - alpha * kernel[i, j] * share[j] for j in range(n)]
+        row = sum(abs(entry) for entry in m)
+        for t in range(n_states):
+            c = sum(kernel[i, j] * share[j] * mdp.P[j // n_actions, j % n_actions, t] for j in range(n))
+            c *= inflow * alpha * gamma
+            own = [m[t * n_actions + a] for a in range(n_actions)]
+            row += best(abs(entry + c) - (abs(entry) if last_abs else entry) for entry in own)
+        rows.append(row)
+    return max(rows)
+
+
+def bound(kernel, weights, alpha, gamma, *, row_weight=False, flipped=False, unsigned=False, bootstrap=True):
+    """Transcribe eq-row-sum-bound."""
+    n, rows = len(kernel), []
+    for i in range(n):
+        row = 0.0
+        for j in range(n):
+            pull = (kernel[j, i] if flipped else kernel[i, j]) * weights[i if row_weight else j]
+            row += abs((i == j) - alpha * (abs(pull) if unsigned else pull)) + bootstrap * alpha * gamma * abs(pull)
+        rows.append(row)
+    return max(rows)
+
+
+def as_noted(kernel, weights, alpha, gamma):
+    """Write the row sum with rho_i in its first term, as the notes print it."""
+    n = len(kernel)
+    return max(
+        sum(
+            abs((i == j) - alpha * kernel[i, j] * weights[i]) + alpha * gamma * abs(kernel[i, j]) * weights[j]
+            for j in range(n)
+        )
+        for i in range(n)
+    )
+
+
+def split_row(kernel, weights, alpha, gamma, *, own_bootstrap=True, plus=1.0, dropped=False):
+    """Transcribe eq-one-row, the largest over all rows."""
+    rows = []
+    for i in range(len(kernel)):
+        x = alpha * kernel[i, i] * weights[i]
+        y = alpha * sum(abs(kernel[i, j]) * weights[j] for j in range(len(kernel)) if j != i)
+        rows.append((1 - x if dropped else abs(1 - x)) + own_bootstrap * gamma * abs(x) + (1 + plus * gamma) * y)
+    return max(rows)
+
+
+def package_bound(kernel, weights, alpha, gamma):
+    return contraction.row_sum_bound(kernel, weights, alpha=alpha, gamma=gamma)
+
+
+def bound_cases(rng):
+    return [each | {"gamma": 0.8} for each in keep("kernel", "weights", "alpha")(rng)]
+
+
+def long_steps(rng):
+    return [*bound_cases(rng), *(each | {"alpha": 9.0} for each in bound_cases(rng))]
+
+
+# --- row dominance ---
+
+
+def margins(kernel, weights, gamma, *, row_weight=False, unsigned=True, swapped=False, ratio=True):
+    """Return right side minus left side of eq-row-dominance."""
+    out = []
+    for i in range(len(kernel)):
+        pulls = [kernel[i, j] * weights[i if row_weight else j] for j in range(len(kernel)) if j != i]
+        others = sum(abs(pull) if unsigned else pull for pull in pulls)
+        up, down = (1 + gamma, 1 - gamma) if ratio else (1.0, 1.0)
+        up, down = (down, up) if swapped else (up, down)
+        out.append(down * kernel[i, i] * weights[i] - up * others)
+    return np.array(out)
+
+
+def dominated(kernel, weights, gamma, *, strict=True, **other):
+    gap = margins(kernel, weights, gamma, **other)
+    return gap > 0 if strict else gap >= 0
+
+
+def certified(kernel, weights, alpha, gamma, *, largest=False, rate=True, **other):
+    """Transcribe eq-certified-modulus."""
+    gap = margins(kernel, weights, gamma, **other)
+    return 1 - (alpha if rate else 1.0) * (gap.max() if largest else gap.min())
+
+
+def dominant_cases(rng):
+    """Return kernels on both sides of the condition, with uneven shares and negative entries."""
+    out = []
+    for coupling in (0.002, 0.01, 0.03, 0.1):
+        for _ in range(4):
+            kernel = np.diag(1 + rng.random(4)) + coupling * rng.standard_normal((4, 4))
+            out.append({"kernel": kernel, "weights": rng.dirichlet(np.full(4, 5.0)), "gamma": 0.8})
+    return out
+
+
+def certified_cases(rng):
+    return [
+        case | {"alpha": 1 / (np.diag(case["kernel"]) * case["weights"]).max()}
+        for case in dominant_cases(rng)
+        if dominated(**case).all()
+    ]
+
+
+# --- weights ---
+
+
+def weighted(mdp, kernel, weights, alpha, w, *, flipped=False, unweighted=False, first_only=False):
+    """Transcribe eq-weighted-modulus over every policy."""
+    n_states, n_actions = mdp.R.shape
+    found = []
+    for code in range(n_actions**n_states):
+        policy = [(code // n_actions**t) % n_actions for t in range(n_states)]
+        size = np.abs(piece(mdp, kernel, weights, alpha, policy))
+        scale = np.ones(len(w)) if unweighted else (1 / w if flipped else w)
+        found.append(max(sum(size[i, j] * scale[j] for j in range(len(w))) / scale[i] for i in range(len(w))))
+    return found[0] if first_only else max(found)
+
+
+def weighted_cases(rng):
+    out = []
+    for case in keep("mdp", "kernel", "weights", "alpha")(rng):
+        mdp, given = case["mdp"], {name: case[name] for name in ("kernel", "weights", "alpha")}
+        out.append(case | {"w": contraction.weighted_modulus(mdp, **given)[1]})
+    return out
+
+
+# Two pairs that both lead to the first, coupling 0.3, rho = (0.2, 0.8), gamma = 0.1, alpha = 1. Row 1 of m is
+# (0.8, -0.24), the inflow 0.1 * (0.2 + 0.24) = 0.044: 0.844 + 0.24 = 1.084, and the bound is the same.
+TRAP = {
+    "mdp": FiniteMDP(np.array([[[1.0, 0.0]], [[1.0, 0.0]]]), np.zeros((2, 1)), 0.1),
+    "kernel": np.array([[1.0, 0.3], [0.3, 1.0]]),
+    "weights": np.array([0.2, 0.8]),
+    "alpha": 1.0,
+}
+TRAP_BOUND = {name: TRAP[name] for name in ("kernel", "weights", "alpha")} | {"gamma": 0.1}
+CALM = counterexamples.calm()
+
+
+EQUATIONS = {
+    "eq-banach": Equation(
+        printed=powers,
+        package=package_powers,
+        cases=lambda rng: [
+            {"gamma": rng.uniform(0.1, 0.9), "alpha": rng.uniform(0.1, 1), "k": int(k), "start": rng.uniform(1, 3)}
+            for k in rng.integers(0, 8, size=5)
+        ],
+        closed=({"gamma": 0.5, "alpha": 1.0, "k": 3, "start": 2.0}, 0.25),
+        wrong={
+            "one step more": lambda **given: powers(**given, shift=1),
+            "one step less": lambda **given: powers(**given, shift=-1),
+            "times k": lambda gamma, alpha, k, start: (1 - alpha * (1 - gamma)) * k * start,
+        },
+    ),
+    "eq-update-difference": Equation(
+        printed=difference,
+        package=package_difference,
+        cases=update_cases,
+        # K = [[2, 1], [1, 2]], rho = (1/4, 3/4), alpha = 1, gamma = 0, Q1 - Q2 = (0, 1): (-3/4, 1 - 3/2)
+        closed=(
+            {
+                "Q1": np.array([[0.0], [1.0]]),
+                "Q2": np.zeros((2, 1)),
+                "mdp": FiniteMDP(np.array([[[1.0, 0.0]], [[1.0, 0.0]]]), np.zeros((2, 1)), 0.0),
+                "kernel": np.array([[2.0, 1.0], [1.0, 2.0]]),
+                "weights": np.array([0.25, 0.75]),
+                "alpha": 1.0,
+            },
+            np.array([-0.75, -0.5]),
+        ),
+        wrong={
+            "rho_i for rho_j": lambda **given: difference(**given, row_weight=True),
+            "sign of the second sum": lambda **given: difference(**given, sign=-1.0),
+            "no gamma": lambda **given: difference(**given, discount=False),
+        },
+    ),
+    "eq-jacobian": Equation(
+        printed=piece,
+        package=lambda mdp, kernel, weights, alpha, policy: contraction.jacobian(
+            mdp, kernel=kernel, weights=weights, alpha=alpha, policy=policy
+        ),
+        cases=lambda rng: [
+            case | {"policy": rng.integers(2, size=3)} for case in keep("mdp", "kernel", "weights", "alpha")(rng)
+        ],
+        closed=(TRAP | {"policy": np.zeros(2, dtype=int)}, np.array([[0.844, -0.24], [0.026, 0.2]])),
+        wrong={
+            "D K for K D": lambda **given: piece(**given, row_weight=True),
+            "no gamma": lambda **given: piece(**given, discount=False),
+            "plus for minus": lambda **given: piece(**given, sign=1.0),
+            "plus inside": lambda **given: piece(**given, inner=1.0),
+        },
+    ),
+    "eq-exact-modulus": Equation(
+        printed=exact,
+        package=lambda mdp, kernel, weights, alpha: contraction.exact_modulus(
+            mdp, kernel=kernel, weights=weights, alpha=alpha
+        ),
+        cases=keep("mdp", "kernel", "weights", "alpha"),
+        closed=(TRAP, 1.084),
+        wrong={
+            "no gamma": lambda **given: exact(**given, discount=False),
+            "the least action": lambda **given: exact(**given, best=min),
+            "sign of the inflow": lambda **given: exact(**given, inflow=-1.0),
+            "an absolute value left out": lambda **given: exact(**given, last_abs=False),
+            "rho_i for rho_j": lambda **given: exact(**given, row_weight=True),
+            "the row-sum bound": lambda mdp, **given: bound(**given, gamma=mdp.gamma),
+        },
+    ),
+    "eq-row-sum-bound": Equation(
+        printed=bound,
+        package=package_bound,
+        cases=bound_cases,
+        closed=(TRAP_BOUND, 1.084),
+        wrong={
+            "rho_i for rho_j, as in the notes": as_noted,
+            "rho_i for rho_j in both terms": lambda **given: bound(**given, row_weight=True),
+            "absolute value of K in the first term": lambda **given: bound(**given, unsigned=True),
+            "no bootstrapping": lambda **given: bound(**given, bootstrap=False),
+            "K_ji for K_ij": lambda **given: bound(**given, flipped=True),
+        },
+    ),
+    "eq-row-dominance": Equation(
+        printed=dominated,
+        package=lambda kernel, weights, gamma: contraction.row_dominance(kernel, weights, gamma=gamma) > 0,
+        cases=dominant_cases,
+        # a table in which the second pair is never drawn: 0 < 0 is false
+        closed=({"kernel": np.eye(2), "weights": np.array([1.0, 0.0]), "gamma": 0.5}, np.array([True, False])),
+        wrong={
+            "<= for <": lambda **given: dominated(**given, strict=False),
+            "rho_i for rho_j": lambda **given: dominated(**given, row_weight=True),
+            "no absolute value": lambda **given: dominated(**given, unsigned=False),
+            "1 + gamma and 1 - gamma exchanged": lambda **given: dominated(**given, swapped=True),
+            "no gamma": lambda **given: dominated(**given, ratio=False),
+        },
+    ),
+    "eq-certified-modulus": Equation(
+        printed=certified,
+        package=package_bound,
+        cases=certified_cases,
+        # the safe pair: margins 0.1 * 0.5 - 1.9 * 0.04 * 0.5 = 0.012
+        closed=(
+            {
+                "kernel": np.array([[1.0, 0.04], [0.04, 1.0]]),
+                "weights": np.full(2, 0.5),
+                "alpha": 1.0,
+                "gamma": 0.9,
+            },
+            0.988,
+        ),
+        wrong={
+            "max for min": lambda **given: certified(**given, largest=True),
+            "no alpha": lambda **given: certified(**given, rate=False),
+            "rho_i for rho_j": lambda **given: certified(**given, row_weight=True),
+            "no gamma": lambda **given: certified(**given, ratio=False),
+        },
+    ),
+    "eq-one-row": Equation(
+        printed=split_row,
+        package=package_bound,
+        cases=long_steps,
+        closed=(TRAP_BOUND, 1.084),
+        wrong={
+            "its own bootstrap forgotten": lambda **given: split_row(**given, own_bootstrap=False),
+            "1 - gamma for the others": lambda **given: split_row(**given, plus=-1.0),
+            "1 - x without absolute value": lambda **given: split_row(**given, dropped=True),
+        },
+    ),
+    "eq-weighted-modulus": Equation(
+        printed=weighted,
+        package=lambda mdp, kernel, weights, alpha, w: contraction.weighted_modulus(
+            mdp, kernel=kernel, weights=weights, alpha=alpha
+        )[0],
+        cases=weighted_cases,
+        closed=(
+            {
+                "mdp": CALM.mdp,
+                "kernel": CALM.kernel,
+                "weights": CALM.weights,
+                "alpha": CALM.alpha,
+                "w": np.ones(2),
+            },
+            0.975,
+        ),
+        wrong={
+            "w_i and w_j exchanged": lambda **given: weighted(**given, flipped=True),
+            "no weights": lambda **given: weighted(**given, unweighted=True),
+            "one policy only": lambda **given: weighted(**given, first_only=True),
+        },
+    ),
+    "eq-product-bound": Equation(
+        printed=product,
+        package=package_product,
+        cases=lambda rng: [
+            {"gamma": rng.uniform(0.1, 0.9), "alphas": rng.uniform(0.1, 1, size=5), "start": rng.uniform(1, 3)}
+            for _ in range(4)
+        ],
+        closed=({"gamma": 0.5, "alphas": [1.0, 0.5], "start": 8.0}, 3.0),
+        wrong={
+            "a factor missing": lambda **given: product(**given, skip=1),
+            "sum for product": lambda **given: product(**given, total=True),
+            "the last factor to the power k": lambda **given: product(**given, power=True),
+        },
+    ),
+}
