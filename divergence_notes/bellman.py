@@ -295,6 +295,8 @@ def q_learning(
 
     Raises
     ------
+    TypeError
+        If the environment's states or actions are not discrete.
     ValueError
         If an argument is out of range.
 
@@ -308,7 +310,7 @@ def q_learning(
     epsilon = _checks.scalar("epsilon", epsilon, low=0, high=1)
     steps = _checks.integer("steps", steps, low=1)
     snapshots = _checks.integer("snapshots", snapshots, low=1, high=steps)
-    n_states, n_actions = int(env.observation_space.n), int(env.action_space.n)
+    n_states, n_actions = _sizes(env)
     Q, visits = np.zeros((n_states, n_actions)), np.zeros((n_states, n_actions))
     kept, due = [], set(np.linspace(0, steps, snapshots + 1).astype(int)[1:].tolist())
     explore, pick = rng.random(steps) < epsilon, rng.integers(n_actions, size=steps)
@@ -323,6 +325,13 @@ def q_learning(
         if t + 1 in due:
             kept.append(Q.copy())
     return np.array(kept)
+
+
+def _sizes(env: Any) -> tuple[int, int]:
+    for name in ("observation_space", "action_space"):
+        if not hasattr(getattr(env, name, None), "n"):
+            raise TypeError(f"env must have a discrete {name}, got {getattr(env, name, None)}")
+    return int(env.observation_space.n), int(env.action_space.n)
 
 
 def _random_argmax(values: np.ndarray, rng: np.random.Generator) -> int:
@@ -350,8 +359,15 @@ def policy_return(env: Any, policy: ArrayLike, *, episodes: int, seed: int, gamm
     -------
     ndarray of shape (episodes,)
         The return of each episode from its first step.
+
+    Raises
+    ------
+    TypeError
+        If the environment's states or actions are not discrete.
+    ValueError
+        If an argument is out of range.
     """
-    n_states, n_actions = int(env.observation_space.n), int(env.action_space.n)
+    n_states, n_actions = _sizes(env)
     actions = _checks.indices("policy", policy, high=n_actions, shape=(n_states,))
     gamma = _checks.scalar("gamma", gamma, low=0, high=1)
     returns = np.zeros(_checks.integer("episodes", episodes, low=1))

@@ -171,7 +171,7 @@ def from_gymnasium(env: Any, gamma: float | int) -> FiniteMDP:
     TypeError
         If the environment has no such table.
     ValueError
-        If its probabilities do not sum to 1.
+        If its probabilities do not sum to 1, or a next state does not exist.
     """
     table = getattr(getattr(env, "unwrapped", env), "P", None)
     if not isinstance(table, Mapping):
@@ -184,6 +184,10 @@ def from_gymnasium(env: Any, gamma: float | int) -> FiniteMDP:
             if abs(total - 1) > _checks.TOLERANCE:
                 raise ValueError(f"env.P must hold distributions: P[{s}][{a}] sums to {total:.6g}, not to 1")
             for probability, next_state, reward, terminated in table[s][a]:
+                if not 0 <= next_state < n_states:
+                    raise ValueError(
+                        f"env.P must lead to states in [0, {n_states - 1}]: P[{s}][{a}] leads to {next_state}"
+                    )
                 R[s, a] += probability * reward
                 if not terminated:
                     P[s, a, next_state] += probability

@@ -508,6 +508,25 @@ class TestQLearning:
         assert not env.actions
 
 
+class TestDiscreteEnvironments:
+    """A table needs finitely many states and actions."""
+
+    @pytest.mark.parametrize("env_id", ["CartPole-v1", "MountainCarContinuous-v0"])
+    def test_refuses(self, env_id):
+        env = gymnasium.make(env_id)
+        message = f"env must have a discrete observation_space, got {env.observation_space}"
+        with refuses(TypeError, message):
+            learn(env)
+        with refuses(TypeError, message):
+            bellman.policy_return(env, [0], episodes=1, seed=0)
+
+    def test_refuses_continuous_actions(self):
+        env = Scripted(lambda s, a, k: (0, 0.0, True, False))
+        env.action_space = gymnasium.spaces.Box(0, 1)
+        with refuses(TypeError, f"env must have a discrete action_space, got {env.action_space}"):
+            learn(env)
+
+
 def undiscounted_optimum(table, horizon=200):
     """Return the best total reward of each state within a horizon, by loops over the environment's own table."""
     V = dict.fromkeys(table, 0.0)

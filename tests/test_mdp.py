@@ -265,6 +265,17 @@ class TestFromGymnasium:
         with refuses(ValueError, "env.P must hold distributions: P[0][1] sums to 0.9, not to 1"):
             from_gymnasium(_Table(table), 0.9)
 
+    @pytest.mark.parametrize("state", [-1, 1])
+    def test_refuses_a_state_that_is_none(self, state):
+        table = {0: {0: [(1.0, state, 0.0, False)]}}
+        with refuses(ValueError, f"env.P must lead to states in [0, 0]: P[0][0] leads to {state}"):
+            from_gymnasium(_Table(table), 0.9)
+
+    def test_refuses_negative_probabilities(self):
+        table = {0: {0: [(1.5, 0, 0.0, False), (-0.5, 1, 0.0, False)]}, 1: {0: [(1.0, 1, 0.0, True)]}}
+        with refuses(ValueError, "P must be non-negative: P[0, 0, 1] is -0.5"):
+            from_gymnasium(_Table(table), 0.9)
+
     def test_refuses_gamma(self):
         with refuses(ValueError, "gamma must be in [0, 1), got 1"):
             from_gymnasium(gymnasium.make("CliffWalking-v1"), 1)
