@@ -538,6 +538,29 @@ def plot_change(predicted: ArrayLike, actual: ArrayLike, *, ax: Axes | None = No
     return ax
 
 
+def plot_prediction(alphas: ArrayLike, predicted: ArrayLike, actual: ArrayLike, *, ax: Axes | None = None) -> Axes:
+    """Draw the real change of one value against the step size, and the straight line that predicts it.
+
+    Parameters
+    ----------
+    alphas, predicted, actual : ndarray of shape (k,)
+        Step sizes, and the change of the value at each.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+    """
+    alphas = _checks.array("alphas", alphas, ndim=1)
+    ax = _axes(ax, figsize=(5.2, 3.6))
+    ax.plot(alphas, _checks.array("actual", actual, shape=alphas.shape), label="real", **SERIES[0])
+    ax.plot(alphas, _checks.array("predicted", predicted, shape=alphas.shape), label="predicted", **SERIES[1])
+    ax.set(xlabel=r"step size $\alpha$", ylabel="change of the value")
+    ax.legend(loc="upper left")
+    return ax
+
+
 def plot_remainders(alphas: ArrayLike, remainders: Mapping[str, ArrayLike], *, ax: Axes | None = None) -> Axes:
     """Draw the size of a remainder against the step size, on two log axes, beside a line of slope 2.
 
