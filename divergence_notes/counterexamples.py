@@ -137,8 +137,8 @@ def pair() -> Counterexample:
 
     Notes
     -----
-    No reward is ever paid, so the optimal table is 0. From one side of the diagonal every path runs home, from the
-    other it runs off, however small the step size.
+    No reward is ever paid, so the optimal table is 0. It is the corner of two regions: paths that start in the one run
+    home, in the other they run off, however small the step size. The diagonal is not their border.
     """
     mdp = _self_loops([[0.0, 0.0]], 0.9)
     kernel = np.array([[9.0, 2.5], [2.5, 1.0]])
