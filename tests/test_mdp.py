@@ -67,6 +67,8 @@ class TestWhatIsAProcess:
             ({"P": spoiled((0, 1), (0.6, 0.5))},
              "P must be a distribution over next states, or less: P[0, 1] sums to 1.1"),
             ({"P": np.full((2, 2, 2), 1.0)}, "P must be a distribution over next states, or less: P[0, 0] sums to 2"),
+            ({"P": spoiled((1, 1), (0.5, 0.50001))},
+             "P must be a distribution over next states, or less: P[1, 1] sums to 1.00001"),
             ({"P": spoiled((1, 0), (-0.5, 0.5))}, "P must be non-negative: P[1, 0, 0] is -0.5"),
             ({"P": spoiled((1, 1), (0, np.nan))}, "P must be finite: P[1, 1, 1] is nan"),
             ({"P": np.zeros((2, 3, 2))}, "P must have shape (2, 2, 2), got (2, 3, 2)"),
@@ -96,6 +98,13 @@ class TestWhatIsAProcess:
     def test_refuses_text_for_gamma(self):
         with pytest.raises(TypeError, match="gamma"):  # the words are the hook's here; tests/test_checks.py has ours
             FiniteMDP(**two_states(gamma="a"))
+
+    def test_sparse_entries_listed_twice_add_up(self):
+        """Two entries for one place are one number, which is all that has to be non-negative."""
+        twice = sp.csr_array((np.array([-0.25, 0.75]), np.array([1, 1]), np.array([0, 2, 2, 2, 2])), shape=(4, 2))
+        mdp = FiniteMDP(**two_states(P=twice))
+        assert mdp.P.nnz == 1
+        assert oracles.dense(mdp)[0, 0].tolist() == [0, 0.5]
 
     def test_rounding_is_no_error(self):
         assert FiniteMDP(**two_states(P=spoiled((0, 1), (0.1 + 0.2, 0.7)))).P[0, 1].sum() >= 1
