@@ -9,7 +9,7 @@ import numpy as np
 
 from divergence_notes import _checks, bellman, contraction, dynamics, features, updates
 from divergence_notes._checks import ArrayLike
-from divergence_notes.mdp import FiniteMDP, stationary_distribution
+from divergence_notes.mdp import FiniteMDP, random_mdp, stationary_distribution
 
 
 @dataclass(frozen=True, eq=False)
@@ -364,6 +364,92 @@ def verdicts(example: Counterexample, *, products: int = 10_000) -> Verdicts:
         contraction.joint_spectral_radius(mdp, **given, depth=depth),
         np.sort(np.abs(np.linalg.eigvals(jacobians)).max(axis=1)),
     )
+
+
+CERTIFICATES = ("row_sum_bound", "exact_modulus", "weighted_modulus", "joint_spectral_radius", None)
+"""From the crudest certificate to the sharpest, and None where none holds."""
+
+
+def certificate_map(example: Counterexample, *, couplings: ArrayLike, alphas: ArrayLike) -> np.ndarray:
+    """Return which certificate covers an example of two states as its coupling and its step size vary.
+
+    Parameters
+    ----------
+    example : Counterexample
+        Two states with one action each; its own kernel off the diagonal and its own step size are not used.
+    couplings : ndarray of shape (n,)
+        Values of the kernel's entry off the diagonal.
+    alphas : ndarray of shape (m,)
+        Step sizes, > 0.
+
+    Returns
+    -------
+    ndarray of int, shape (m, n)
+        Positions in `CERTIFICATES` of the crudest one that holds. With one policy the spectral radius of its Jacobian
+        is the joint spectral radius, so that the last position means that the update does not converge from almost
+        any start.
+
+    Raises
+    ------
+    ValueError
+        If the example has not two states with one action each.
+    """
+    mdp = example.mdp
+    if (mdp.n_states, mdp.n_actions) != (2, 1):
+        raise ValueError(f"example must have two states with one action, it has {mdp.n_states} with {mdp.n_actions}")
+    couplings = _checks.array("couplings", couplings, shape=(None,))
+    alphas = _checks.array("alphas", alphas, shape=(None,))
+    codes = np.zeros((len(alphas), len(couplings)), dtype=int)
+    for row, column in np.ndindex(codes.shape):
+        kernel = _coupled(np.diag(example.kernel), couplings[column])
+        codes[row, column] = _crudest(mdp, {"kernel": kernel, "weights": example.weights, "alpha": alphas[row]})
+    return codes
+
+
+def _crudest(mdp: FiniteMDP, given: dict) -> int:
+    """Return the position in `CERTIFICATES` for an update with one policy, looking no further than needed."""
+    if contraction.row_sum_bound(**given, gamma=mdp.gamma) < 1:
+        return 0
+    if contraction.exact_modulus(mdp, **given) < 1:
+        return 1
+    if contraction.weighted_modulus(mdp, **given)[0] < 1:
+        return 2
+    J = contraction.jacobian(mdp, **given, policy=np.zeros(mdp.n_states, dtype=int))
+    return 3 if np.abs(np.linalg.eigvals(J)).max() < 1 else 4
+
+
+def random_update(
+    n_states: int, n_actions: int, *, gamma: float | int, coupling: float | int, rng: np.random.Generator
+) -> Counterexample:
+    """Draw a process, a correlation matrix mixed with the identity as its kernel, and the weights of its pairs.
+
+    Parameters
+    ----------
+    n_states, n_actions : int
+        Sizes, at least 1.
+    gamma : float
+        Discount factor in [0, 1).
+    coupling : float
+        In [0, 1]: the kernel is the identity plus this much of what a random correlation matrix adds to it.
+    rng : numpy.random.Generator
+        The source of all randomness.
+
+    Returns
+    -------
+    Counterexample
+        Without reward, so that the optimal table is 0; the step size is the largest with ``alpha K_ii rho_i <= 1``, and
+        the stated status is ``"undecided"``: nobody has looked.
+    """
+    coupling = _checks.scalar("coupling", coupling, low=0, high=1)
+    drawn = random_mdp(n_states, n_actions, gamma=gamma, branching=n_states, rng=rng)
+    mdp = FiniteMDP(drawn.P, np.zeros_like(drawn.R), gamma)
+    loose = rng.standard_normal((mdp.n_pairs, mdp.n_pairs))
+    loose /= np.linalg.norm(loose, axis=1, keepdims=True)
+    kernel = (1 - coupling) * np.eye(mdp.n_pairs) + coupling * loose @ loose.T
+    weights = rng.dirichlet(np.full(mdp.n_pairs, 10.0))
+    alpha = float(1 / (np.diag(kernel) * weights).max())
+    Q0 = rng.standard_normal(mdp.R.shape)
+    return Counterexample("a random update", mdp, kernel, weights, alpha, Q0, "undecided", "drawn at random")
 
 
 def triad_operator(

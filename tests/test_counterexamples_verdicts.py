@@ -1,11 +1,14 @@
 """Which certificate covers which example, and what becomes of it all the same."""
 
+import dataclasses
 import itertools
+import re
 
 import numpy as np
 import pytest
 
 from divergence_notes import counterexamples, dynamics
+from divergence_notes.mdp import FiniteMDP
 
 CAST = {
     "loop": "row_sum_bound",
@@ -99,3 +102,48 @@ class TestLever:
         example = counterexamples.lever(0.95, [0.9, 0.1])
         assert np.linalg.matrix_rank(example.kernel * example.weights) == 2
         assert dynamics.iterate(example.operator, example.Q0, max_iter=3000).status == example.status == "diverged"
+
+
+class TestCertificateMap:
+    """Each cell names the crudest certificate that holds there, and only the last kind of cell diverges."""
+
+    def test_agrees_with_the_verdicts(self):
+        mdp = FiniteMDP(np.array([[[0.5, 0.5]], [[0.0, 1.0]]]), np.zeros((2, 1)), 0.8)
+        example = dataclasses.replace(counterexamples.dominant(), mdp=mdp, weights=np.array([0.7, 0.3]))
+        couplings, alphas = np.linspace(-1.1, 1.1, 9), np.array([0.5, 2.0, 3.0, 4.0, 6.0, 9.0])
+        codes = counterexamples.certificate_map(example, couplings=couplings, alphas=alphas)
+        assert set(codes.ravel()) == {0, 1, 2, 3, 4}
+        for (row, column), code in np.ndenumerate(codes):
+            kernel = np.array([[1, couplings[column]], [couplings[column], 1]])
+            here = dataclasses.replace(example, kernel=kernel, alpha=float(alphas[row]))
+            found = counterexamples.verdicts(here)
+            if code < 3:
+                assert found.certified_by == counterexamples.CERTIFICATES[code]
+            else:
+                assert found.weighted_modulus >= 1 and (found.spectral_radii[-1] < 1) == (code == 3)
+            run = dynamics.iterate(here.operator, np.array([[1.0], [-0.3]]), max_iter=300, bound=1e3)
+            assert run.status != ("converged" if code == 4 else "diverged")
+
+    def test_wants_two_states(self):
+        message = "example must have two states with one action, it has 1 with 2"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            counterexamples.certificate_map(counterexamples.pair(), couplings=[0.1, 0.2], alphas=[1.0])
+
+
+class TestRandomUpdate:
+    """A positive semi-definite kernel, no reward, and a step size at which no pair overshoots its own target."""
+
+    def test_is_what_it_says(self, rng):
+        for _ in range(20):
+            drawn = counterexamples.random_update(3, 2, gamma=0.9, coupling=0.3, rng=rng)
+            assert np.diag(drawn.kernel) == pytest.approx(np.ones(6))
+            assert np.linalg.eigvalsh(drawn.kernel).min() >= 0.7 - 1e-12
+            assert (drawn.alpha * np.diag(drawn.kernel) * drawn.weights).max() == pytest.approx(1)
+            assert not drawn.mdp.R.any() and not drawn.target.any()
+
+    def test_coupling_is_what_defeats_the_certificates(self, rng):
+        shares = []
+        for coupling in (0.0, 0.1, 1.0):
+            drawn = [counterexamples.random_update(3, 2, gamma=0.5, coupling=coupling, rng=rng) for _ in range(20)]
+            shares.append(np.mean([counterexamples.verdicts(each, products=8).exact_modulus < 1 for each in drawn]))
+        assert shares[0] == 1 and shares[0] >= shares[1] > shares[2] == 0
