@@ -10,7 +10,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import TwoSlopeNorm
+from matplotlib.colors import ListedColormap, TwoSlopeNorm
+from scipy.ndimage import distance_transform_edt
 
 from divergence_notes import _checks
 from divergence_notes._checks import ArrayLike
@@ -844,4 +845,41 @@ def plot_boundary(
         middle = len(x) // 3
         ax.text(x[middle], (boundary[middle] + edge) / 2, status, ha="center", va="center")
     ax.set(xlim=(x[0], x[-1]), ylim=(low, high))
+    return ax
+
+
+def plot_regions(
+    codes: ArrayLike, x: ArrayLike, y: ArrayLike, *, labels: Sequence[str], ax: Axes | None = None
+) -> Axes:
+    """Draw a map of regions, each with a colour, a number in it, and a name beside it.
+
+    Parameters
+    ----------
+    codes : ndarray of int, shape (m, n)
+        Number of the region of each point, from 0.
+    x, y : ndarray of shape (n,) and (m,)
+        The grid.
+    labels : sequence of str
+        Names of the regions; the last one is drawn in the colour of divergence.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+    """
+    codes = _checks.indices("codes", codes, high=len(labels), shape=(len(y), len(x)))
+    ax = _axes(ax)
+    steps = plt.get_cmap("Blues_r")(np.linspace(0.15, 0.85, len(labels) - 1))
+    colors = ListedColormap([*steps, VERMILION])
+    ax.pcolormesh(x, y, codes, cmap=colors, vmin=-0.5, vmax=len(labels) - 0.5, shading="nearest", rasterized=True)
+    for code in np.unique(codes):
+        depth = distance_transform_edt(np.pad(codes == code, 1))[1:-1, 1:-1]
+        row, column = np.unravel_index(depth.argmax(), depth.shape)
+        ink = "white" if np.dot(colors(int(code))[:3], (0.299, 0.587, 0.114)) < 0.5 else "black"
+        ax.text(x[column], y[row], str(code + 1), ha="center", va="center", color=ink, weight="bold")
+    keys = [plt.Rectangle((0, 0), 1, 1, color=colors(code)) for code in range(len(labels))]
+    names = [f"{code + 1} {label}" for code, label in enumerate(labels)]
+    ax.legend(keys, names, loc="upper left", bbox_to_anchor=(1.01, 1))
+    ax.grid(False)
     return ax
