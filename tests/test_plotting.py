@@ -55,6 +55,7 @@ CALLS = {
     "plot_column": lambda ax: plotting.plot_column([1.0, -4.0], ax=ax),
     "plot_blocks": lambda ax: plotting.plot_blocks(KERNEL, [2, 1], labels=["u", "v"], ax=ax),
     "plot_change": lambda ax: plotting.plot_change([1.0, 2.0], [1.5, 1.0], ax=ax),
+    "plot_prediction": lambda ax: plotting.plot_prediction([0.1, 0.2], [1.0, 2.0], [1.0, 2.5], ax=ax),
     "plot_remainders": lambda ax: plotting.plot_remainders([0.1, 0.2, 0.4], {"net": [1.0, 4.0, 16.0]}, ax=ax),
     "plot_box_images": lambda ax: plotting.plot_box_images(IMAGES, ax=ax, labels=["one", "two"], bound=1.7),
     "plot_approach": lambda ax: plotting.plot_approach(*PORTRAIT.paths, ax=ax),
@@ -69,6 +70,9 @@ CALLS = {
     "plot_boundary": lambda ax: plotting.plot_boundary(
         [0.0, 0.5, 1.0], [0.2, 0.4, 0.6], below="converged", above="diverged", ax=ax
     ),
+    "plot_regions": lambda ax: plotting.plot_regions(
+        np.array([[0, 0, 1], [2, 2, 1]]), [0.0, 1.0, 2.0], [0.0, 1.0], labels=["a", "b", "c"], ax=ax
+    ),
 }
 NEEDS_AXES = {"plot_star", "plot_boxes"}  # marks on a picture that is there
 NO_LABELS = NEEDS_AXES | {
@@ -77,6 +81,7 @@ NO_LABELS = NEEDS_AXES | {
     "plot_samples",
     "plot_diagram",
     "plot_boundary",
+    "plot_regions",
 }  # what the axes mean is the caller's to say
 
 
