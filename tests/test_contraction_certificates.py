@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from divergence_notes import contraction, counterexamples, updates
 from divergence_notes.mdp import FiniteMDP, random_mdp
 from tests import oracles
-from tests.strategies import kernel_cases
+from tests.strategies import KERNELS, KINDS, WEIGHTS, kernel_cases, make_kernel, make_mdp, make_weights
 
 
 def settings_of(example):
@@ -63,6 +63,28 @@ class TestWitness:
         assert contraction.exact_modulus(mdp, **settings) == witness.modulus
         others = [contraction.jacobian(mdp, **settings, policy=rng.integers(4, size=150)) for _ in range(3)]
         assert all(np.abs(other).sum(axis=1).max() <= witness.modulus for other in others)
+
+
+class TestThousands:
+    """The formula is the maximum over all deterministic policies, whatever the process, the kernel and the weights."""
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_brute_force(self, kind, rng):
+        sorts, worst = itertools.cycle(itertools.product(KERNELS, WEIGHTS)), 0.0
+        for _ in range(500):
+            (kernel, weights), shape = next(sorts), rng.integers(1, 4, size=2)
+            gamma = float(rng.choice([0.0, 0.5, 0.9, 0.99]))
+            mdp = make_mdp(kind, int(shape[0]), int(shape[1]), gamma, rng)
+            settings = {
+                "kernel": make_kernel(kernel, mdp.n_pairs, rng),
+                "weights": make_weights(weights, mdp.n_pairs, rng),
+                "alpha": float(rng.choice([0.1, 1.0, 3.0])),
+            }
+            want = np.abs(jacobians(mdp, settings)).sum(axis=2).max()
+            found = contraction.exact_modulus(mdp, **settings)
+            worst = max(worst, abs(found - want) / max(1.0, want))
+            assert found <= contraction.row_sum_bound(**settings, gamma=gamma) * (1 + 1e-12)
+        assert worst <= 1e-12
 
 
 class TestMaxStepSize:
