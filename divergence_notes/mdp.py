@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse as sp
 
 from divergence_notes import _checks
@@ -266,10 +265,11 @@ def stationary_distribution(mdp: FiniteMDP, policy: ArrayLike) -> np.ndarray:
     pi = mdp.policy_matrix(policy)
     rows = mdp.transitions.toarray() if sp.issparse(mdp.P) else mdp.transitions
     chain = (pi.ravel()[:, None] * rows).reshape(mdp.n_states, mdp.n_actions, mdp.n_states).sum(axis=1)
-    basis = scipy.linalg.null_space(chain.T - np.eye(mdp.n_states), rcond=1e-10)
-    if basis.shape[1] != 1:
-        raise ValueError(f"policy must have one stationary distribution, it has {basis.shape[1]} independent ones")
-    states = basis[:, 0] / basis[:, 0].sum()
+    _, sizes, directions = np.linalg.svd(chain.T - np.eye(mdp.n_states))
+    basis = directions[sizes <= 1e-10]  # absolute: with one state the whole matrix is rounding
+    if len(basis) != 1:
+        raise ValueError(f"policy must have one stationary distribution, it has {len(basis)} independent ones")
+    states = basis[0] / basis[0].sum()
     return (np.abs(states)[:, None] * pi).ravel()
 
 
