@@ -81,6 +81,7 @@ class TestEachExample:
             np.testing.assert_allclose(example.kernel, example.features @ example.features.T)
             residual = np.linalg.lstsq(example.features, example.Q0.ravel(), rcond=None)[0]
             np.testing.assert_allclose(example.features @ residual, example.Q0.ravel(), atol=1e-9)
+        assert np.abs(example.Q0 - example.target).max() >= 0.5 - 1e-12  # it starts away from the answer
         expected = oracles.kernel_update(example.Q0, example.mdp, example.kernel, example.weights, example.alpha)
         np.testing.assert_allclose(example.operator(example.Q0), expected, atol=1e-10)
 
@@ -93,6 +94,17 @@ class TestEachExample:
     def test_the_quiet_ones_are_stable_by_their_eigenvalues(self, name):
         example = EXAMPLES[name]()
         assert max(radius(example, policy) for policy in oracles.policies(example.mdp)) < 1
+
+
+class TestCalm:
+    """It starts where the fast and the slow direction mix, so that the path bends."""
+
+    def test_start(self):
+        example = cast.calm()
+        fast, slow = example.kernel @ [1, 1], example.kernel @ [1, -1]  # the symmetric and the antisymmetric direction
+        assert fast[0] > slow[0] > 0
+        assert example.Q0[0, 0] > 0 > example.Q0[1, 0]
+        assert example.Q0.sum() > 0.5
 
 
 class TestOrbit:

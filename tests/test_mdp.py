@@ -386,6 +386,8 @@ class TestStationaryDistribution:
     def test_one_state(self):
         loop = FiniteMDP(np.ones((1, 2, 1)), np.zeros((1, 2)), 0.9)
         np.testing.assert_allclose(stationary_distribution(loop, [[0.2, 0.8]]), [0.2, 0.8])
+        short = [[0.2, 0.8 - 1e-16]]  # sums to 1 up to rounding alone
+        np.testing.assert_allclose(stationary_distribution(loop, short), [0.2, 0.8])
 
     def test_sparse(self, rng):
         mdp = random_mdp(6, 2, gamma=0.9, branching=3, rng=rng, sparse=True)
