@@ -268,6 +268,8 @@ class TestBairdControl:
         P = oracles.dense(example.mdp)
         np.testing.assert_array_equal(P[:, 0], np.tile(np.eye(7)[6], (7, 1)))
         np.testing.assert_allclose(P[:, 1], np.tile([1 / 6] * 6 + [0], (7, 1)))
+        assert example.Q0.tolist() == [[3.0, 1.0]] * 6 + [[12.0, 1.0]]
+        assert cast.baird_star().Q0.ravel().tolist() == [3.0] * 6 + [12.0]  # every weight 1, the seventh 10
         star = cast.baird_star().kernel
         np.testing.assert_array_equal(example.kernel[0::2, 0::2], star)
         np.testing.assert_array_equal(example.kernel[1::2, 1::2], np.eye(7))
@@ -331,6 +333,16 @@ class TestCover:
         assert 0.1 < min(ends[1]) < max(ends[1]) < 5
         assert {path.status for path in portraits[1][1].paths} == {"undecided"}
         assert min(ends[2]) < 1 < 50 < max(ends[2])  # from one side of the diagonal home, from the other off
+
+    def test_starts_lie_on_both_sides_and_in_the_picture(self, portraits):
+        for _, portrait in portraits:
+            starts = np.array([path.values[0].ravel() for path in portrait.paths])
+            assert portrait.x[0] <= starts.min() <= starts.max() <= portrait.x[-1]
+        pair = np.array([path.values[0].ravel() for path in portraits[2][1].paths])
+        assert (pair[:, 0] > pair[:, 1]).any()
+        assert (pair[:, 0] < pair[:, 1]).any()
+        quadrants = {tuple(np.sign(path.values[0].ravel())) for path in portraits[0][1].paths}
+        assert len(quadrants) == 4  # the calm is approached from every side
 
     def test_fields(self, portraits):
         for example, portrait in portraits:
