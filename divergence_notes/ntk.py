@@ -93,9 +93,7 @@ def hessian(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """
     parameters = {name: p.detach() for name, p in net.named_parameters()}
     blocks = jacrev(grad(lambda p: functional_call(net, p, x[None])[0, 0]))(parameters)
-    rows = [
-        torch.cat([blocks[a][b].reshape(parameters[a].numel(), -1) for b in parameters], dim=1) for a in parameters
-    ]
+    rows = [torch.cat([blocks[a][b].reshape(parameters[a].numel(), -1) for b in parameters], dim=1) for a in parameters]
     return torch.cat(rows)
 
 
