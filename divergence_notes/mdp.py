@@ -1,7 +1,7 @@
 """Finite Markov decision processes: the model, where it comes from, and the one way to number its pairs."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -297,3 +297,53 @@ def reachable(mdp: FiniteMDP, start: int) -> np.ndarray:
         fresh = (np.asarray(links[rows].sum(axis=0)).ravel() > 0) & ~met
         met = met | fresh
     return met
+
+
+def from_transitions(
+    transitions: Sequence[tuple],
+    *,
+    n_states: int,
+    n_actions: int,
+    gamma: float | int,
+) -> tuple[FiniteMDP, np.ndarray]:
+    """Return the process that a set of stored steps describes, and the share of each pair among them.
+
+    Parameters
+    ----------
+    transitions : sequence of (state, action, reward, next_state, terminated)
+        Steps as an environment returned them, from a replay buffer or a minibatch of one. A terminated step leads
+        nowhere; a truncated one leads on.
+    n_states, n_actions : int
+        Sizes, at least 1.
+    gamma : float
+        Discount factor in [0, 1).
+
+    Returns
+    -------
+    mdp : FiniteMDP
+        Frequencies in place of probabilities, averages in place of expected rewards. A pair without data pays nothing
+        and ends the episode; its weight is 0.
+    weights : ndarray of shape (n_pairs,)
+        The share of each pair.
+
+    Raises
+    ------
+    ValueError
+        If there are no transitions, or a state or an action is out of range.
+    """
+    n_states, n_actions = _checks.integer("n_states", n_states, low=1), _checks.integer("n_actions", n_actions, low=1)
+    if len(transitions) == 0:
+        raise ValueError("transitions must hold at least one step, got none")
+    states, actions, rewards, after, over = zip(*transitions, strict=True)
+    states = _checks.indices("states", np.array(states), high=n_states)
+    actions = _checks.indices("actions", np.array(actions), high=n_actions)
+    after = _checks.indices("next states", np.array(after), high=n_states)
+    pairs, goes_on = states * n_actions + actions, ~np.array(over, dtype=bool)
+    counts = np.bincount(pairs, minlength=n_states * n_actions)
+    seen = np.maximum(counts, 1)
+    R = np.bincount(pairs, weights=rewards, minlength=len(counts)) / seen
+    P = np.zeros((len(counts), n_states))
+    np.add.at(P, (pairs[goes_on], after[goes_on]), 1.0)
+    P /= seen[:, None]
+    mdp = FiniteMDP(P.reshape(n_states, n_actions, n_states), R.reshape(n_states, n_actions), gamma)
+    return mdp, counts / counts.sum()
