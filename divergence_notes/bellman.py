@@ -339,7 +339,9 @@ def _random_argmax(values: np.ndarray, rng: np.random.Generator) -> int:
     return int(best[0]) if len(best) == 1 else int(rng.choice(best))
 
 
-def policy_return(env: Any, policy: ArrayLike, *, episodes: int, seed: int, gamma: float | int = 1.0) -> np.ndarray:
+def policy_return(
+    env: Any, policy: ArrayLike, *, episodes: int, seed: int, gamma: float | int = 1.0, max_steps: int = 10_000
+) -> np.ndarray:
     """Play a deterministic policy in the running environment.
 
     Parameters
@@ -354,6 +356,8 @@ def policy_return(env: Any, policy: ArrayLike, *, episodes: int, seed: int, gamm
         Episode `k` is reset with ``seed + k``.
     gamma : float
         Discount factor in [0, 1]; 1 adds the rewards up as they are.
+    max_steps : int
+        An episode is cut here, since a bad policy may never end one where there is no time limit.
 
     Returns
     -------
@@ -370,13 +374,15 @@ def policy_return(env: Any, policy: ArrayLike, *, episodes: int, seed: int, gamm
     n_states, n_actions = _sizes(env)
     actions = _checks.indices("policy", policy, high=n_actions, shape=(n_states,))
     gamma = _checks.scalar("gamma", gamma, low=0, high=1)
+    max_steps = _checks.integer("max_steps", max_steps, low=1)
     returns = np.zeros(_checks.integer("episodes", episodes, low=1))
     for k in range(len(returns)):
         state, _ = env.reset(seed=seed + k)
-        over, weight = False, 1.0
-        while not over:
+        weight = 1.0
+        for _ in range(max_steps):
             state, reward, terminated, truncated, _ = env.step(int(actions[state]))
             returns[k] += weight * reward
             weight *= gamma
-            over = terminated or truncated
+            if terminated or truncated:
+                break
     return returns

@@ -398,9 +398,9 @@ def weighted_modulus(
 
     Notes
     -----
-    The smallest constant is the largest spectral radius of a matrix each of whose rows is a row of some ``abs(J_pi)``;
-    policy iteration finds it. Where that matrix is reducible the infimum may not be attained: a rounding-sized entry is
-    added everywhere, so that a positive w exists.
+    Label ``eq-weighted-modulus``. The smallest constant is the largest spectral radius of a matrix each of whose rows
+    is a row of some ``abs(J_pi)``; policy iteration finds it. Where that matrix is reducible the infimum may not be
+    attained: a rounding-sized entry is added everywhere, so that a positive w exists.
     """
     _, own, inflow = next(_row_blocks(mdp, kernel, weights, alpha, size=mdp.n_pairs))
     size, rows, states = np.abs(own), np.arange(mdp.n_pairs)[:, None], np.arange(mdp.n_states)
@@ -452,7 +452,7 @@ def joint_spectral_radius(
 
     Notes
     -----
-    After G.-C. Rota and G. Strang, "A note on the joint spectral radius", 1960.
+    Label ``eq-joint-spectral-radius``. After G.-C. Rota and G. Strang, "A note on the joint spectral radius", 1960.
     """
     depth = _checks.integer("depth", depth, low=1)
     count = mdp.n_actions**mdp.n_states
@@ -601,6 +601,10 @@ def linear_fixed_points(features: ArrayLike, mdp: FiniteMDP, *, weights: ArrayLi
     ------
     ValueError
         If there are too many policies, a shape disagrees, or `weights` is not a distribution.
+
+    Notes
+    -----
+    Label ``eq-rest``.
     """
     features = _checks.array("features", features, shape=(mdp.n_pairs, None))
     weights = _checks.distribution("weights", weights, size=mdp.n_pairs)
@@ -619,7 +623,7 @@ def linear_fixed_points(features: ArrayLike, mdp: FiniteMDP, *, weights: ArrayLi
         slack = Q.max(axis=1) - Q[np.arange(mdp.n_states), policy]
         if slack.max() <= 1e-10 * max(1.0, np.abs(Q).max()):
             found.append(theta)
-    return np.unique(np.round(found, 12), axis=0) if found else np.empty((0, features.shape[1]))
+    return np.unique(np.round(found, 12) + 0.0, axis=0) if found else np.empty((0, features.shape[1]))
 
 
 def tracking_bound(beta: float | int, *, spread: float | int) -> float:
@@ -641,6 +645,10 @@ def tracking_bound(beta: float | int, *, spread: float | int) -> float:
     ------
     ValueError
         If a number is out of range.
+
+    Notes
+    -----
+    Label ``eq-tracking``.
     """
     beta = _checks.scalar("beta", beta, low=0, high=1, high_open=True)
     return (1 + beta) * _checks.scalar("spread", spread, low=0) / (1 - beta)
@@ -666,6 +674,10 @@ def lag_bound(beta: float | int, *, drift: float | int) -> float:
     ------
     ValueError
         If a number is out of range.
+
+    Notes
+    -----
+    Label ``eq-lag``.
     """
     beta = _checks.scalar("beta", beta, low=0, high=1, high_open=True)
     return _checks.scalar("drift", drift, low=0) / (1 - beta)

@@ -246,6 +246,22 @@ TRAP_BOUND = {name: TRAP[name] for name in ("kernel", "weights", "alpha")} | {"g
 CALM = counterexamples.calm()
 
 
+# --- where it can come to rest ---
+
+
+def expected_step(mdp, features, theta, weights, *, weighted=True, best=np.max, discounted=True, sign=1):
+    """Transcribe the left side of eq-rest."""
+    Q = (features @ theta).reshape(mdp.R.shape)
+    after = [[sum(p * best(row) for p, row in zip(P, Q, strict=True)) for P in by_action] for by_action in mdp.P]
+    backup = mdp.R + (mdp.gamma if discounted else 1.0) * np.array(after)
+    D = np.diag(weights) if weighted else np.eye(len(weights))
+    return sign * features.T @ D @ (backup - Q).ravel()
+
+
+def package_expected_step(mdp, features, theta, weights):
+    return (updates.linear_step(theta, features, mdp, weights=weights, alpha=0.5) - theta) / 0.5
+
+
 EQUATIONS = {
     "eq-banach": Equation(
         printed=powers,
@@ -408,6 +424,56 @@ EQUATIONS = {
             "a factor missing": lambda **given: product(**given, skip=1),
             "sum for product": lambda **given: product(**given, total=True),
             "the last factor to the power k": lambda **given: product(**given, power=True),
+        },
+    ),
+    "eq-rest": Equation(
+        printed=expected_step,
+        package=package_expected_step,
+        cases=lambda rng: [
+            {
+                "mdp": random_mdp(3, 2, gamma=0.8, branching=2, rng=rng),
+                "features": rng.standard_normal((6, 2)),
+                "theta": rng.standard_normal(2),
+                "weights": rng.dirichlet(np.ones(6)),
+            }
+            for _ in range(5)
+        ],
+        closed=(
+            {
+                "mdp": counterexamples.no_fixed_point().mdp,
+                "features": counterexamples.no_fixed_point().features,
+                "theta": np.array([-3.0]),
+                "weights": counterexamples.no_fixed_point().weights,
+            },
+            [1 + 2 * 0.9 * 3 + 3],
+        ),
+        wrong={
+            "no weights": lambda **given: expected_step(**given, weighted=False),
+            "mean for max": lambda **given: expected_step(**given, best=np.mean),
+            "no gamma": lambda **given: expected_step(**given, discounted=False),
+            "uphill": lambda **given: expected_step(**given, sign=-1),
+        },
+    ),
+    "eq-tracking": Equation(
+        printed=lambda beta, distance: (1 + beta) / (1 - beta) * distance,
+        package=lambda beta, distance: contraction.tracking_bound(beta, spread=distance),
+        cases=lambda rng: [{"beta": rng.uniform(0.1, 0.95), "distance": rng.uniform(0.1, 2)} for _ in range(5)],
+        closed=({"beta": 0.5, "distance": 1.0}, 3.0),
+        wrong={
+            "1 for 1 + beta": lambda beta, distance: distance / (1 - beta),
+            "beta for 1 + beta": lambda beta, distance: beta * distance / (1 - beta),
+            "upside down": lambda beta, distance: (1 - beta) / (1 + beta) * distance,
+        },
+    ),
+    "eq-lag": Equation(
+        printed=lambda beta, distance: distance / (1 - beta),
+        package=lambda beta, distance: contraction.lag_bound(beta, drift=distance),
+        cases=lambda rng: [{"beta": rng.uniform(0.1, 0.95), "distance": rng.uniform(0.1, 2)} for _ in range(5)],
+        closed=({"beta": 0.8, "distance": 0.1}, 0.5),
+        wrong={
+            "beta above": lambda beta, distance: beta * distance / (1 - beta),
+            "1 + beta above": lambda beta, distance: (1 + beta) * distance / (1 - beta),
+            "product": lambda beta, distance: distance * (1 - beta),
         },
     ),
 }
