@@ -612,6 +612,6 @@ class TestInputsStayAsTheyAre:
 
 def test_a_policy_that_never_ends_is_cut():
     """Walking up from the start of the cliff stays in the first column for ever, at -1 a step."""
-    env = gym.make("CliffWalking-v1")
+    env = gymnasium.make("CliffWalking-v1")
     found = bellman.policy_return(env, np.zeros(48, dtype=int), episodes=2, seed=0, max_steps=50)
     np.testing.assert_array_equal(found, [-50, -50])
