@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -244,6 +244,24 @@ def w_to_2w_threshold(weights: ArrayLike) -> float:
     """
     first, second = _checks.distribution("weights", weights, size=2)
     return float((first + 4 * second) / (2 * first + 4 * second))
+
+
+def least_squares(gamma: float | int = 0.9) -> Counterexample:
+    """Return w to 2w with a step so long that it fits both backups at once, by least squares.
+
+    Parameters
+    ----------
+    gamma : float
+        Discount factor in [0, 1); each step multiplies the weight by ``6 gamma / 5``.
+
+    Notes
+    -----
+    With both states trained, ``alpha K D`` is the projection on the features. After G. Gordon, "Stable function
+    approximation in dynamic programming", 1995.
+    """
+    fitted = w_to_2w(gamma, [0.5, 0.5])
+    fate = "diverged" if gamma > 5 / 6 else "converged"
+    return replace(fitted, name="least squares", alpha=0.4, status=fate, source="Gordon, 1995")
 
 
 def _star_features() -> np.ndarray:

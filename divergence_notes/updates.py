@@ -109,6 +109,37 @@ def kernel_update(
     return Q + mdp.unflatten(predicted_change(kernel, weights, td_error, alpha=alpha))
 
 
+def fitted_update(Q: ArrayLike, mdp: FiniteMDP, *, fit: ArrayLike) -> np.ndarray:
+    """Return the table after one fitted iteration: back up every pair, then fit the backups.
+
+    Parameters
+    ----------
+    Q : ndarray of shape (n_states, n_actions)
+        Action values, in units of discounted reward.
+    mdp : FiniteMDP
+        The process whose optimality operator is applied.
+    fit : ndarray of shape (n_pairs, n_pairs)
+        Maps the backups to the values of the fit. Where no row has absolute values that add up to more than 1, as in
+        an average, the update contracts by `gamma`; a least-squares fit need not be like that.
+
+    Returns
+    -------
+    ndarray of shape (n_states, n_actions)
+        A new array.
+
+    Raises
+    ------
+    ValueError
+        If a shape disagrees with `mdp`.
+
+    Notes
+    -----
+    After G. Gordon, "Stable function approximation in dynamic programming", 1995.
+    """
+    fit = _checks.square("fit", fit, size=mdp.n_pairs)
+    return mdp.unflatten(fit @ mdp.flatten(bellman.optimality_backup(Q, mdp)))
+
+
 def predicted_change(
     kernel: ArrayLike, weights: ArrayLike, td_error: ArrayLike, *, alpha: float | int
 ) -> Float[np.ndarray, " n"]:

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from divergence_notes import counterexamples, dynamics
-from divergence_notes.mdp import FiniteMDP
+from divergence_notes import counterexamples, dynamics, updates
+from divergence_notes.mdp import FiniteMDP, random_mdp
 
 CAST = {
     "loop": "row_sum_bound",
@@ -21,6 +21,7 @@ CAST = {
     "pair": None,
     "lever": None,
     "w_to_2w": None,
+    "least_squares": None,
     "baird_star": None,
     "baird_control": None,
     "no_fixed_point": None,
@@ -147,3 +148,42 @@ class TestRandomUpdate:
             drawn = [counterexamples.random_update(3, 2, gamma=0.5, coupling=coupling, rng=rng) for _ in range(20)]
             shares.append(np.mean([counterexamples.verdicts(each, products=8).exact_modulus < 1 for each in drawn]))
         assert shares[0] == 1 and shares[0] >= shares[1] > shares[2] == 0
+
+
+class TestFittedIteration:
+    """Backing up and fitting contracts by gamma where the fit is an average; least squares may diverge."""
+
+    AVERAGE = np.array([[0.7, 0.3], [0.3, 0.7]])
+    PROJECTION = np.outer([1, 2], [1, 2]) / 5
+
+    @pytest.mark.parametrize(("gamma", "fate"), [(0.8, "converged"), (0.9, "diverged")])
+    def test_least_squares(self, gamma, fate):
+        example = counterexamples.least_squares(gamma)
+        assert example.status == fate
+        np.testing.assert_allclose(example.alpha * example.kernel * example.weights, self.PROJECTION)
+        Q = example.operator(example.Q0)
+        np.testing.assert_allclose(Q, updates.fitted_update(example.Q0, example.mdp, fit=self.PROJECTION))
+        np.testing.assert_allclose(Q / example.Q0, 6 * gamma / 5)
+        assert dynamics.iterate(example.operator, example.Q0, max_iter=2000).status == fate
+
+    def test_an_average_contracts_by_gamma_and_no_better(self, rng):
+        mdp = counterexamples.w_to_2w().mdp
+        ratios = []
+        for _ in range(200):
+            Q1, Q2 = rng.standard_normal((2, 2, 1))
+            moved = [updates.fitted_update(Q, mdp, fit=self.AVERAGE) for Q in (Q1, Q2)]
+            ratios.append(np.abs(moved[0] - moved[1]).max() / np.abs(Q1 - Q2).max())
+        assert max(ratios) <= 0.9 + 1e-12
+        apart = updates.fitted_update(np.ones((2, 1)), mdp, fit=self.AVERAGE)
+        np.testing.assert_allclose(apart, 0.9)
+
+    def test_loops(self, rng):
+        mdp, fit = random_mdp(3, 2, gamma=0.7, branching=2, rng=rng), rng.standard_normal((6, 6))
+        Q = rng.standard_normal((3, 2))
+        backup = [
+            mdp.R[s, a] + 0.7 * sum(mdp.P[s, a, t] * max(Q[t]) for t in range(3)) for s in range(3) for a in (0, 1)
+        ]
+        want = [sum(fit[i, j] * backup[j] for j in range(6)) for i in range(6)]
+        np.testing.assert_allclose(updates.fitted_update(Q, mdp, fit=fit).ravel(), want)
+        with pytest.raises(ValueError, match=re.escape("fit must have shape (6, 6), got (2, 2)")):
+            updates.fitted_update(Q, mdp, fit=np.eye(2))
