@@ -246,6 +246,16 @@ TRAP_BOUND = {name: TRAP[name] for name in ("kernel", "weights", "alpha")} | {"g
 CALM = counterexamples.calm()
 
 
+# --- tables ---
+
+
+def table_modulus(gamma, alpha, weights):
+    """Return the exact modulus of a table on a ring of states that never ends."""
+    n = len(weights)
+    mdp = FiniteMDP(np.roll(np.eye(n), 1, axis=1)[:, None, :], np.zeros((n, 1)), gamma)
+    return contraction.exact_modulus(mdp, kernel=np.eye(n), weights=weights, alpha=alpha)
+
+
 # --- where it can come to rest ---
 
 
@@ -474,6 +484,36 @@ EQUATIONS = {
             "beta above": lambda beta, distance: beta * distance / (1 - beta),
             "1 + beta above": lambda beta, distance: (1 + beta) * distance / (1 - beta),
             "product": lambda beta, distance: distance * (1 - beta),
+        },
+    ),
+    "eq-u1-modulus": Equation(
+        printed=lambda gamma, alpha, n: 1 - alpha * (1 - gamma),
+        package=lambda gamma, alpha, n: table_modulus(gamma, alpha * n, np.full(n, 1 / n)),
+        cases=lambda rng: [
+            {"gamma": rng.uniform(0.1, 0.95), "alpha": rng.uniform(0.1, 1), "n": int(rng.integers(2, 6))}
+            for _ in range(5)
+        ],
+        closed=({"gamma": 0.9, "alpha": 0.5, "n": 3}, 0.95),
+        wrong={
+            "no gamma": lambda gamma, alpha, n: 1 - alpha,
+            "1 + gamma": lambda gamma, alpha, n: 1 - alpha * (1 + gamma),
+            "gamma for the modulus": lambda gamma, alpha, n: gamma,
+            "shares": lambda gamma, alpha, n: 1 - alpha * (1 - gamma) / n,
+        },
+    ),
+    "eq-u2-modulus": Equation(
+        printed=lambda gamma, alpha, weights: 1 - alpha * (1 - gamma) * min(weights),
+        package=table_modulus,
+        cases=lambda rng: [
+            {"gamma": rng.uniform(0.1, 0.95), "alpha": rng.uniform(0.1, 1), "weights": rng.dirichlet(np.ones(4))}
+            for _ in range(5)
+        ],
+        closed=({"gamma": 0.5, "alpha": 1.0, "weights": np.array([0.75, 0.25])}, 0.875),
+        wrong={
+            "max for min": lambda gamma, alpha, weights: 1 - alpha * (1 - gamma) * max(weights),
+            "no share": lambda gamma, alpha, weights: 1 - alpha * (1 - gamma),
+            "no gamma": lambda gamma, alpha, weights: 1 - alpha * min(weights),
+            "no alpha": lambda gamma, alpha, weights: 1 - (1 - gamma) * min(weights),
         },
     ),
 }
