@@ -13,6 +13,12 @@ from divergence_notes._checks import ArrayLike
 from divergence_notes.mdp import FiniteMDP
 
 
+def _data(kernel: ArrayLike, weights: ArrayLike, *, size: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the checked kernel and the checked weights of its pairs."""
+    kernel = _checks.square("kernel", kernel, size=size)
+    return kernel, _checks.distribution("weights", weights, size=len(kernel))
+
+
 def row_sum_bound(kernel: ArrayLike, weights: ArrayLike, *, alpha: float | int, gamma: float | int) -> float:
     """Return beta, an upper bound on the sup-norm Lipschitz constant of the kernel update that never looks at P.
 
@@ -42,8 +48,7 @@ def row_sum_bound(kernel: ArrayLike, weights: ArrayLike, *, alpha: float | int, 
     -----
     Label ``eq-row-sum-bound``; arXiv:1903.08894, Theorem 2.
     """
-    kernel = _checks.square("kernel", kernel)
-    weights = _checks.distribution("weights", weights, size=len(kernel))
+    kernel, weights = _data(kernel, weights)
     alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
     gamma = _checks.scalar("gamma", gamma, low=0, high=1, high_open=True)
     step = alpha * kernel * weights  # (n, n), entry [i, j] = alpha K_ij rho_j
@@ -77,8 +82,7 @@ def row_dominance(kernel: ArrayLike, weights: ArrayLike, *, gamma: float | int) 
     -----
     Label ``eq-row-dominance``; arXiv:1903.08894, Theorem 2, with the strict inequality that its proof needs.
     """
-    kernel = _checks.square("kernel", kernel)
-    weights = _checks.distribution("weights", weights, size=len(kernel))
+    kernel, weights = _data(kernel, weights)
     gamma = _checks.scalar("gamma", gamma, low=0, high=1, high_open=True)
     own = np.diag(kernel) * weights
     others = np.abs(kernel) @ weights - np.abs(own)
@@ -112,8 +116,7 @@ def step_size_limit(kernel: ArrayLike, weights: ArrayLike, *, gamma: float | int
     -----
     Label ``eq-step-size-condition``.
     """
-    kernel = _checks.square("kernel", kernel)
-    weights = _checks.distribution("weights", weights, size=len(kernel))
+    kernel, weights = _data(kernel, weights)
     gamma = _checks.scalar("gamma", gamma, low=0, high=1, high_open=True)
     pull = float((np.abs(kernel) @ weights).max())
     if pull == 0:
@@ -145,8 +148,7 @@ def overshoot_limit(kernel: ArrayLike, weights: ArrayLike) -> float:
     -----
     Label ``eq-overshoot``.
     """
-    kernel = _checks.square("kernel", kernel)
-    weights = _checks.distribution("weights", weights, size=len(kernel))
+    kernel, weights = _data(kernel, weights)
     uneven = np.argwhere(~np.isclose(kernel, kernel.T))
     if len(uneven):
         i, j = uneven[0]
@@ -192,11 +194,50 @@ def jacobian(
     -----
     Label ``eq-jacobian``.
     """
-    kernel = _checks.square("kernel", kernel, size=mdp.n_pairs)
-    weights = _checks.distribution("weights", weights, size=mdp.n_pairs)
+    kernel, weights = _data(kernel, weights, size=mdp.n_pairs)
     alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
     loop = np.eye(mdp.n_pairs) - mdp.gamma * mdp.pair_transitions(policy)
     return np.eye(mdp.n_pairs) - alpha * (kernel * weights) @ loop
+
+
+def jacobians(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: float | int) -> np.ndarray:
+    """Return the Jacobian of every deterministic policy, for a process that has few of them.
+
+    Parameters
+    ----------
+    mdp : FiniteMDP
+        A process with at most 100000 deterministic policies.
+    kernel : ndarray of shape (n_pairs, n_pairs)
+        Any real matrix K.
+    weights : ndarray of shape (n_pairs,)
+        Sampling distribution rho; non-negative, sums to 1.
+    alpha : float
+        Step size, > 0.
+
+    Returns
+    -------
+    ndarray of shape (n_policies, n_pairs, n_pairs)
+        Policies in lexicographic order of their actions.
+
+    Raises
+    ------
+    ValueError
+        If there are too many policies, a shape disagrees, `weights` is not a distribution, or `alpha` is not positive.
+
+    Notes
+    -----
+    Label ``eq-jacobian``.
+    """
+    given = {"kernel": kernel, "weights": weights, "alpha": alpha}
+    return np.stack([jacobian(mdp, **given, policy=policy) for policy in _policies(mdp)])
+
+
+def _policies(mdp: FiniteMDP) -> Iterator[np.ndarray]:
+    """Return every deterministic policy of a process that has few."""
+    count = mdp.n_actions**mdp.n_states
+    if count > 100_000:
+        raise ValueError(f"mdp must have at most 100000 deterministic policies here, it has {count}")
+    return map(np.array, itertools.product(range(mdp.n_actions), repeat=mdp.n_states))
 
 
 def exact_modulus(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: float | int) -> float:
@@ -234,20 +275,17 @@ def exact_modulus(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alph
 
 def _row_blocks(
     mdp: FiniteMDP, kernel: ArrayLike, weights: ArrayLike, alpha: float | int, *, size: int = 256
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield some rows of every Jacobian at a time: the first row's number, ``own`` and ``inflow``.
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield some rows of every J_pi - I at a time: the numbers of their pairs, ``own`` and ``inflow``.
 
     Under policy pi row i is ``own[i]`` (n_pairs,) plus ``inflow[i, s]`` at column (s, pi(s)), so that a row can choose
     the action of each next state on its own.
     """
-    kernel = _checks.square("kernel", kernel, size=mdp.n_pairs)
-    weights = _checks.distribution("weights", weights, size=mdp.n_pairs)
+    kernel, weights = _data(kernel, weights, size=mdp.n_pairs)
     alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
     for first in range(0, mdp.n_pairs, size):
-        own = kernel[first : first + size] * (-alpha * weights)  # (b, n)
-        inflow = -mdp.gamma * (own @ mdp.transitions)  # (b, n_states)
-        own[np.arange(len(own)), np.arange(first, first + len(own))] += 1
-        yield first, own, inflow
+        pull = kernel[first : first + size] * (alpha * weights)  # (b, n)
+        yield np.arange(first, first + len(pull)), -pull, mdp.gamma * (pull @ mdp.transitions)
 
 
 def _growth(own: np.ndarray, inflow: np.ndarray, n_actions: int) -> np.ndarray:
@@ -261,12 +299,13 @@ def _sharpest_row(
 ) -> tuple[float, int, np.ndarray]:
     """Return the largest absolute row sum of any Jacobian, its row, and the policy that reaches it."""
     best = (-np.inf, 0, np.zeros(mdp.n_states, dtype=np.intp))
-    for first, own, inflow in _row_blocks(mdp, kernel, weights, alpha):
+    for pairs, own, inflow in _row_blocks(mdp, kernel, weights, alpha):
+        own[np.arange(len(pairs)), pairs] += 1
         growth = _growth(own, inflow, mdp.n_actions)
         sums = np.abs(own).sum(axis=1) + growth.max(axis=0).sum(axis=1)
         row = int(sums.argmax())
         if sums[row] > best[0]:
-            best = (float(sums[row]), first + row, growth[:, row].argmax(axis=0))
+            best = (float(sums[row]), int(pairs[row]), growth[:, row].argmax(axis=0))
     return best
 
 
@@ -350,9 +389,8 @@ def max_step_size(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike) -> f
     as the exact modulus is.
     """
     largest, n_actions = 0.0, mdp.n_actions
-    for first, own, inflow in _row_blocks(mdp, kernel, weights, 1.0):
-        rows, pairs = np.arange(len(own)), np.arange(first, first + len(own))
-        own[rows, pairs] -= 1  # minus K D; with inflow, the rows of minus G_pi
+    for pairs, own, inflow in _row_blocks(mdp, kernel, weights, 1.0):  # the rows of minus G_pi
+        rows = np.arange(len(pairs))
         growth = _growth(own, inflow, n_actions)
         sums = np.abs(own).sum(axis=1) + growth.max(axis=0).sum(axis=1)
         # the same with the entry on the diagonal itself in place of its absolute value: minus the dominance of the row
@@ -402,8 +440,9 @@ def weighted_modulus(
     is a row of some ``abs(J_pi)``; policy iteration finds it. Where that matrix is reducible the infimum may not be
     attained: a rounding-sized entry is added everywhere, so that a positive w exists.
     """
-    _, own, inflow = next(_row_blocks(mdp, kernel, weights, alpha, size=mdp.n_pairs))
-    size, rows, states = np.abs(own), np.arange(mdp.n_pairs)[:, None], np.arange(mdp.n_states)
+    pairs, own, inflow = next(_row_blocks(mdp, kernel, weights, alpha, size=mdp.n_pairs))
+    own[pairs, pairs] += 1
+    size, states = np.abs(own), np.arange(mdp.n_states)
     growth = _growth(own, inflow, mdp.n_actions)  # (A, n, S)
     w, root, best = np.ones(mdp.n_pairs), -np.inf, (np.inf, np.ones(mdp.n_pairs))
     for _ in range(_checks.integer("max_iter", max_iter, low=1)):
@@ -411,7 +450,7 @@ def weighted_modulus(
         ratio = float(((size @ w + gains.max(axis=0).sum(axis=1)) / w).max())
         best = min(best, (ratio, w), key=lambda pair: pair[0])
         selected = own.copy()
-        np.add.at(selected, (rows, states * mdp.n_actions + gains.argmax(axis=0)), inflow)
+        np.add.at(selected, (pairs[:, None], states * mdp.n_actions + gains.argmax(axis=0)), inflow)
         values, vectors = np.linalg.eig(np.abs(selected) + 1e-12 * size.max())
         top = int(values.real.argmax())
         if ratio <= root * (1 + 1e-12) or values[top].real <= root * (1 + 1e-14):
@@ -459,9 +498,7 @@ def joint_spectral_radius(
     if count**depth > 1_000_000:
         raise ValueError(f"depth must leave at most 1000000 products: {count} policies to the power {depth} are more")
     _, w = weighted_modulus(mdp, kernel=kernel, weights=weights, alpha=alpha)
-    given = {"kernel": kernel, "weights": weights, "alpha": alpha}
-    policies = itertools.product(range(mdp.n_actions), repeat=mdp.n_states)
-    factors = np.array([jacobian(mdp, **given, policy=np.array(policy)) for policy in policies]) * w / w[:, None]
+    factors = jacobians(mdp, kernel=kernel, weights=weights, alpha=alpha) * w / w[:, None]
     lower, upper, products = 0.0, np.inf, np.eye(mdp.n_pairs)[None]
     for length in range(1, depth + 1):
         products = np.einsum("pij,qjk->pqik", products, factors).reshape(-1, mdp.n_pairs, mdp.n_pairs)
@@ -480,9 +517,7 @@ def _two_pair_jacobians(
 ) -> Float[np.ndarray, "p 2 2"]:
     if mdp.n_pairs != 2:
         raise ValueError(f"mdp must have two state-action pairs, it has {mdp.n_pairs}")
-    policies = np.array(list(itertools.product(range(mdp.n_actions), repeat=mdp.n_states)))
-    given = {"kernel": kernel, "weights": weights, "alpha": alpha}
-    return np.stack([jacobian(mdp, **given, policy=policy) for policy in policies])
+    return jacobians(mdp, kernel=kernel, weights=weights, alpha=alpha)
 
 
 def box_images(
@@ -608,12 +643,9 @@ def linear_fixed_points(features: ArrayLike, mdp: FiniteMDP, *, weights: ArrayLi
     """
     features = _checks.array("features", features, shape=(mdp.n_pairs, None))
     weights = _checks.distribution("weights", weights, size=mdp.n_pairs)
-    count = mdp.n_actions**mdp.n_states
-    if count > 100_000:
-        raise ValueError(f"mdp must have at most 100000 deterministic policies here, it has {count}")
     sampled, found = features.T * weights, []  # Phi^T D, (d, n)
     rounding = 1e-12 * np.abs(sampled).sum(axis=1).max() * np.abs(features).max()  # the terms of the system can cancel
-    for policy in itertools.product(range(mdp.n_actions), repeat=mdp.n_states):
+    for policy in _policies(mdp):
         chosen = features[np.arange(mdp.n_states) * mdp.n_actions + policy]  # (n_states, d)
         system = sampled @ (features - mdp.gamma * (mdp.transitions @ chosen))
         if np.linalg.matrix_rank(system, tol=rounding) < features.shape[1]:

@@ -1,7 +1,6 @@
 """The cast of the book: small problems whose fate under the kernel update is known, and the three legs of the triad."""
 
 import functools
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -37,7 +36,12 @@ class Counterexample:
 
     def operator(self, Q: np.ndarray) -> np.ndarray:
         """Apply one kernel update."""
-        return updates.kernel_update(Q, self.mdp, kernel=self.kernel, weights=self.weights, alpha=self.alpha)
+        return updates.kernel_update(Q, self.mdp, **self.settings)
+
+    @property
+    def settings(self) -> dict:
+        """What an update or a judgement of it takes besides the process: kernel, weights and alpha, by name."""
+        return {"kernel": self.kernel, "weights": self.weights, "alpha": self.alpha}
 
     @property
     def target(self) -> np.ndarray:
@@ -331,6 +335,10 @@ def no_fixed_point() -> Counterexample:
     )
 
 
+CERTIFICATES = ("row_sum_bound", "exact_modulus", "weighted_modulus", "joint_spectral_radius", None)
+"""From the crudest certificate to the sharpest, and None where none holds."""
+
+
 @dataclass(frozen=True, eq=False)
 class Verdicts:
     """What each certificate says of an update, from the crudest to the sharpest."""
@@ -349,7 +357,7 @@ class Verdicts:
     @property
     def certified_by(self) -> str | None:
         """The crudest certificate that is below 1, or None when none is."""
-        for name in ("row_sum_bound", "exact_modulus", "weighted_modulus"):
+        for name in CERTIFICATES[:3]:
             if getattr(self, name) < 1:
                 return name
         return "joint_spectral_radius" if self.joint_spectral_radius[1] < 1 else None
@@ -370,22 +378,16 @@ def verdicts(example: Counterexample, *, products: int = 10_000) -> Verdicts:
     Verdicts
         Each number at most the one before it, with the lower bound of the joint spectral radius below its upper bound.
     """
-    mdp, given = example.mdp, {"kernel": example.kernel, "weights": example.weights, "alpha": example.alpha}
+    mdp, given = example.mdp, example.settings
     count = mdp.n_actions**mdp.n_states
     depth = 12 if count == 1 else max(1, int(np.log(products) / np.log(count)))
-    policies = itertools.product(range(mdp.n_actions), repeat=mdp.n_states)
-    jacobians = np.array([contraction.jacobian(mdp, **given, policy=np.array(policy)) for policy in policies])
     return Verdicts(
         contraction.row_sum_bound(**given, gamma=mdp.gamma),
         contraction.exact_modulus(mdp, **given),
         contraction.weighted_modulus(mdp, **given)[0],
         contraction.joint_spectral_radius(mdp, **given, depth=depth),
-        np.sort(np.abs(np.linalg.eigvals(jacobians)).max(axis=1)),
+        np.sort(np.abs(np.linalg.eigvals(contraction.jacobians(mdp, **given))).max(axis=1)),
     )
-
-
-CERTIFICATES = ("row_sum_bound", "exact_modulus", "weighted_modulus", "joint_spectral_radius", None)
-"""From the crudest certificate to the sharpest, and None where none holds."""
 
 
 def certificate_map(example: Counterexample, *, couplings: ArrayLike, alphas: ArrayLike) -> np.ndarray:
@@ -506,7 +508,7 @@ def triad_operator(
     epsilon = _checks.scalar("epsilon", epsilon, low=0, low_open=True, high=1)
     mdp = example.mdp
     kernel = example.kernel if approximation else np.eye(mdp.n_pairs)
-    truth = example.target
+    truth = None if bootstrapping else example.target
 
     @functools.cache
     def visited(policy: tuple[int, ...]) -> np.ndarray:

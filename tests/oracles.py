@@ -73,9 +73,13 @@ def linear_programme(mdp):
 
 def lipschitz(mdp, kernel, weights, alpha):
     """Return the exact sup-norm Lipschitz constant of the kernel update: the largest Jacobian over all policies."""
+    return np.abs(jacobians(mdp, kernel, weights, alpha)).sum(axis=2).max()
+
+
+def jacobians(mdp, kernel, weights, alpha):
+    """Return I - alpha K D (I - gamma P_pi) for every deterministic policy, written out."""
     n, step = mdp.R.size, alpha * np.asarray(kernel) @ np.diag(weights)
-    jacobians = [np.eye(n) - step @ (np.eye(n) - mdp.gamma * chain(mdp, policy)) for policy in policies(mdp)]
-    return max(np.abs(J).sum(axis=1).max() for J in jacobians)
+    return np.array([np.eye(n) - step @ (np.eye(n) - mdp.gamma * chain(mdp, policy)) for policy in policies(mdp)])
 
 
 def table_iteration(model, gamma, *, sweeps=10_000, tol=0.0):

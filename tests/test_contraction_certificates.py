@@ -13,31 +13,6 @@ from tests import oracles
 from tests.strategies import KERNELS, KINDS, WEIGHTS, kernel_cases, make_kernel, make_mdp, make_weights
 
 
-def settings_of(example):
-    """Return the keyword arguments that a judgement of an example takes."""
-    return {"kernel": example.kernel, "weights": example.weights, "alpha": example.alpha}
-
-
-def jacobians(mdp, settings):
-    """Return I - alpha K D (I - gamma P_pi) for every deterministic policy, written out."""
-    out = []
-    for policy in itertools.product(range(mdp.n_actions), repeat=mdp.n_states):
-        P_pi = pair_transitions(mdp, policy)
-        M = settings["alpha"] * settings["kernel"] @ np.diag(settings["weights"])
-        out.append(np.eye(mdp.n_pairs) - M @ (np.eye(mdp.n_pairs) - mdp.gamma * P_pi))
-    return np.array(out)
-
-
-def pair_transitions(mdp, policy):
-    """Return P_pi by loops over pairs and next states."""
-    P = mdp.transitions if isinstance(mdp.transitions, np.ndarray) else mdp.transitions.toarray()
-    out = np.zeros((mdp.n_pairs, mdp.n_pairs))
-    for pair in range(mdp.n_pairs):
-        for state, action in enumerate(policy):
-            out[pair, state * mdp.n_actions + action] = P[pair, state]
-    return out
-
-
 class TestWitness:
     """The two tables share their greedy policy and part by exactly the modulus."""
 
@@ -80,7 +55,7 @@ class TestThousands:
                 "weights": make_weights(weights, mdp.n_pairs, rng),
                 "alpha": float(rng.choice([0.1, 1.0, 3.0])),
             }
-            want = np.abs(jacobians(mdp, settings)).sum(axis=2).max()
+            want = np.abs(oracles.jacobians(mdp, **settings)).sum(axis=2).max()
             found = contraction.exact_modulus(mdp, **settings)
             worst = max(worst, abs(found - want) / max(1.0, want))
             assert found <= contraction.row_sum_bound(**settings, gamma=gamma) * (1 + 1e-12)
@@ -120,6 +95,13 @@ class TestMaxStepSize:
         mdp = FiniteMDP(np.array([[[0, 1.0]], [[1.0, 0]]]), np.zeros((2, 1)), 0.9)
         assert contraction.max_step_size(mdp, kernel=np.eye(2), weights=np.array([1.0, 0.0])) == 0
 
+    def test_a_kernel_of_any_size(self):
+        """Only the product alpha K counts: a kernel c times as large has an interval 1/c times as long."""
+        example = counterexamples.calm()
+        for size in (1e12, 1e-6, 1e-14):
+            found = contraction.max_step_size(example.mdp, kernel=size * example.kernel, weights=example.weights)
+            assert found * size == pytest.approx(80 / 3, rel=1e-12)
+
     def test_calm(self):
         example = counterexamples.calm()
         limit = contraction.max_step_size(example.mdp, kernel=example.kernel, weights=example.weights)
@@ -134,7 +116,7 @@ class TestWeightedModulus:
         settings = {name: case[name] for name in ("kernel", "weights", "alpha")}
         value, w = contraction.weighted_modulus(case["mdp"], **settings)
         assert (w > 0).all() and w.max() == 1
-        for J in jacobians(case["mdp"], settings):
+        for J in oracles.jacobians(case["mdp"], **settings):
             assert (np.abs(J) @ w <= value * w * (1 + 1e-12)).all()
         assert value <= oracles.lipschitz(case["mdp"], *settings.values()) * (1 + 1e-12)
 
@@ -143,7 +125,7 @@ class TestWeightedModulus:
         """The largest spectral radius over all selections of rows, one by one."""
         assume(case["mdp"].n_pairs <= 4)
         settings = {name: case[name] for name in ("kernel", "weights", "alpha")}
-        rows = np.abs(jacobians(case["mdp"], settings))  # (policies, n, n)
+        rows = np.abs(oracles.jacobians(case["mdp"], **settings))  # (policies, n, n)
         n = case["mdp"].n_pairs
         roots = [
             np.abs(np.linalg.eigvals(rows[list(selection), np.arange(n)])).max()
@@ -158,12 +140,12 @@ class TestWeightedModulus:
     )
     def test_cast(self, name, want):
         example = getattr(counterexamples, name)()
-        assert contraction.weighted_modulus(example.mdp, **settings_of(example))[0] == pytest.approx(want, abs=5e-5)
+        assert contraction.weighted_modulus(example.mdp, **example.settings)[0] == pytest.approx(want, abs=5e-5)
 
     def test_only_weights_certify_the_rectangle(self):
         example = counterexamples.weighted_only()
-        value, w = contraction.weighted_modulus(example.mdp, **settings_of(example))
-        assert contraction.exact_modulus(example.mdp, **settings_of(example)) > 1 > value
+        value, w = contraction.weighted_modulus(example.mdp, **example.settings)
+        assert contraction.exact_modulus(example.mdp, **example.settings) > 1 > value
         assert w == pytest.approx([0.151, 1], abs=5e-4)
 
 
@@ -184,7 +166,7 @@ class TestJointSpectralRadius:
         """With one action the lower bound is exact, and the upper one comes down to it."""
         mdp = random_mdp(4, 1, gamma=0.9, branching=2, rng=rng)
         settings = {"kernel": np.eye(4) + 0.2 * rng.standard_normal((4, 4)), "weights": np.full(4, 0.25), "alpha": 1.0}
-        root = np.abs(np.linalg.eigvals(jacobians(mdp, settings)[0])).max()
+        root = np.abs(np.linalg.eigvals(oracles.jacobians(mdp, **settings)[0])).max()
         lower, upper = contraction.joint_spectral_radius(mdp, **settings, depth=60)
         assert lower == pytest.approx(root, rel=1e-6)
         assert root <= upper <= 1.05 * root
@@ -192,26 +174,26 @@ class TestJointSpectralRadius:
     def test_some_norm_only(self):
         """R4: no weights certify it, a product of two does."""
         example = counterexamples.some_norm_only()
-        lower, upper = contraction.joint_spectral_radius(example.mdp, **settings_of(example), depth=6)
-        assert contraction.weighted_modulus(example.mdp, **settings_of(example))[0] > 1 > upper >= lower
+        lower, upper = contraction.joint_spectral_radius(example.mdp, **example.settings, depth=6)
+        assert contraction.weighted_modulus(example.mdp, **example.settings)[0] > 1 > upper >= lower
 
     @pytest.mark.parametrize("name", ["orbit", "pair"])
     def test_no_norm_at_all(self, name):
         example = getattr(counterexamples, name)()
-        assert contraction.joint_spectral_radius(example.mdp, **settings_of(example), depth=1)[0] > 1
+        assert contraction.joint_spectral_radius(example.mdp, **example.settings, depth=1)[0] > 1
 
     def test_too_many_products(self):
         example = counterexamples.baird_control()
         message = "depth must leave at most 1000000 products: 128 policies to the power 3 are more"
         with pytest.raises(ValueError, match=re.escape(message)):
-            contraction.joint_spectral_radius(example.mdp, **settings_of(example), depth=3)
+            contraction.joint_spectral_radius(example.mdp, **example.settings, depth=3)
 
 
 def test_the_update_itself_shrinks_in_the_weighted_norm():
     """One line for the reader: distances in the norm max |Q_i| / w_i shrink by lambda* at least, on R3."""
     example, rng = counterexamples.weighted_only(), np.random.default_rng(0)
-    value, w = contraction.weighted_modulus(example.mdp, **settings_of(example))
+    value, w = contraction.weighted_modulus(example.mdp, **example.settings)
     for _ in range(200):
         Q1, Q2 = rng.standard_normal((2, 2, 1))
-        moved = [updates.kernel_update(Q, example.mdp, **settings_of(example)) for Q in (Q1, Q2)]
+        moved = [updates.kernel_update(Q, example.mdp, **example.settings) for Q in (Q1, Q2)]
         assert np.abs((moved[0] - moved[1]).ravel() / w).max() <= value * np.abs((Q1 - Q2).ravel() / w).max() + 1e-12

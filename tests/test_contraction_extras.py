@@ -13,11 +13,6 @@ from tests import oracles
 from tests.strategies import kernel_cases
 
 
-def settings_of(example):
-    """Return the keyword arguments that a judgement of an example takes."""
-    return {"kernel": example.kernel, "weights": example.weights, "alpha": example.alpha}
-
-
 class TestExactModulus:
     """thm-exact-modulus: the smallest Lipschitz constant is the largest sup norm of a Jacobian."""
 
@@ -67,8 +62,8 @@ class TestExactModulus:
     )
     def test_cast(self, name, bound, exact):
         example = getattr(counterexamples, name)()
-        assert contraction.exact_modulus(example.mdp, **settings_of(example)) == pytest.approx(exact)
-        assert contraction.row_sum_bound(**settings_of(example), gamma=example.mdp.gamma) == pytest.approx(bound)
+        assert contraction.exact_modulus(example.mdp, **example.settings) == pytest.approx(exact)
+        assert contraction.row_sum_bound(**example.settings, gamma=example.mdp.gamma) == pytest.approx(bound)
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -81,7 +76,7 @@ class TestExactModulus:
     def test_bad_input(self, change, message):
         example = counterexamples.pair()
         with pytest.raises(ValueError, match=re.escape(message)):
-            contraction.exact_modulus(example.mdp, **settings_of(example) | change)
+            contraction.exact_modulus(example.mdp, **example.settings | change)
 
 
 class TestBoxImages:
@@ -90,14 +85,14 @@ class TestBoxImages:
     @pytest.mark.parametrize("name", ["dominant", "calm", "weighted_only", "some_norm_only", "orbit", "pair"])
     def test_farthest_corner_is_the_modulus(self, name):
         example = getattr(counterexamples, name)()
-        images = contraction.box_images(example.mdp, **settings_of(example))
+        images = contraction.box_images(example.mdp, **example.settings)
         assert images.shape == (example.mdp.n_actions**example.mdp.n_states, 4, 2)
-        want = oracles.lipschitz(example.mdp, *settings_of(example).values())
+        want = oracles.lipschitz(example.mdp, *example.settings.values())
         assert np.abs(images).max() == pytest.approx(want, rel=1e-12)
 
     def test_corners_are_images_of_corners(self):
         example = counterexamples.pair()
-        images = contraction.box_images(example.mdp, **settings_of(example))
+        images = contraction.box_images(example.mdp, **example.settings)
         for policy, image in enumerate(images):
             J = np.eye(2) - 0.1 * example.kernel @ np.diag([0.2, 0.8]) @ (np.eye(2) - 0.9 * np.eye(2)[[policy, policy]])
             for corner, end in zip([(1, 1), (-1, 1), (-1, -1), (1, -1)], image, strict=True):
@@ -106,13 +101,13 @@ class TestBoxImages:
     def test_needs_two_pairs(self):
         example = counterexamples.loop()
         with pytest.raises(ValueError, match=re.escape("mdp must have two state-action pairs, it has 1")):
-            contraction.box_images(example.mdp, **settings_of(example))
+            contraction.box_images(example.mdp, **example.settings)
 
     def test_another_shape(self):
         example = counterexamples.calm()
         shape = np.array([[2.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
-        images = contraction.box_images(example.mdp, **settings_of(example), shape=shape)
-        J = contraction.jacobian(example.mdp, **settings_of(example), policy=np.zeros(2, dtype=int))
+        images = contraction.box_images(example.mdp, **example.settings, shape=shape)
+        J = contraction.jacobian(example.mdp, **example.settings, policy=np.zeros(2, dtype=int))
         np.testing.assert_allclose(images, [[J @ corner for corner in shape]], atol=1e-14)
 
 
@@ -124,8 +119,8 @@ class TestNormBall:
     )
     def test_fits_into_itself(self, name, rate, depth):
         example = getattr(counterexamples, name)()
-        ball = contraction.norm_ball(example.mdp, **settings_of(example), rate=rate, depth=depth)
-        J = contraction.jacobian(example.mdp, **settings_of(example), policy=np.zeros(2, dtype=int))
+        ball = contraction.norm_ball(example.mdp, **example.settings, rate=rate, depth=depth)
+        J = contraction.jacobian(example.mdp, **example.settings, policy=np.zeros(2, dtype=int))
 
         def norm(point):
             return max(np.abs(np.linalg.matrix_power(J, k) @ point).max() / rate**k for k in range(depth + 1))
@@ -148,12 +143,12 @@ class TestNormBall:
     def test_refuses_a_rate_that_is_too_small(self):
         example = counterexamples.some_norm_only()
         with pytest.raises(ValueError, match="rate must exceed the growth of products of 3 Jacobians"):
-            contraction.norm_ball(example.mdp, **settings_of(example), rate=0.95, depth=2)
+            contraction.norm_ball(example.mdp, **example.settings, rate=0.95, depth=2)
 
     def test_no_norm_for_the_orbit(self):
         example = counterexamples.orbit()
         with pytest.raises(ValueError, match="rate must exceed"):
-            contraction.norm_ball(example.mdp, **settings_of(example), rate=1, depth=8)
+            contraction.norm_ball(example.mdp, **example.settings, rate=1, depth=8)
 
 
 class TestSingular:

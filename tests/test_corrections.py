@@ -5,6 +5,7 @@ show both sides: the notes' version fails, the true one holds.
 """
 
 import copy
+import functools
 import itertools
 import re
 from pathlib import Path
@@ -19,11 +20,6 @@ from tests import oracles, pages, strategies
 from tools import corrections
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def settings_of(example):
-    """Return what a judgement of an example takes besides its process."""
-    return {"kernel": example.kernel, "weights": example.weights, "alpha": example.alpha}
 
 
 def radius(matrix):
@@ -72,7 +68,7 @@ def network(activation, *, seed=0, sizes=(3, 5, 1)):
 def runaway():
     """Return the pair, a table that its update stretches along itself, and by how much per unit of step size."""
     example = counterexamples.pair()
-    J = contraction.jacobian(example.mdp, policy=np.array([0]), **settings_of(example))
+    J = contraction.jacobian(example.mdp, policy=np.array([0]), **example.settings)
     values, vectors = np.linalg.eig((J - np.eye(2)) / example.alpha)
     ray = vectors[:, values.argmax()]
     ray = ray / ray[0]
@@ -543,12 +539,12 @@ class TestC32C91FailingASufficientConditionProvesNothing:
     def test_fails_with_an_unstable_piece_and_converges(self):
         example = counterexamples.orbit()
         still = FiniteMDP(example.mdp.P, np.zeros((1, 2)), 0.5)
-        J = contraction.jacobian(still, policy=np.array([0]), **settings_of(example))
+        J = contraction.jacobian(still, policy=np.array([0]), **example.settings)
         assert contraction.row_dominance(example.kernel, example.weights, gamma=0.5).min() < 0
         assert radius(J) > 1.03
         angles = np.linspace(0, 2 * np.pi, 5000)
         Q = np.stack([np.cos(angles), np.sin(angles)])  # one start in each direction
-        once = kernel_step(still, **settings_of(example))([Q[:, 7].tolist()])
+        once = kernel_step(still, **example.settings)([Q[:, 7].tolist()])
         for step in range(60):
             Q = Q + example.kernel * example.weights @ (0.5 * Q.max(axis=0) - Q)
             if step == 0:
@@ -733,7 +729,7 @@ class TestC42cTheSizeOfTheBackupCancels:
         example = counterexamples.orbit()
         for R, want in [([[0.0, 0.0]], "converged"), ([[0.0, 1.0]], "converged"), ([[1.0, 0.0]], "undecided")]:
             mdp = FiniteMDP(example.mdp.P, R, 0.5)
-            assert fate(kernel_step(mdp, **settings_of(example)), [[2.5, 1.0]], max_iter=2000) == want
+            assert fate(kernel_step(mdp, **example.settings), [[2.5, 1.0]], max_iter=2000) == want
 
 
 class TestC42dALinearQHasNoRemainderAtAnyStep:
@@ -769,7 +765,7 @@ class TestC43NotConvergingIsNotDiverging:
         assert run.status == "undecided"
         tail = run.errors[500:]
         assert 0.1 < tail.min() and tail.max() < 4
-        J = contraction.jacobian(example.mdp, policy=np.array([0]), **settings_of(example))
+        J = contraction.jacobian(example.mdp, policy=np.array([0]), **example.settings)
         assert radius(J) > 1  # the optimum pushes away
 
 
@@ -902,7 +898,7 @@ class TestC49WhatBanachAsksFor:
 
     def test_on_all_tables_with_one_map(self, rng):
         example = counterexamples.dominant()
-        assert contraction.exact_modulus(example.mdp, **settings_of(example)) < 1
+        assert contraction.exact_modulus(example.mdp, **example.settings) < 1
         ends = [
             dynamics.iterate(example.operator, rng.standard_normal((2, 1)), max_iter=5000, tol=1e-7) for _ in range(2)
         ]
@@ -935,20 +931,20 @@ class TestC52C65TheNormDecidesWhatIsCertified:
     def test_weighted_only(self):
         """R3 stretches the square and fits a rectangle."""
         example = counterexamples.weighted_only()
-        J = contraction.jacobian(example.mdp, policy=np.zeros(2, dtype=int), **settings_of(example))
-        assert contraction.exact_modulus(example.mdp, **settings_of(example)) > 1
-        best, w = contraction.weighted_modulus(example.mdp, **settings_of(example))
+        J = contraction.jacobian(example.mdp, policy=np.zeros(2, dtype=int), **example.settings)
+        assert contraction.exact_modulus(example.mdp, **example.settings) > 1
+        best, w = contraction.weighted_modulus(example.mdp, **example.settings)
         assert best < 1
         assert (w > 0).all() and (np.abs(J) @ w <= best * w * (1 + 1e-9)).all()  # anyone can check the weights
 
     def test_some_norm_only(self):
         """R4 fits no rectangle (the spectral radius of |J| exceeds 1) but a skewed shape."""
         example = counterexamples.some_norm_only()
-        J = contraction.jacobian(example.mdp, policy=np.zeros(2, dtype=int), **settings_of(example))
-        assert contraction.exact_modulus(example.mdp, **settings_of(example)) > 1
-        assert contraction.weighted_modulus(example.mdp, **settings_of(example))[0] > 1
+        J = contraction.jacobian(example.mdp, policy=np.zeros(2, dtype=int), **example.settings)
+        assert contraction.exact_modulus(example.mdp, **example.settings) > 1
+        assert contraction.weighted_modulus(example.mdp, **example.settings)[0] > 1
         assert radius(np.abs(J)) > 1  # why: no weights do better than this
-        assert contraction.joint_spectral_radius(example.mdp, **settings_of(example), depth=40)[1] < 1
+        assert contraction.joint_spectral_radius(example.mdp, **example.settings, depth=40)[1] < 1
         _, V = np.linalg.eig(J)
         assert np.abs(np.linalg.inv(V) @ J @ V).sum(axis=1).max() == pytest.approx(radius(J)) and radius(J) < 1
         assert fate(example.operator, example.Q0) == "converged"
@@ -971,7 +967,7 @@ class TestC54C55DistancesShrinkAndNeedNotReachZero:
 
     def test_tables(self, rng):
         example = counterexamples.dominant()
-        L = contraction.exact_modulus(example.mdp, **settings_of(example))
+        L = contraction.exact_modulus(example.mdp, **example.settings)
         first, second = rng.standard_normal((2, 2, 1))
         for _ in range(20):
             before = np.abs(first - second).max()
@@ -1067,8 +1063,8 @@ class TestC59TheCriticalValueIsOneItself:
 
     def test_calm(self):
         example = counterexamples.calm()
-        assert contraction.row_sum_bound(**settings_of(example), gamma=0.9) > 1
-        assert contraction.exact_modulus(example.mdp, **settings_of(example)) < 1
+        assert contraction.row_sum_bound(**example.settings, gamma=0.9) > 1
+        assert contraction.exact_modulus(example.mdp, **example.settings) < 1
 
     def test_equality_is_no_contraction(self):
         bound = contraction.row_sum_bound(np.eye(2), [1, 0], alpha=0.5, gamma=0.9)
@@ -1416,7 +1412,7 @@ class TestC85EachBelowOneIsNotEnough:
         pieces = []
         for example in (first, second):
             assert fate(example.operator, start) == "converged"
-            pieces.append(contraction.jacobian(example.mdp, policy=np.zeros(2, dtype=int), **settings_of(example)))
+            pieces.append(contraction.jacobian(example.mdp, policy=np.zeros(2, dtype=int), **example.settings))
             assert radius(pieces[-1]) < 0.8
         assert radius(pieces[0] @ pieces[1]) > 2
         assert fate(lambda Q: first.operator(second.operator(Q)), start) == "diverged"
@@ -1600,5 +1596,5 @@ class TestC97OvershootNeedsNoBootstrapping:
     def test_threshold(self, mdp, limit):
         start = np.array([[1.0], [-1.0]])[: mdp.n_states]
         for factor, want in [(0.99, "converged"), (1.01, "diverged")]:
-            step = lambda Q, a=factor * limit: updates.value_update(Q, mdp, alpha=a)  # noqa: E731
+            step = functools.partial(updates.value_update, mdp=mdp, alpha=factor * limit)
             assert fate(step, start) == want
