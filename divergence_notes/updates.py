@@ -73,6 +73,11 @@ def weighted_update(Q: ArrayLike, mdp: FiniteMDP, *, weights: ArrayLike, alpha: 
     return kernel_update(Q, mdp, kernel=np.eye(mdp.n_pairs), weights=weights, alpha=alpha)
 
 
+def _td_error(Q: ArrayLike, mdp: FiniteMDP) -> Float[np.ndarray, " n"]:
+    """Return backup minus value of every pair."""
+    return mdp.flatten(bellman.optimality_backup(Q, mdp) - Q)
+
+
 def kernel_update(
     Q: ArrayLike, mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: float | int
 ) -> np.ndarray:
@@ -105,7 +110,7 @@ def kernel_update(
     -----
     Label ``eq-key-equation``; arXiv:1903.08894, Theorem 1 without the remainder.
     """
-    td_error = mdp.flatten(bellman.optimality_backup(Q, mdp) - Q)  # (n_pairs,)
+    td_error = _td_error(Q, mdp)  # (n_pairs,)
     return Q + mdp.unflatten(predicted_change(kernel, weights, td_error, alpha=alpha))
 
 
@@ -212,15 +217,21 @@ def preconditioned_update(
     kernel = _checks.square("kernel", kernel, size=mdp.n_pairs)
     batch, block = _batch_block(kernel, batch)
     alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
-    td_error = mdp.flatten(bellman.optimality_backup(Q, mdp) - Q)[batch]  # (b,)
+    td_error = _td_error(Q, mdp)[batch]  # (b,)
     return Q + alpha * mdp.unflatten(kernel[:, batch] @ np.linalg.solve(block, td_error))
+
+
+def _batch(batch: ArrayLike, n_pairs: int) -> np.ndarray:
+    """Return the checked numbers of the pairs in a batch."""
+    batch = _checks.indices("batch", batch, high=n_pairs, shape=(None,))
+    if len(np.unique(batch)) != len(batch):
+        raise ValueError(f"batch must list each pair once, got {batch.tolist()}")
+    return batch
 
 
 def _batch_block(kernel: np.ndarray, batch: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return the checked numbers of a batch and the nonsingular block of the kernel on it."""
-    batch = _checks.indices("batch", batch, high=len(kernel), shape=(None,))
-    if len(np.unique(batch)) != len(batch):
-        raise ValueError(f"batch must list each pair once, got {batch.tolist()}")
+    batch = _batch(batch, len(kernel))
     block = kernel[np.ix_(batch, batch)]
     rank = np.linalg.matrix_rank(block)
     if rank < len(batch):
@@ -327,7 +338,7 @@ def linear_step(
     weights = _checks.distribution("weights", weights, size=mdp.n_pairs)
     alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
     Q = mdp.unflatten(features @ theta)
-    td_error = mdp.flatten(bellman.optimality_backup(Q, mdp) - Q)  # (n_pairs,)
+    td_error = _td_error(Q, mdp)  # (n_pairs,)
     return theta + alpha * features.T @ (weights * td_error)
 
 
@@ -366,10 +377,8 @@ def minimum_norm_step(
     """
     theta = _checks.array("theta", theta, ndim=1)
     features = _checks.array("features", features, shape=(mdp.n_pairs, len(theta)))
-    batch = _checks.indices("batch", batch, high=mdp.n_pairs, shape=(None,))
+    batch = _batch(batch, mdp.n_pairs)
     alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
-    if len(np.unique(batch)) != len(batch):
-        raise ValueError(f"batch must list each pair once, got {batch.tolist()}")
     Q = mdp.unflatten(features @ theta)
-    td_error = mdp.flatten(bellman.optimality_backup(Q, mdp) - Q)[batch]  # (b,)
+    td_error = _td_error(Q, mdp)[batch]  # (b,)
     return theta + alpha * np.linalg.lstsq(features[batch], td_error, rcond=None)[0]
