@@ -140,8 +140,7 @@ def plot_kernel(
     """
     kernel = _checks.array("kernel", kernel, ndim=2)
     ax = _axes(ax)
-    limit = (float(np.abs(kernel).max()) or 1.0) if limit is None else limit
-    image = ax.imshow(kernel, cmap=KERNEL_CMAP, norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
+    image = ax.imshow(kernel, cmap=KERNEL_CMAP, norm=_signed(kernel, limit), aspect="auto")
     ax.grid(False)
     ax.set(xlabel="trained pair $j$", ylabel="moved pair $i$")
     if labels is not None:
@@ -152,9 +151,15 @@ def plot_kernel(
     return ax
 
 
-def _ink(image: Any, value: float) -> str:
-    red, green, blue, _ = image.cmap(image.norm(value))
-    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+def _signed(values: np.ndarray, limit: float | int | None) -> TwoSlopeNorm:
+    """Return the scale with white at zero and the same reach on both sides."""
+    reach = (float(np.abs(values).max()) or 1.0) if limit is None else limit
+    return TwoSlopeNorm(0, -reach, reach)
+
+
+def _ink(color: Sequence[float]) -> str:
+    """Return the colour of a text that can be read on `color`."""
+    return "black" if np.dot(color[:3], (0.299, 0.587, 0.114)) > 0.5 else "white"
 
 
 def plot_table(
@@ -196,7 +201,7 @@ def plot_table(
         return ax
     ax.set_yticks(range(Q.shape[0]), row_labels)
     for (row, column), value in np.ndenumerate(Q):
-        ink = _ink(image, value)
+        ink = _ink(image.cmap(image.norm(value)))
         ax.text(column, row, f"{value:.{digits}f}", ha="center", va="center", color=ink, fontsize="small")
     return ax
 
@@ -239,7 +244,7 @@ def plot_grid(
     low, high = (values.min(), values.max()) if limits is None else limits
     image = ax.imshow(values, cmap=VALUE_CMAP, vmin=low, vmax=high)
     for (row, column), value in np.ndenumerate(values):
-        ink, mark = _ink(image, value), "" if marks is None else marks[row][column]
+        ink, mark = _ink(image.cmap(image.norm(value))), "" if marks is None else marks[row][column]
         text = f"{mark}\n{value:.{digits}f}" if mark else f"{value:.{digits}f}"
         ax.text(column, row - 0.18, text, ha="center", va="center", color=ink, fontsize="small")
         if policy is not None and arrows is not None and not mark:
@@ -463,8 +468,7 @@ def plot_column(values: ArrayLike, *, ax: Axes | None = None, limit: float | int
     """
     values = _checks.array("values", values, ndim=1)
     ax = _axes(ax)
-    limit = (float(np.abs(values).max()) or 1.0) if limit is None else limit
-    ax.imshow(values[:, None], cmap=KERNEL_CMAP, norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
+    ax.imshow(values[:, None], cmap=KERNEL_CMAP, norm=_signed(values, limit), aspect="auto")
     ax.grid(False)
     ax.set(xticks=[], yticks=[])
     return ax
@@ -499,8 +503,7 @@ def plot_blocks(
     """
     matrix = _checks.square("matrix", matrix)
     ax = _axes(ax, figsize=(4.2, 4.0))
-    limit = (float(np.abs(matrix).max()) or 1.0) if limit is None else limit
-    ax.imshow(matrix, cmap=KERNEL_CMAP, norm=TwoSlopeNorm(0, -limit, limit), interpolation="nearest")
+    ax.imshow(matrix, cmap=KERNEL_CMAP, norm=_signed(matrix, limit), interpolation="nearest")
     ends = np.cumsum(sizes)
     for end in ends[:-1]:
         ax.axhline(end - 0.5, color="black", lw=0.8)
@@ -876,7 +879,7 @@ def plot_regions(
     for code in np.unique(codes):
         depth = distance_transform_edt(np.pad(codes == code, 1))[1:-1, 1:-1]
         row, column = np.unravel_index(depth.argmax(), depth.shape)
-        ink = "white" if np.dot(colors(int(code))[:3], (0.299, 0.587, 0.114)) < 0.5 else "black"
+        ink = _ink(colors(int(code)))
         ax.text(x[column], y[row], str(code + 1), ha="center", va="center", color=ink, weight="bold")
     keys = [plt.Rectangle((0, 0), 1, 1, color=colors(code)) for code in range(len(labels))]
     names = [f"{code + 1} {label}" for code, label in enumerate(labels)]

@@ -79,11 +79,15 @@ def _start(name: str, labelled: Mapping[str, Any], start: Mapping[str, int] | No
     return position
 
 
+def _spoken(name: str) -> str:
+    return SYMBOLS.get(name, name.replace("_", " "))
+
+
 def _slider(name: str, labels: list[str], position: int) -> ipywidgets.SelectionSlider:
     return ipywidgets.SelectionSlider(
         options=labels,
         index=position,
-        description=SYMBOLS.get(name, name.replace("_", " ")),
+        description=_spoken(name),
         style={"description_width": "9em"},
         layout={"width": "min(32em, 98%)"},
     )
@@ -108,7 +112,7 @@ def _frames(
 
 
 def _describe(alt: str | Callable[..., str] | None, combination: dict[str, Any], chosen: dict[str, str]) -> str:
-    where = ", ".join(f"{SYMBOLS.get(name, name.replace('_', ' '))} = {label}" for name, label in chosen.items())
+    where = ", ".join(f"{_spoken(name)} = {label}" for name, label in chosen.items())
     seen = alt(**combination) if callable(alt) else alt
     return f"{seen} ({where})" if seen else where
 
