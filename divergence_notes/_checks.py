@@ -19,9 +19,10 @@ TOLERANCE = 1e-8
 def array(name: str, value: Any, *, shape: tuple[int | None, ...] | None = None, ndim: int | None = None) -> np.ndarray:
     """Return `value` as a finite float64 array of the given shape (``None`` stands for any length)."""
     try:
-        if np.asarray(value).dtype.kind == "c":  # numpy would drop the imaginary parts with a mere warning
+        given = np.asarray(value)
+        if given.dtype.kind == "c":  # numpy would drop the imaginary parts with a mere warning
             raise TypeError("complex")
-        out = np.asarray(value, dtype=np.float64)
+        out = given.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be an array of real numbers, got {type(value).__name__}") from error
     if ndim is not None and out.ndim != ndim:

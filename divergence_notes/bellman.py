@@ -171,7 +171,7 @@ def value_iteration(mdp: FiniteMDP, *, tol: float | int, max_iter: int = 100_000
     mass = mdp.continuation.reshape(mdp.R.shape)
     ends = bool((mass < 1 - _checks.TOLERANCE).any())
     V = np.zeros(mdp.n_states)
-    for sweep in range(1, max_iter + 1):  # noqa: B007
+    for sweep in range(1, max_iter + 1):  # noqa: B007, the last one is returned
         Q = _backup(V, mdp)
         change = Q.max(axis=1) - V
         low, high = change.min(), change.max()
@@ -208,7 +208,7 @@ def policy_iteration(mdp: FiniteMDP, *, max_iter: int = 1_000) -> Solution:
     max_iter = _checks.integer("max_iter", max_iter, low=1)
     states = np.arange(mdp.n_states)
     policy, status = greedy_policy(mdp.R), "undecided"
-    for iteration in range(1, max_iter + 1):  # noqa: B007
+    for iteration in range(1, max_iter + 1):  # noqa: B007, the last one is returned
         Q = policy_value(mdp, policy)
         better = Q.max(axis=1) > Q[states, policy] + 1e-12 * np.abs(Q).max()
         if not better.any():
