@@ -127,19 +127,12 @@ def policy_value(mdp: FiniteMDP, policy: ArrayLike) -> np.ndarray:
     """
     pi = mdp.policy_matrix(policy)
     reward = (pi * mdp.R).sum(axis=1)
-    chain = _average(pi) @ mdp.transitions  # (S, S)
+    chain = mdp.state_transitions(pi)  # (S, S)
     if sp.issparse(mdp.P):
         V = spsolve(sp.eye_array(mdp.n_states, format="csc") - mdp.gamma * chain.tocsc(), reward)
     else:
         V = np.linalg.solve(np.eye(mdp.n_states) - mdp.gamma * chain, reward)
     return _backup(np.atleast_1d(V), mdp)
-
-
-def _average(pi: np.ndarray) -> sp.csr_array:
-    """Return the sparse (n_states, n_pairs) matrix that averages over actions by `pi`."""
-    n_states, n_actions = pi.shape
-    starts = np.arange(0, n_states * n_actions + 1, n_actions)
-    return sp.csr_array((pi.ravel(), np.arange(pi.size), starts), shape=(n_states, pi.size))
 
 
 def value_iteration(mdp: FiniteMDP, *, tol: float | int, max_iter: int = 100_000) -> Solution:

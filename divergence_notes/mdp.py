@@ -116,6 +116,13 @@ class FiniteMDP:
         rows = self.transitions.toarray() if sp.issparse(self.P) else self.transitions
         return (rows[:, :, None] * self.policy_matrix(policy)).reshape(self.n_pairs, self.n_pairs)
 
+    def state_transitions(self, policy: ArrayLike) -> Any:
+        """Return the matrix from state to state when `policy` acts, (n_states, n_states), dense or csr as P is."""
+        pi = self.policy_matrix(policy)
+        starts = np.arange(0, self.n_pairs + 1, self.n_actions)
+        average = sp.csr_array((pi.ravel(), np.arange(self.n_pairs), starts), shape=(self.n_states, self.n_pairs))
+        return average @ self.transitions
+
 
 def _dense_rows(P: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
     out = _checks.array("P", P, shape=(*shape, shape[0])).copy()
@@ -263,8 +270,8 @@ def stationary_distribution(mdp: FiniteMDP, policy: ArrayLike) -> np.ndarray:
         s, a = divmod(int(ends[0]), mdp.n_actions)
         raise ValueError(f"mdp must never end: P[{s}, {a}] sums to {mdp.continuation[ends[0]]:.6g}, not to 1")
     pi = mdp.policy_matrix(policy)
-    rows = mdp.transitions.toarray() if sp.issparse(mdp.P) else mdp.transitions
-    chain = (pi.ravel()[:, None] * rows).reshape(mdp.n_states, mdp.n_actions, mdp.n_states).sum(axis=1)
+    chain = mdp.state_transitions(pi)
+    chain = chain.toarray() if sp.issparse(chain) else chain
     _, sizes, directions = np.linalg.svd(chain.T - np.eye(mdp.n_states))
     basis = directions[sizes <= 1e-10]  # absolute: with one state the whole matrix is rounding
     if len(basis) != 1:
