@@ -1,0 +1,80 @@
+"""Results in, Axes out: every figure of the book is drawn here, in one style.
+
+Nothing is computed and no style is set at import; `use_style` is called once by each chapter. An Axes gets no title:
+the caption of the figure is its title.
+"""
+
+from divergence_notes.plotting.kernels import (
+    plot_blocks,
+    plot_change,
+    plot_column,
+    plot_kernel,
+    plot_prediction,
+    plot_remainders,
+    plot_response,
+)
+from divergence_notes.plotting.plane import (
+    plot_approach,
+    plot_boundary,
+    plot_box_images,
+    plot_boxes,
+    plot_path,
+    plot_plane,
+    plot_portrait,
+    plot_regions,
+    plot_star,
+)
+from divergence_notes.plotting.runs import plot_error, plot_learning, plot_ratios, plot_samples, plot_sizes
+from divergence_notes.plotting.style import (
+    AMBER,
+    BLUE,
+    GREEN,
+    GREY,
+    KERNEL_CMAP,
+    PURPLE,
+    SERIES,
+    STATUS_STYLE,
+    VALUE_CMAP,
+    VERMILION,
+    use_style,
+)
+from divergence_notes.plotting.tables import plot_diagram, plot_grid, plot_outcomes, plot_table
+
+__all__ = [
+    "AMBER",
+    "BLUE",
+    "GREEN",
+    "GREY",
+    "KERNEL_CMAP",
+    "PURPLE",
+    "SERIES",
+    "STATUS_STYLE",
+    "VALUE_CMAP",
+    "VERMILION",
+    "plot_approach",
+    "plot_blocks",
+    "plot_boundary",
+    "plot_box_images",
+    "plot_boxes",
+    "plot_change",
+    "plot_column",
+    "plot_diagram",
+    "plot_error",
+    "plot_grid",
+    "plot_kernel",
+    "plot_learning",
+    "plot_outcomes",
+    "plot_path",
+    "plot_plane",
+    "plot_portrait",
+    "plot_prediction",
+    "plot_ratios",
+    "plot_regions",
+    "plot_remainders",
+    "plot_response",
+    "plot_samples",
+    "plot_sizes",
+    "plot_star",
+    "plot_table",
+    "use_style",
+]

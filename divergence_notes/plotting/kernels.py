@@ -1,0 +1,228 @@
+"""The kernel as an image, and what one update does."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from divergence_notes import _checks
+from divergence_notes._checks import ArrayLike
+from divergence_notes.plotting import style
+
+
+def plot_kernel(
+    kernel: ArrayLike,
+    *,
+    ax: Axes | None = None,
+    labels: Sequence[str] | None = None,
+    limit: float | int | None = None,
+    colorbar: bool = True,
+) -> Axes:
+    """Draw a kernel as an image: red pulls along, blue pushes away, white leaves alone.
+
+    Parameters
+    ----------
+    kernel : ndarray of shape (n, m)
+        Row `i`, column `j`: how a step at pair `j` moves pair `i`.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    labels : sequence of str, optional
+        Names of the pairs, for both axes of a square kernel.
+    limit : float, optional
+        Value of the darkest red; the largest absolute entry by default.
+    colorbar : bool
+        Draw the scale.
+
+    Returns
+    -------
+    Axes
+    """
+    kernel = _checks.array("kernel", kernel, ndim=2)
+    ax = style.axes(ax)
+    image = ax.imshow(kernel, cmap=style.KERNEL_CMAP, norm=style.signed(kernel, limit), aspect="auto")
+    ax.grid(False)
+    ax.set(xlabel="trained pair $j$", ylabel="moved pair $i$")
+    if labels is not None:
+        ax.set_xticks(range(len(labels)), labels)
+        ax.set_yticks(range(len(labels)), labels)
+    if colorbar:
+        ax.figure.colorbar(image, ax=ax, label="$K_{ij}$")
+    return ax
+
+
+def plot_column(values: ArrayLike, *, ax: Axes | None = None, limit: float | int | None = None) -> Axes:
+    """Draw a vector as one column of coloured cells, in the colours of a kernel.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+        One number for each pair.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    limit : float, optional
+        Value of the darkest red; the largest absolute entry by default.
+
+    Returns
+    -------
+    Axes
+    """
+    values = _checks.array("values", values, ndim=1)
+    ax = style.axes(ax)
+    ax.imshow(values[:, None], cmap=style.KERNEL_CMAP, norm=style.signed(values, limit), aspect="auto")
+    ax.grid(False)
+    ax.set(xticks=[], yticks=[])
+    return ax
+
+
+def plot_blocks(
+    matrix: ArrayLike,
+    sizes: Sequence[int],
+    *,
+    labels: Sequence[str],
+    ax: Axes | None = None,
+    limit: float | int | None = None,
+) -> Axes:
+    """Draw a square matrix as an image, with lines between its blocks.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n, n)
+        Any real matrix.
+    sizes : sequence of int
+        Number of rows of each block; they sum to n.
+    labels : sequence of str
+        Names of the blocks.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    limit : float, optional
+        Value of the darkest red; the largest absolute entry by default.
+
+    Returns
+    -------
+    Axes
+    """
+    matrix = _checks.square("matrix", matrix)
+    ax = style.axes(ax, figsize=(4.2, 4.0))
+    ax.imshow(matrix, cmap=style.KERNEL_CMAP, norm=style.signed(matrix, limit), interpolation="nearest")
+    ends = np.cumsum(sizes)
+    for end in ends[:-1]:
+        ax.axhline(end - 0.5, color="black", lw=0.8)
+        ax.axvline(end - 0.5, color="black", lw=0.8)
+    middles = ends - np.asarray(sizes) / 2 - 0.5
+    ax.set_xticks(middles, labels)
+    ax.set_yticks(middles, labels)
+    ax.grid(False)
+    ax.tick_params(length=0)
+    ax.spines[["top", "right"]].set_visible(True)
+    return ax
+
+
+def plot_response(
+    change: ArrayLike,
+    *,
+    trained: tuple[int, int],
+    ax: Axes | None = None,
+    limit: float | int | None = None,
+    colorbar: bool = False,
+) -> Axes:
+    """Draw what one update does to every cell of a grid, on the scale of `plot_kernel`, a cross on the trained cell.
+
+    Parameters
+    ----------
+    change : ndarray of shape (rows, columns)
+        One column of a kernel, a number for each cell.
+    trained : (int, int)
+        Row and column of the cell that was trained.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    limit : float, optional
+        Value of the darkest red; the largest absolute entry by default.
+    colorbar : bool
+        Draw the scale.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = plot_kernel(change, ax=ax, limit=limit, colorbar=False)
+    if colorbar:
+        ax.figure.colorbar(ax.images[0], ax=ax, label="change / own change", shrink=0.8)
+    ax.plot(trained[1], trained[0], "+", color="black", ms=9, mew=1.5)
+    ax.set(xlabel="column", ylabel="row", aspect="equal")
+    return ax
+
+
+def plot_change(predicted: ArrayLike, actual: ArrayLike, *, ax: Axes | None = None, **line_kw: Any) -> Axes:
+    """Draw the real change of each value against the predicted one; on the diagonal the prediction is right.
+
+    Parameters
+    ----------
+    predicted, actual : ndarray of shape (n,)
+        One number for each pair.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    **line_kw
+        Passed to ``Axes.plot``.
+
+    Returns
+    -------
+    Axes
+    """
+    predicted = _checks.array("predicted", predicted, ndim=1)
+    actual = _checks.array("actual", actual, shape=predicted.shape)
+    ax = style.axes(ax, figsize=(4.2, 4.0))
+    ax.axline((0, 0), slope=1, color=style.GREY, lw=1, ls=(0, (1, 2)), zorder=0)
+    ax.plot(predicted, actual, **{"marker": "o", "ms": 4, "ls": "none", "color": style.BLUE, "alpha": 0.7} | line_kw)
+    ax.set(xlabel="predicted change", ylabel="real change")
+    return ax
+
+
+def plot_prediction(alphas: ArrayLike, predicted: ArrayLike, actual: ArrayLike, *, ax: Axes | None = None) -> Axes:
+    """Draw the real change of one value against the step size, and the straight line that predicts it.
+
+    Parameters
+    ----------
+    alphas, predicted, actual : ndarray of shape (k,)
+        Step sizes, and the change of the value at each.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+    """
+    alphas = _checks.array("alphas", alphas, ndim=1)
+    ax = style.axes(ax, figsize=(5.2, 3.6))
+    ax.plot(alphas, _checks.array("actual", actual, shape=alphas.shape), label="real", **style.SERIES[0])
+    ax.plot(alphas, _checks.array("predicted", predicted, shape=alphas.shape), label="predicted", **style.SERIES[1])
+    ax.set(xlabel=r"step size $\alpha$", ylabel="change of the value")
+    ax.legend(loc="upper left")
+    return ax
+
+
+def plot_remainders(alphas: ArrayLike, remainders: Mapping[str, ArrayLike], *, ax: Axes | None = None) -> Axes:
+    """Draw the size of a remainder against the step size, on two log axes, beside a line of slope 2.
+
+    Parameters
+    ----------
+    alphas : ndarray of shape (k,)
+        Step sizes.
+    remainders : mapping of str to ndarray of shape (k,)
+        One positive curve for each name.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+    """
+    alphas = _checks.array("alphas", alphas, ndim=1)
+    ax = style.axes(ax)
+    for look, (name, sizes) in zip(style.SERIES, remainders.items(), strict=False):
+        ax.loglog(alphas, _checks.array(name, sizes, shape=alphas.shape), marker="o", ms=4, label=name, **look)
+    top = max(np.max(sizes) for sizes in remainders.values())
+    ax.loglog(alphas, 3 * top * (alphas / alphas[-1]) ** 2, color=style.GREY, lw=1, ls=(0, (1, 2)), label="slope 2")
+    ax.set(xlabel=r"step size $\alpha$", ylabel="largest error of the prediction")
+    ax.legend()
+    return ax

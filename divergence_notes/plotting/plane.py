@@ -1,0 +1,284 @@
+"""The plane of Q: flows, paths, boxes, and maps of regions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from scipy.ndimage import distance_transform_edt
+
+from divergence_notes import _checks
+from divergence_notes._checks import ArrayLike
+from divergence_notes.dynamics import Portrait, Trajectory
+from divergence_notes.plotting import style
+
+
+def plot_plane(field: ArrayLike, x: ArrayLike, y: ArrayLike, *, ax: Axes | None = None, diagonal: bool = True) -> Axes:
+    """Draw the flow of an update in the plane of Q.
+
+    Parameters
+    ----------
+    field : ndarray of shape (m, n, 2)
+        Displacements, as `dynamics.vector_field` returns them.
+    x, y : ndarray of shape (n,) and (m,)
+        The grid.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    diagonal : bool
+        Draw the line on which two actions of one state tie, where the greedy action changes.
+
+    Returns
+    -------
+    Axes
+    """
+    x, y = _checks.array("x", x, ndim=1), _checks.array("y", y, ndim=1)
+    field = _checks.array("field", field, shape=(len(y), len(x), 2))
+    ax = style.axes(ax, figsize=(4.2, 4.0))
+    low, high = max(x[0], y[0]), min(x[-1], y[-1])
+    if diagonal:
+        ax.plot([low, high], [low, high], color=style.GREY, lw=1, ls=(0, (1, 2)), zorder=1)
+    ax.streamplot(
+        x, y, field[..., 0], field[..., 1], color="#B8C4CE", linewidth=0.8, density=0.9, arrowsize=0.8, zorder=0
+    )
+    ax.grid(False)
+    ax.set(xlabel="$Q_1$", ylabel="$Q_2$", xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal")
+    return ax
+
+
+def plot_path(trajectory: Trajectory, *, ax: Axes | None = None, **line_kw: Any) -> Axes:
+    """Draw the iterates of a two-number Q-function as a path in the plane, a dot where it starts.
+
+    Parameters
+    ----------
+    trajectory : Trajectory
+        A run whose values hold two numbers.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    **line_kw
+        Passed to ``Axes.plot``; the status decides colour and line style otherwise.
+
+    Returns
+    -------
+    Axes
+    """
+    points = _checks.array("values", trajectory.values.reshape(len(trajectory.values), -1), shape=(None, 2))
+    ax = style.axes(ax, figsize=(4.2, 4.0))
+    (line,) = ax.plot(*points.T, **{"lw": 1.8, "clip_on": True} | style.STATUS_STYLE[trajectory.status] | line_kw)
+    ax.plot(*points[0], "o", ms=5, color=line.get_color())
+    ax.set(xlabel="$Q_1$", ylabel="$Q_2$")
+    return ax
+
+
+def plot_star(Q: ArrayLike, *, ax: Axes) -> Axes:
+    """Mark the optimal table of a two-number problem with a star.
+
+    Parameters
+    ----------
+    Q : ndarray holding two numbers
+        The optimal table.
+    ax : Axes
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+    """
+    first, second = np.ravel(Q)
+    ax.plot(first, second, marker="*", ms=15, color=style.AMBER, mec="black", mew=0.8, ls="none", zorder=5)
+    return ax
+
+
+def plot_portrait(portrait: Portrait, *, star: ArrayLike, ax: Axes | None = None, diagonal: bool = True) -> Axes:
+    """Draw the flow of an update in the plane of Q, some paths, and the optimal table as a star.
+
+    Parameters
+    ----------
+    portrait : Portrait
+        Flow and paths, as `dynamics.portrait` returns them.
+    star : ndarray holding two numbers
+        The optimal table.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    diagonal : bool
+        Draw the line on which two actions of one state tie, where the greedy action changes.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = plot_plane(portrait.field, portrait.x, portrait.y, ax=ax, diagonal=diagonal)
+    for path in portrait.paths:
+        plot_path(path, ax=ax)
+    return plot_star(star, ax=ax)
+
+
+def plot_boxes(centre: ArrayLike, radii: ArrayLike, *, ax: Axes) -> Axes:
+    """Draw the points of the plane of Q within given sup-norm distances of one table: squares inside squares.
+
+    Parameters
+    ----------
+    centre : ndarray holding two numbers
+        The table in the middle.
+    radii : ndarray of shape (k,)
+        Half the side of each square.
+    ax : Axes
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+    """
+    first, second = np.ravel(centre)
+    for radius in _checks.array("radii", radii, ndim=1):
+        corner = (first - radius, second - radius)
+        ax.add_patch(plt.Rectangle(corner, 2 * radius, 2 * radius, fill=False, ec=style.AMBER, lw=1.2, zorder=2))
+    return ax
+
+
+def plot_box_images(
+    images: ArrayLike,
+    *,
+    ax: Axes | None = None,
+    shape: ArrayLike = ((1, 1), (-1, 1), (-1, -1), (1, -1)),
+    labels: Sequence[str] | None = None,
+    bound: float | int | None = None,
+) -> Axes:
+    """Draw the unit square and its images under the pieces of an update, a cross on every corner that sticks out.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n_policies, m, 2)
+        Corners of each image, as `contraction.box_images` returns them.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    shape : ndarray of shape (m, 2)
+        Corners of the shape that was mapped, in order; the unit square by default.
+    labels : sequence of str, optional
+        Names of the images, for the legend.
+    bound : float, optional
+        Half the side of a second square, dotted.
+
+    Returns
+    -------
+    Axes
+    """
+    shape = _checks.array("shape", shape, shape=(None, 2))
+    images = _checks.array("images", images, shape=(None, len(shape), 2))
+    ax = style.axes(ax, figsize=(4.2, 4.2))
+    ax.add_patch(plt.Polygon(shape, fc="#EEF1F4", ec="black", lw=1.5, zorder=0, label="unit ball"))
+    inside = plt.Polygon(shape * (1 + 1e-9)).get_path()
+    names = [None] * len(images) if labels is None else labels
+    for look, image, name in zip(style.SERIES, images, names, strict=False):
+        ax.add_patch(plt.Polygon(image, fc=look["color"], alpha=0.18, zorder=1))
+        outline = {"fill": False, "ec": look["color"], "ls": look["linestyle"], "lw": 1.8, "zorder": 2}
+        ax.add_patch(plt.Polygon(image, label=name, **outline))
+        out = image[~inside.contains_points(image, radius=1e-9)]
+        ax.plot(*out.T, marker="X", ms=8, ls="none", color=look["color"], mec="white", zorder=3)
+    if bound is not None:
+        outline = {"fill": False, "ec": style.GREY, "ls": (0, (2, 2)), "lw": 1.4, "zorder": 1}
+        ax.add_patch(plt.Rectangle((-bound, -bound), 2 * bound, 2 * bound, label="row-sum bound", **outline))
+    reach = 1.1 * max(float(np.abs(shape).max()), float(np.abs(images).max()), bound or 0.0)
+    ax.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel="first pair", ylabel="second pair", aspect="equal")
+    ax.grid(False)
+    return ax
+
+
+def plot_approach(first: Trajectory, second: Trajectory, *, ax: Axes | None = None, every: int = 1) -> Axes:
+    """Draw two runs of one update in the plane of Q, and the rungs that join the points of the same time.
+
+    Parameters
+    ----------
+    first, second : Trajectory
+        Runs whose values hold two numbers.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    every : int
+        Draw a rung at every so many steps.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = style.axes(ax, figsize=(4.2, 4.0))
+    ends = [run.values.reshape(len(run.values), -1)[::every] for run in (first, second)]
+    for start, end in zip(*ends, strict=False):
+        ax.plot(*np.stack([start, end]).T, color=style.GREY, lw=0.7, alpha=0.6, zorder=0)
+    plot_path(first, ax=ax, color=style.BLUE, linestyle="-")
+    return plot_path(second, ax=ax, color=style.VERMILION, linestyle="--")
+
+
+def plot_boundary(
+    x: ArrayLike,
+    boundary: ArrayLike,
+    *,
+    below: str,
+    above: str,
+    ax: Axes | None = None,
+    low: float | int = 0,
+    high: float | int = 1,
+) -> Axes:
+    """Draw a curve that parts the plane into a region with one fate and a region with another.
+
+    Parameters
+    ----------
+    x, boundary : ndarray of shape (n,)
+        The curve.
+    below, above : str
+        A status of `dynamics` for each side.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    low, high : float
+        Range of the vertical axis.
+
+    Returns
+    -------
+    Axes
+    """
+    x, boundary = _checks.array("x", x, ndim=1), _checks.array("boundary", boundary, ndim=1)
+    ax = style.axes(ax)
+    ax.plot(x, boundary, color=style.GREY)
+    for status, edge in ((below, low), (above, high)):
+        ax.fill_between(x, boundary, edge, color=style.STATUS_STYLE[status]["color"], alpha=0.18, lw=0)
+        middle = len(x) // 3
+        ax.text(x[middle], (boundary[middle] + edge) / 2, status, ha="center", va="center")
+    ax.set(xlim=(x[0], x[-1]), ylim=(low, high))
+    return ax
+
+
+def plot_regions(
+    codes: ArrayLike, x: ArrayLike, y: ArrayLike, *, labels: Sequence[str], ax: Axes | None = None
+) -> Axes:
+    """Draw a map of regions, each with a colour, a number in it, and a name beside it.
+
+    Parameters
+    ----------
+    codes : ndarray of int, shape (m, n)
+        Number of the region of each point, from 0.
+    x, y : ndarray of shape (n,) and (m,)
+        The grid.
+    labels : sequence of str
+        Names of the regions; the last one is drawn in the colour of divergence.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+    """
+    codes = _checks.indices("codes", codes, high=len(labels), shape=(len(y), len(x)))
+    ax = style.axes(ax)
+    steps = plt.get_cmap("Blues_r")(np.linspace(0.15, 0.85, len(labels) - 1))
+    colors = ListedColormap([*steps, style.VERMILION])
+    ax.pcolormesh(x, y, codes, cmap=colors, vmin=-0.5, vmax=len(labels) - 0.5, shading="nearest", rasterized=True)
+    for code in np.unique(codes):
+        depth = distance_transform_edt(np.pad(codes == code, 1))[1:-1, 1:-1]
+        row, column = np.unravel_index(depth.argmax(), depth.shape)
+        ink = style.ink(colors(int(code)))
+        ax.text(x[column], y[row], str(code + 1), ha="center", va="center", color=ink, weight="bold")
+    keys = [plt.Rectangle((0, 0), 1, 1, color=colors(code)) for code in range(len(labels))]
+    names = [f"{code + 1} {label}" for code, label in enumerate(labels)]
+    ax.legend(keys, names, loc="upper left", bbox_to_anchor=(1.01, 1))
+    ax.grid(False)
+    return ax

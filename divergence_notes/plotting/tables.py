@@ -1,0 +1,206 @@
+"""Tables and processes: a number in each cell, an arrow for each transition, a word for each outcome."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from divergence_notes import _checks
+from divergence_notes._checks import ArrayLike
+from divergence_notes.plotting import style
+
+
+def plot_table(
+    Q: ArrayLike,
+    *,
+    ax: Axes | None = None,
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    limits: tuple[float | int, float | int] | None = None,
+    digits: int | None = 2,
+) -> Axes:
+    """Draw a table of action values as the spreadsheet that it is: a number in each cell.
+
+    Parameters
+    ----------
+    Q : ndarray of shape (n_states, n_actions)
+        Action values.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    row_labels, column_labels : sequence of str, optional
+        Names of the states and of the actions.
+    limits : (float, float), optional
+        Values of the darkest and the brightest colour.
+    digits : int or None
+        Digits after the point; None leaves the numbers and the row of every state out, for a table too long to read.
+
+    Returns
+    -------
+    Axes
+    """
+    Q = _checks.array("Q", Q, ndim=2)
+    ax = style.axes(ax)
+    low, high = (Q.min(), Q.max()) if limits is None else limits
+    image = ax.imshow(Q, cmap=style.VALUE_CMAP, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    ax.grid(False)
+    ax.set(xlabel="action $a$", ylabel="state $s$")
+    ax.set_xticks(range(Q.shape[1]), column_labels)
+    if digits is None:
+        return ax
+    ax.set_yticks(range(Q.shape[0]), row_labels)
+    for (row, column), value in np.ndenumerate(Q):
+        ink = style.ink(image.cmap(image.norm(value)))
+        ax.text(column, row, f"{value:.{digits}f}", ha="center", va="center", color=ink, fontsize="small")
+    return ax
+
+
+def plot_grid(
+    values: ArrayLike,
+    *,
+    ax: Axes | None = None,
+    policy: ArrayLike | None = None,
+    arrows: Sequence[tuple[int, int]] | None = None,
+    limits: tuple[float | int, float | int] | None = None,
+    marks: Sequence[Sequence[str]] | None = None,
+    digits: int = 2,
+) -> Axes:
+    """Draw the values of the cells of a grid world, and the arrows of a policy.
+
+    Parameters
+    ----------
+    values : ndarray of shape (rows, columns)
+        One number for each cell.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    policy : ndarray of int, shape (rows * columns,), optional
+        The action of each cell.
+    arrows : sequence of (dx, dy), optional
+        Direction of each action, y pointing down.
+    limits : (float, float), optional
+        Values of the darkest and the brightest colour.
+    marks : sequence of sequence of str, optional
+        A letter for each cell, such as H for a hole; a marked cell has no arrow.
+    digits : int
+        Digits after the point.
+
+    Returns
+    -------
+    Axes
+    """
+    values = _checks.array("values", values, ndim=2)
+    ax = style.axes(ax)
+    low, high = (values.min(), values.max()) if limits is None else limits
+    image = ax.imshow(values, cmap=style.VALUE_CMAP, vmin=low, vmax=high)
+    for (row, column), value in np.ndenumerate(values):
+        ink, mark = style.ink(image.cmap(image.norm(value))), "" if marks is None else marks[row][column]
+        text = f"{mark}\n{value:.{digits}f}" if mark else f"{value:.{digits}f}"
+        ax.text(column, row - 0.18, text, ha="center", va="center", color=ink, fontsize="small")
+        if policy is not None and arrows is not None and not mark:
+            dx, dy = arrows[int(np.ravel(policy)[row * values.shape[1] + column])]
+            arrow = {"arrowstyle": "->", "color": ink, "lw": 1.5}
+            ends = {
+                "xy": (column + 0.22 * dx, row + 0.26 + 0.16 * dy),
+                "xytext": (column - 0.22 * dx, row + 0.26 - 0.16 * dy),
+            }
+            ax.annotate("", **ends, arrowprops=arrow)
+    ax.grid(False)
+    ax.set(xlabel="column", ylabel="row", xticks=range(values.shape[1]), yticks=range(values.shape[0]))
+    return ax
+
+
+def plot_outcomes(
+    statuses: Sequence[Sequence[str]],
+    *,
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a grid of outcomes, each as a colour and a word.
+
+    Parameters
+    ----------
+    statuses : sequence of sequence of str
+        A status of `dynamics` for each row and column.
+    row_labels, column_labels : sequence of str
+        What was run.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = style.axes(ax)
+    for row, line in enumerate(statuses):
+        for column, status in enumerate(line):
+            color = style.STATUS_STYLE[status]["color"]
+            ax.add_patch(plt.Rectangle((column - 0.46, row - 0.42), 0.92, 0.84, color=color))
+            ax.text(column, row, status, ha="center", va="center", color="white", fontsize="small")
+    ax.set_xticks(range(len(column_labels)), column_labels)
+    ax.set_yticks(range(len(row_labels)), row_labels)
+    ax.set(
+        xlim=(-0.5, len(column_labels) - 0.5),
+        ylim=(len(row_labels) - 0.5, -0.5),
+        xlabel="switched on",
+        ylabel="example",
+    )
+    ax.grid(False)
+    return ax
+
+
+def plot_diagram(
+    places: ArrayLike,
+    labels: Sequence[str],
+    arrows: Sequence[tuple[int, int]],
+    *,
+    dashed: Sequence[tuple[int, int]] = (),
+    ax: Axes | None = None,
+    radius: float | int = 0.34,
+) -> Axes:
+    """Draw the states of a process as circles and its transitions as arrows.
+
+    Parameters
+    ----------
+    places : ndarray of shape (n_states, 2)
+        Where each state lies.
+    labels : sequence of str
+        What stands in each circle.
+    arrows, dashed : sequence of (int, int)
+        From which state to which; one from a state to itself is a loop, above it when solid and below when dashed.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    radius : float
+        Of a circle, in units of `places`.
+
+    Returns
+    -------
+    Axes
+    """
+    places = _checks.array("places", places, shape=(len(labels), 2))
+    ax = style.axes(ax)
+    for place, label in zip(places, labels, strict=True):
+        ax.add_patch(plt.Circle(place, radius, facecolor="#E8EEF3", edgecolor=style.GREY, zorder=2))
+        ax.text(*place, label, ha="center", va="center", zorder=3)
+    for pairs, side, line in ((arrows, 1, "-"), (dashed, -1, (0, (4, 2)))):
+        arrow = {
+            "arrowstyle": "-|>",
+            "mutation_scale": 13,
+            "color": style.BLUE if side > 0 else style.VERMILION,
+            "linestyle": line,
+        }
+        for start, end in pairs:
+            tail, tip = places[start], places[end]
+            if start == end:
+                out, up = np.array([0.5 * radius, 0]), np.array([0, side * 0.87 * radius])
+                tail, tip, bend = tail - out + up, tip + out + up, f"arc3,rad={-1.9 * side}"
+            else:
+                along = radius * (tip - tail) / np.linalg.norm(tip - tail)
+                tail, tip, bend = tail + along, tip - along, "arc3,rad=0"
+            ends = {"connectionstyle": bend, "shrinkA": 0, "shrinkB": 0}
+            ax.annotate("", xy=tip, xytext=tail, arrowprops=arrow | ends)
+    margin = 2.2 * radius
+    ax.set(xlim=(places[:, 0].min() - margin, places[:, 0].max() + margin), aspect="equal")
+    ax.set(ylim=(places[:, 1].min() - margin, places[:, 1].max() + margin))
+    ax.set_axis_off()
+    return ax
