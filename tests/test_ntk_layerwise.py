@@ -1,10 +1,12 @@
 """The kernel without the Jacobian: the same numbers where that is allowed, and never tried where it is not."""
 
 import re
+import warnings
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from divergence_notes import networks, ntk
 
@@ -39,6 +41,54 @@ class Reused(nn.Module):
         return self.last(torch.tanh(self.layer(torch.tanh(self.layer(x)))))
 
 
+class Bypassed(nn.Module):
+    """A layer whose weights are used without a call of the layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 8), nn.Linear(8, 1)
+
+    def forward(self, x):
+        return self.last(torch.tanh(nn.functional.linear(x, self.first.weight, self.first.bias)))
+
+
+class Decoder(nn.Module):
+    """A weight that is used by its layer, and once more by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.last = nn.Linear(5, 8), nn.Linear(5, 1)
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.layer(x)) @ self.layer.weight)
+
+
+class Centred(nn.Module):
+    """Rows that see each other: the mean of the batch is taken away."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 8), nn.Linear(8, 1)
+
+    def forward(self, x):
+        hidden = self.first(x)
+        return self.last(torch.tanh(hidden - hidden.mean(dim=0)))
+
+
+def weight_norm():
+    """Return a network whose first weight is made of two parameters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls it old, and it is met
+        return nn.Sequential(nn.utils.weight_norm(nn.Linear(5, 8)), nn.Tanh(), nn.Linear(8, 1))
+
+
+def frozen_parameter(kind):
+    """Return a network one of whose parameters does not move."""
+    net = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 1))
+    getattr(net[0], kind).requires_grad_(False)
+    return net
+
+
 def tied():
     """Return two layers that own one weight."""
     net = nn.Sequential(nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 1))
@@ -51,11 +101,25 @@ OTHERS = {
     "convolution": lambda: nn.Sequential(
         nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(12, 1)
     ),
-    "reused": Reused,
-    "tied": tied,
-    "in place": lambda: nn.Sequential(nn.Linear(5, 8), nn.ReLU(inplace=True), nn.Linear(8, 1)),
+    "image": lambda: nn.Sequential(
+        nn.Linear(5, 36), nn.Unflatten(1, (1, 6, 6)), nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(32, 1)
+    ),
     "batch norm at rest": lambda: nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Linear(8, 1)).eval(),
-    "frozen layer": lambda: nn.Sequential(nn.Linear(5, 8).requires_grad_(False), nn.Tanh(), nn.Linear(8, 1)),
+    "layers on each token": lambda: nn.Sequential(
+        nn.Unflatten(1, (5, 1)), nn.Linear(1, 4), nn.Tanh(), nn.Flatten(), nn.Linear(20, 1)
+    ),
+    "old weight norm": weight_norm,
+    "called from outside": Bypassed,
+    "reused, with a layer norm": lambda: nn.Sequential(Reused(), nn.LayerNorm(1), nn.Linear(1, 1)),
+}
+
+FROZEN = {
+    "first layer": lambda: nn.Sequential(nn.Linear(5, 8).requires_grad_(False), nn.Tanh(), nn.Linear(8, 1)),
+    "middle layer": lambda: nn.Sequential(
+        nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 8).requires_grad_(False), nn.Tanh(), nn.Linear(8, 1)
+    ),
+    "a bias": lambda: frozen_parameter("bias"),
+    "a weight": lambda: frozen_parameter("weight"),
 }
 
 
@@ -73,32 +137,34 @@ def made(build, dtype=torch.float64):
     )
 
 
-def one_by_one(net, x):
-    """Return the Jacobian, one backward pass at a time."""
-    parameters = list(net.parameters())
-    flags = [p.requires_grad for p in parameters]
-    for p in parameters:
-        p.requires_grad_(True)
-    rows = [torch.cat([s.ravel() for s in torch.autograd.grad(net(row[None])[0, 0], parameters)]) for row in x]
-    for p, flag in zip(parameters, flags, strict=True):
-        p.requires_grad_(flag)
+def one_by_one(net, x, outputs=None):
+    """Return the Jacobian in the parameters that move, one backward pass at a time."""
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    rows = []
+    for k, row in enumerate(x):
+        value = net(row[None])[0, 0 if outputs is None else outputs[k]]
+        slopes = torch.autograd.grad(value, parameters, materialize_grads=True)
+        rows.append(torch.cat([slope.ravel() for slope in slopes]))
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("name", [*STACKS, "residual", *OTHERS])
+LAYERWISE = {**STACKS, "residual": Residual, **FROZEN}
+
+
+@pytest.mark.parametrize("name", [*LAYERWISE, *OTHERS])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
 def test_same_numbers(name, dtype, bound):
-    net, x, y = made({**STACKS, "residual": Residual, **OTHERS}[name], dtype)
+    net, x, y = made({**LAYERWISE, **OTHERS}[name], dtype)
     J, H = one_by_one(net, x).double(), one_by_one(net, y).double()
     for found, want in ((ntk.gram(net, x, tile=4), J @ J.T), (ntk.gram(net, x, y, tile=4), J @ H.T)):
         assert found.dtype == dtype and found.shape == want.shape and not found.requires_grad
         assert (found.double() - want).abs().max() <= bound * want.abs().max()
 
 
-@pytest.mark.parametrize("name", [*STACKS, "residual"])
+@pytest.mark.parametrize("name", LAYERWISE)
 def test_the_jacobian_is_not_formed(name, monkeypatch):
-    net, x, y = made({**STACKS, "residual": Residual}[name])
-    monkeypatch.setattr(ntk, "per_sample_gradients", lambda *_: pytest.fail("formed the Jacobian"))
+    net, x, y = made(LAYERWISE[name])
+    monkeypatch.setattr(ntk, "per_sample_gradients", lambda *_, **__: pytest.fail("formed the Jacobian"))
     square = ntk.gram(net, x, tile=4)
     assert torch.equal(square, square.T)
     assert ntk.gram(net, x, y).shape == (13, 7)
@@ -112,9 +178,143 @@ def test_where_layers_are_not_all_there_is_it_is(name, monkeypatch):
     net, x, _ = made(OTHERS[name])
     called = []
     honest = ntk.per_sample_gradients
-    monkeypatch.setattr(ntk, "per_sample_gradients", lambda *given: called.append(1) or honest(*given))
+    monkeypatch.setattr(
+        ntk, "per_sample_gradients", lambda *given, **named: called.append(1) or honest(*given, **named)
+    )
     ntk.gram(net, x)
     assert called
+
+
+class TestOutputs:
+    """A network with several outputs: one is chosen, for all rows or for each."""
+
+    ACTIONS, OTHER_ACTIONS = torch.tensor([0, 2, 1, 2, 2, 0, 1, 1, 0, 2, 0, 1, 2]), torch.tensor([2, 0, 1, 1, 2, 0, 0])
+
+    @pytest.fixture(params=["layers", "layer norm"])
+    def case(self, request):
+        norm = [nn.LayerNorm(8)] if request.param == "layer norm" else []
+        return made(lambda: nn.Sequential(nn.Linear(5, 8), *norm, nn.Tanh(), nn.Linear(8, 3)))
+
+    def test_an_action_for_each_row(self, case):
+        net, x, y = case
+        J, H = one_by_one(net, x, self.ACTIONS), one_by_one(net, y, self.OTHER_ACTIONS)
+        torch.testing.assert_close(ntk.gram(net, x, outputs=self.ACTIONS), J @ J.T, rtol=1e-12, atol=1e-12)
+        wide = ntk.gram(net, x, y, outputs=self.ACTIONS, y_outputs=self.OTHER_ACTIONS)
+        torch.testing.assert_close(wide, J @ H.T, rtol=1e-12, atol=1e-12)
+
+    def test_one_output_for_all(self, case):
+        net, x, y = case
+        J, H = one_by_one(net, x, [1] * 13), one_by_one(net, y, [1] * 7)
+        torch.testing.assert_close(ntk.gram(net, x, y, outputs=1), J @ H.T, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(ntk.gram(net, x, y, outputs=0, y_outputs=1), one_by_one(net, x, [0] * 13) @ H.T)
+
+    @pytest.mark.parametrize(
+        ("outputs", "error", "message"),
+        [
+            (None, ValueError, "outputs must say which of the 3 outputs of net is meant"),
+            (3, ValueError, "outputs must hold indices in [0, 2]: outputs[0] is 3"),
+            (-1, ValueError, "outputs must hold indices in [0, 2]: outputs[0] is -1"),
+            (torch.tensor([0, 1]), ValueError, "outputs must have shape (13,), got (2,)"),
+            (torch.zeros(13), TypeError, "outputs must be an array of integers, got dtype float32"),
+        ],
+    )
+    def test_refuses(self, case, outputs, error, message):
+        with pytest.raises(error, match="^" + re.escape(message) + "$"):
+            ntk.gram(case[0], case[1], outputs=outputs)
+
+    def test_columns_need_a_choice_of_their_own(self, case):
+        with pytest.raises(ValueError, match=r"^y_outputs must say which of the 3 outputs"):
+            ntk.gram(*case, outputs=self.ACTIONS)
+
+
+INSTEAD = "; J = per_sample_gradients(net, x) has it: J @ J.T"
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (Reused, "net must use each layer once: 'layer' ran 2 times" + INSTEAD),
+        (tied, "net must use each parameter once: '0.weight' and '2.weight' are one" + INSTEAD),
+        (
+            lambda: nn.Sequential(nn.Linear(5, 8), nn.ReLU(inplace=True), nn.Linear(8, 1)),
+            "net must not overwrite the output of a layer in place: that of '0' was" + INSTEAD,
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Linear(8, 1)),
+            "net must treat each row on its own, the same each time: '1' (BatchNorm1d) is training, call net.eval()",
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(5, 8), nn.Dropout(), nn.Linear(8, 1)),
+            "net must treat each row on its own, the same each time: '1' (Dropout) is training, call net.eval()",
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(5, 1)).requires_grad_(False),
+            "net must have a parameter that requires a gradient: no step moves this one",
+        ),
+    ],
+    ids=["reused", "tied", "in place", "batch norm", "dropout", "frozen"],
+)
+def test_what_layers_cannot_say_is_refused(build, message):
+    net, x, _ = made(build)
+    with pytest.raises(ValueError, match="^" + re.escape(message) + "$"):
+        ntk.gram(net, x)
+
+
+@pytest.mark.parametrize("build", [Reused, tied])
+def test_what_the_message_offers_is_right(build):
+    net, x, _ = made(build)
+    torch.testing.assert_close(ntk.per_sample_gradients(net, x), one_by_one(net, x))
+
+
+@pytest.mark.parametrize("build", [Decoder, Centred])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_no_rule_foresees_is_refused(build, dtype):
+    """A weight used twice behind the back of its layer, and rows that see each other: one row alone tells."""
+    net, x, _ = made(build, dtype)
+    with pytest.raises(ValueError, match="net must treat each row on its own and use each parameter once"):
+        ntk.gram(net, x)
+
+
+def test_a_row_on_a_kink_is_no_complaint():
+    """The rounding of a batch may switch a rectifier that a row alone leaves off."""
+    net = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1)).double()
+    x = torch.zeros(3, 5, dtype=torch.float64)
+    with torch.no_grad():
+        net[0].bias.zero_()
+    assert ntk.gram(net, x).shape == (3, 3)
+
+
+def test_a_network_gone_wild_has_a_kernel_of_nan():
+    """Divergence is a result: values that are not finite pass."""
+    net, x, _ = made(STACKS["relu"])
+    with torch.no_grad():
+        net[0].weight.fill_(torch.inf)
+    assert not torch.isfinite(ntk.gram(net, x)).all()
+
+
+def test_no_rows():
+    net, x, y = made(STACKS["relu"])
+    assert ntk.gram(net, x[:0]).shape == (0, 0)
+    assert ntk.gram(net, x[:0], y).shape == (0, 7)
+
+
+@pytest.mark.parametrize(("n", "m"), [(700, None), (700, 900)])
+def test_nothing_is_larger_than_the_result(n, m):
+    """In particular no tensor of n by n_parameters is made."""
+    net, _, _ = made(lambda: nn.Sequential(nn.Linear(5, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1)))
+    x, y = torch.randn(n, 5).double(), None if m is None else torch.randn(m, 5).double()
+    largest = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                largest.append(out.numel())
+            return out
+
+    with Watch():
+        ntk.gram(net, x, y, tile=128)
+    assert max(largest) == n * (m or n)
 
 
 @pytest.mark.parametrize("tile", [1, 5, 13, 512])
@@ -124,16 +324,6 @@ def test_tiles_do_not_matter(tile):
     torch.testing.assert_close(ntk.gram(net, x, y, tile=tile), ntk.gram(net, x, y), rtol=1e-13, atol=1e-13)
 
 
-def test_rows_that_see_each_other_are_refused():
-    net = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Linear(8, 1)).double()
-    message = "net must treat each row on its own: the batch norm '1' is training, call net.eval()"
-    with pytest.raises(ValueError, match=re.escape(message)):
-        ntk.gram(net, torch.zeros(3, 5, dtype=torch.float64))
-
-
-def test_more_outputs_and_tiles_of_nothing_are_refused():
-    x = torch.zeros(3, 5)
-    with pytest.raises(ValueError, match=re.escape("net must have one output, it has 2")):
-        ntk.gram(nn.Sequential(nn.Linear(5, 2)), x)
+def test_tiles_of_nothing_are_refused():
     with pytest.raises(ValueError, match=re.escape("tile must be in [1, inf), got 0")):
-        ntk.gram(nn.Sequential(nn.Linear(5, 1)), x, tile=0)
+        ntk.gram(nn.Sequential(nn.Linear(5, 1)), torch.zeros(3, 5), tile=0)
