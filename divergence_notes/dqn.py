@@ -1,0 +1,196 @@
+"""Deep Q-learning (Mnih et al., 2015), small enough to read in one sitting."""
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from divergence_notes import _checks, networks, replay
+
+LOSSES = {"huber": nn.functional.smooth_l1_loss, "squared": lambda q, target: 0.5 * ((target - q) ** 2).mean()}
+
+
+@dataclass(frozen=True)
+class DQNConfig:
+    """The settings of a `DQN` and of its training; the defaults learn CartPole-v1."""
+
+    hidden: tuple[int, ...] = (128, 128)
+    """Widths of the hidden layers."""
+    activation: str = "relu"
+    """Between the layers: "relu", "tanh" or "sin"."""
+    gamma: float | int = 0.99
+    """Discount factor in [0, 1)."""
+    learning_rate: float = 1e-3
+    """Step size of Adam."""
+    loss: str = "huber"
+    """Of the TD error: "huber", which bounds its slope, or "squared", half the square as in the key equation."""
+    target_every: int | None = 250
+    """Updates from one copy into the target network to the next; None bootstraps from the learning network itself."""
+    epsilon: float | int = 0.05
+    """Chance of a random action while exploring, once it has come down."""
+    epsilon_steps: int = 5_000
+    """Over so many exploring actions the chance comes down from 1, in a straight line."""
+    warmup: int = 1_000
+    """Random steps before the first update."""
+    batch_size: int = 128
+    """Transitions in an update."""
+    capacity: int = 50_000
+    """Transitions in the replay buffer."""
+    update_every: int = 2
+    """Environment steps from one update to the next."""
+    seed: int = 0
+    """Of the initial weights and of the exploration."""
+
+    def __post_init__(self):
+        for k, width in enumerate(self.hidden):
+            _checks.integer(f"hidden[{k}]", width, low=1)
+        _checks.choice("activation", self.activation, tuple(networks.ACTIVATIONS))
+        _checks.scalar("gamma", self.gamma, low=0, high=1, high_open=True)
+        _checks.scalar("learning_rate", self.learning_rate, low=0, low_open=True)
+        _checks.choice("loss", self.loss, tuple(LOSSES))
+        if self.target_every is not None:
+            _checks.integer("target_every", self.target_every, low=1)
+        _checks.scalar("epsilon", self.epsilon, low=0, high=1)
+        for name in ("epsilon_steps", "batch_size", "capacity", "update_every"):
+            _checks.integer(name, getattr(self, name), low=1)
+        _checks.integer("warmup", self.warmup, low=1, high=self.capacity)
+        _checks.integer("seed", self.seed, low=0)
+
+
+def td_target(net: nn.Module, batch: replay.Batch, *, gamma: float | int) -> Float[torch.Tensor, " b"]:
+    """Return ``r + gamma max_a' Q(s', a')``, and ``r`` alone where the process terminated.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Maps observations (B, d) to values (B, n_actions); no gradient flows into it.
+    batch : Batch
+        Transitions. One that a time limit cut is like any other: the target bootstraps through it.
+    gamma : float
+        Discount factor in [0, 1).
+
+    Returns
+    -------
+    tensor of shape (B,)
+        What the value of the action taken should be.
+    """
+    with torch.no_grad():
+        discount = gamma * ~batch.terminated  # (B,)
+        return batch.reward + discount * net(batch.next_obs).max(dim=1).values
+
+
+class DQN:
+    """Q-learning with a network, a replay buffer's batches and, if wanted, a target network.
+
+    Parameters
+    ----------
+    observation_space : gymnasium.spaces.Box
+        Vectors, shape (d,).
+    action_space : gymnasium.spaces.Discrete
+        Actions 0 .. n_actions - 1.
+    config : DQNConfig
+        Everything else.
+
+    Attributes
+    ----------
+    net, target : networks.MLP
+        What learns, and what the targets are read from; the same object if ``config.target_every`` is None.
+    updates : int
+        Updates made.
+    """
+
+    def __init__(self, observation_space: gymnasium.Space, action_space: gymnasium.Space, config: DQNConfig):
+        d = replay.vector_length("observation_space", observation_space)
+        self.n_actions = replay.discrete_size("action_space", action_space)
+        self.config = config
+        generator = torch.Generator().manual_seed(config.seed)
+        sizes = (d, *config.hidden, self.n_actions)
+        self.net = networks.MLP(sizes, activation=config.activation, generator=generator)
+        self.target = self.net if config.target_every is None else copy.deepcopy(self.net)
+        self.updates = 0
+        self._optimizer = torch.optim.Adam(self.net.parameters(), lr=config.learning_rate, fused=True)
+        self._rng = np.random.default_rng(config.seed)
+        self._explored = 0
+
+    def act(self, obs: np.ndarray, *, explore: bool = False) -> int:
+        """Return the action of largest value at an observation of shape (d,), or now and then a random one."""
+        if explore:
+            progress = min(self._explored / self.config.epsilon_steps, 1.0)
+            self._explored += 1
+            if self._rng.random() < 1 + progress * (self.config.epsilon - 1):
+                return int(self._rng.integers(self.n_actions))
+        with torch.no_grad():
+            return int(self.net(torch.as_tensor(obs, dtype=torch.float32)).argmax())
+
+    def update(self, batch: replay.Batch) -> dict[str, float]:
+        """Take one step of Adam towards the TD targets of a batch.
+
+        Returns
+        -------
+        dict
+            ``loss``, and ``max_q``, the largest absolute value of any action in the batch; both from before the step.
+        """
+        q = self.net(batch.obs)  # (B, n_actions)
+        taken = q.gather(1, batch.action[:, None])[:, 0]  # (B,)
+        loss = LOSSES[self.config.loss](taken, td_target(self.target, batch, gamma=self.config.gamma))
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        self.updates += 1
+        if self.config.target_every is not None and self.updates % self.config.target_every == 0:
+            self.target.load_state_dict(self.net.state_dict())
+        return {"loss": loss.item(), "max_q": q.detach().abs().max().item()}
+
+
+def train(
+    env_id: str,
+    *,
+    config: DQNConfig,
+    steps: int,
+    seed: int,
+    eval_every: int = 1_000,
+    eval_episodes: int = 10,
+    progress: bool = False,
+) -> replay.Run:
+    """Train a `DQN` from nothing.
+
+    Parameters
+    ----------
+    env_id : str
+        Name of a registered environment with vectors for observations and discrete actions.
+    config : DQNConfig
+        The settings; its seed gives way to `seed`.
+    steps : int
+        Environment steps to take.
+    seed : int
+        Of everything random: two runs with the same seed are the same, bit by bit.
+    eval_every, eval_episodes, progress
+        As in `replay.learn`.
+
+    Returns
+    -------
+    Run
+        With the agent as it was after the last update.
+    """
+    env = gymnasium.make(env_id)
+    agent = DQN(env.observation_space, env.action_space, dataclasses.replace(config, seed=seed))
+    env.close()
+    settings: dict[str, Any] = {
+        name: getattr(config, name) for name in ("warmup", "batch_size", "capacity", "update_every")
+    }
+    return replay.learn(
+        agent,
+        env_id,
+        steps=steps,
+        seed=seed,
+        eval_every=eval_every,
+        eval_episodes=eval_episodes,
+        progress=progress,
+        **settings,
+    )
