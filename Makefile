@@ -3,10 +3,10 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: help env book test serve lab lock clean
+.PHONY: help env book test serve lab lock study clean
 
 help:
-	@echo "make book | test | serve | lab | lock | clean     see README.md"
+	@echo "make book | test | serve | lab | lock | study NAME=kernels | clean     see README.md"
 
 env:
 	@$(PYTHON) tools/environment.py
@@ -25,6 +25,9 @@ lab: env
 
 lock: env
 	$(BIN)/python tools/lock.py $(if $(UPGRADE),--upgrade)
+
+study: env
+	@$(BIN)/python -m divergence_notes.studies $(if $(NAME),run $(NAME) $(OPTIONS),list)
 
 clean:
 	rm -rf .venv _build _offline node_modules .pytest_cache .ruff_cache .hypothesis .import_linter_cache

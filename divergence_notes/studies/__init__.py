@@ -1,0 +1,52 @@
+"""Long experiments, their command line, and their committed results.
+
+A study is a module of this package, or any other importable module, with
+
+- a docstring: the question and the protocol;
+- ``PARAMETERS``, a dict from each parameter to the tuple of its values; the runs are their product;
+- ``SECONDS``, the CPU seconds that one run takes, roughly;
+- ``run(**parameters)``, which returns a DataFrame and depends on nothing but its arguments;
+- if fewer digits than all are to be kept, ``FLOAT_FORMAT``, such as ``"%.7g"``.
+
+``python -m divergence_notes.studies run NAME`` does the runs that are missing, one file each; `load` reads what is
+there, with nothing but pandas.
+"""
+
+from pathlib import Path
+from urllib.parse import unquote
+
+import pandas as pd
+
+RESULTS = Path(__file__).resolve().parents[2] / "book" / "results"
+"""Where the raw results are kept: ``<study>/<parameters>.csv``."""
+
+
+def load(name: str, *, results: str | Path = RESULTS) -> pd.DataFrame:
+    """Return the finished runs of a study in one table.
+
+    Parameters
+    ----------
+    name : str
+        The study.
+    results : path
+        The directory that holds a directory for each study.
+
+    Returns
+    -------
+    DataFrame
+        The rows of all runs, the parameters in the first columns, sorted by them.
+
+    Raises
+    ------
+    ValueError
+        If no run of the study is finished.
+    """
+    files = sorted(Path(results, name).glob("[!.]*.csv"))
+    if not files:
+        there = sorted(path.name for path in Path(results).glob("*/") if any(path.glob("[!.]*.csv")))
+        known = ", ".join(there) or "there is none"
+        raise ValueError(f"name must be a study with finished runs: {known}, got {name!r}")
+    keys = [unquote(part.partition("=")[0]) for part in files[0].stem.split(",")]
+    # only an empty field is missing: a parameter may well be called "none" or "NA"
+    runs = [pd.read_csv(path, keep_default_na=False, na_values=[""]) for path in files]
+    return pd.concat(runs, ignore_index=True).sort_values(keys, kind="stable", ignore_index=True)

@@ -1,0 +1,243 @@
+"""How far are the kernels of fresh networks from a table's? The kernel study of arXiv:1903.08894, done again.
+
+For each environment, initialisation scheme and seed, 1000 state-action pairs are drawn and the kernel of networks of
+several activations, widths and depths is measured on them. The choices that the numbers depend on:
+
+- Pairs: consecutive steps of a "rails-random" policy. We read that as: each coordinate of each action is one end of
+  its range or the other, with equal chance. An episode that ends is followed by a new one.
+- Inputs: observation and action side by side, raw, as the environment gives them; Ant-v5 without its contact forces,
+  which leaves the classical 27 dimensions.
+- Networks: two hidden layers of 32, 64, 128 or 256 units, and one to four hidden layers of 64; relu, tanh or sin.
+- Initialisation: "pytorch", weights and biases uniform within ``1 / sqrt(fan_in)``, or "glorot", weights uniform within
+  ``sqrt(6 / (fan_in + fan_out))`` and no biases.
+- The seed draws the pairs and the weights, so that an interval over seeds covers both. Networks that differ in their
+  activation only have the same weights.
+- Arithmetic: float64.
+
+The bias of the output moves every value by 1, so that no entry of the diagonal is below 1 and every row ratio is
+defined.
+"""
+
+import contextlib
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from torch import nn
+
+from divergence_notes import _checks, contraction, diagnostics, networks, ntk
+
+PARAMETERS = {
+    "environment": ("HalfCheetah-v5", "Ant-v5", "Walker2d-v5"),
+    "initialisation": ("pytorch", "glorot"),
+    "seed": tuple(range(10)),
+}
+SECONDS = 5.0
+FLOAT_FORMAT = "%.7g"
+
+ACTIVATIONS = ("relu", "tanh", "sin")
+HIDDEN = ((32, 32), (64, 64), (128, 128), (256, 256), (64,), (64, 64, 64), (64, 64, 64, 64))
+N_PAIRS = 1000
+GAMMA = 0.99
+OPTIONS = {"Ant-v5": {"include_cfrc_ext_in_observation": False}}
+
+CELL = ["environment", "initialisation", "activation", "depth", "width"]
+MEASURES = ["row_ratio", "diagonal", "off_diagonal", "dominant", "shortfall"]
+
+
+def pairs(environment: str, *, n_pairs: int, seed: int) -> np.ndarray:
+    """Return state-action pairs of a policy whose every action lies in a corner of the action space.
+
+    Parameters
+    ----------
+    environment : str
+        A name that gymnasium knows, with bounded continuous actions.
+    n_pairs : int
+        How many consecutive steps to take.
+    seed : int
+        Of the first state and of the actions.
+
+    Returns
+    -------
+    ndarray of shape (n_pairs, n_observations + n_action_coordinates)
+        Each row an observation and the action taken there.
+    """
+    n_pairs = _checks.integer("n_pairs", n_pairs, low=1)
+    rng, rows = np.random.default_rng(seed), []
+    with _warnings_of_mujoco_in_the_log(), gym.make(environment, **OPTIONS.get(environment, {})) as env:
+        rails = np.stack([env.action_space.low, env.action_space.high])  # (2, a)
+        coordinates = np.arange(rails.shape[1])
+        obs, _ = env.reset(seed=seed)
+        for _ in range(n_pairs):
+            action = rails[rng.integers(2, size=len(coordinates)), coordinates]
+            rows.append(np.concatenate([obs, action]))
+            obs, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                obs, _ = env.reset()
+    return np.stack(rows)
+
+
+@contextlib.contextmanager
+def _warnings_of_mujoco_in_the_log() -> Iterator[None]:
+    """Keep MuJoCo from writing a file of its own; that a model file is old-fashioned is nobody's concern here."""
+
+    def warn(message: str) -> None:
+        logging.getLogger("mujoco").log(logging.DEBUG if "is deprecated" in message else logging.WARNING, message)
+
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(warn)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
+
+
+def glorot_(net: nn.Module, *, generator: torch.Generator) -> nn.Module:
+    """Draw the weights again, uniformly within ``sqrt(6 / (fan_in + fan_out))`` of zero, set the biases to zero.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Changed in place: every linear layer in it.
+    generator : torch.Generator
+        The global generator is left alone.
+
+    Returns
+    -------
+    torch.nn.Module
+        The same network.
+    """
+    for layer in net.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+            nn.init.zeros_(layer.bias)
+    return net
+
+
+def network(sizes: Sequence[int], *, activation: str, initialisation: str, seed: int) -> networks.MLP:
+    """Return a fresh network in float64.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Width of the input, of each hidden layer, and of the output.
+    activation : {"relu", "tanh", "sin"}
+        Between the layers.
+    initialisation : {"pytorch", "glorot"}
+        As the module's docstring says.
+    seed : int
+        The same seed and sizes give the same weights, whatever the activation.
+    """
+    _checks.choice("initialisation", initialisation, PARAMETERS["initialisation"])
+    generator = torch.Generator().manual_seed(seed)
+    net = networks.MLP(sizes, activation=activation, generator=generator, dtype=torch.float64)
+    return glorot_(net, generator=generator.manual_seed(seed)) if initialisation == "glorot" else net
+
+
+def measure(kernel: np.ndarray, *, gamma: float | int = GAMMA) -> dict[str, float]:
+    """Return how far a kernel is from a table's, and from the paper's condition under uniform sampling.
+
+    Parameters
+    ----------
+    kernel : ndarray of shape (n, n)
+        With a positive diagonal.
+    gamma : float
+        Discount factor in [0, 1).
+
+    Returns
+    -------
+    dict
+        row_ratio
+            Mean over rows.
+        diagonal
+            Mean of the diagonal.
+        off_diagonal
+            Mean size of the other entries.
+        dominant
+            Share of rows that satisfy row dominance, ``(1 + gamma) sum_{j != i} |K_ij| < (1 - gamma) K_ii``.
+        shortfall
+            By what factor the best row misses it: the least ``n R_i (1 + gamma) / (1 - gamma)``; below 1 it holds.
+    """
+    ratio, n = diagnostics.row_ratio(kernel), len(kernel)
+    own = np.diag(kernel)
+    return {
+        "row_ratio": float(ratio.mean()),
+        "diagonal": float(own.mean()),
+        "off_diagonal": float((np.abs(kernel).sum() - own.sum()) / max(n * (n - 1), 1)),
+        "dominant": float((contraction.row_dominance(kernel, np.full(n, 1 / n), gamma=gamma) > 0).mean()),
+        "shortfall": float(n * ratio.min() * (1 + gamma) / (1 - gamma)),
+    }
+
+
+def run(
+    *,
+    environment: str,
+    initialisation: str,
+    seed: int,
+    n_pairs: int = N_PAIRS,
+    hidden: Sequence[Sequence[int]] = HIDDEN,
+) -> pd.DataFrame:
+    """Measure the kernel of every network on the same pairs.
+
+    Parameters
+    ----------
+    environment, initialisation, seed
+        As in ``PARAMETERS``.
+    n_pairs : int
+        The size of the kernels.
+    hidden : sequence of sequences of int
+        The hidden layers of each network; each is built with each activation.
+
+    Returns
+    -------
+    DataFrame
+        A row for each network: activation, depth (hidden layers), width (units in each), and the entries of `measure`.
+    """
+    x = torch.as_tensor(pairs(environment, n_pairs=n_pairs, seed=seed))
+    rows = []
+    for activation, layers in itertools.product(ACTIVATIONS, hidden):
+        sizes = [x.shape[1], *layers, 1]
+        net = network(sizes, activation=activation, initialisation=initialisation, seed=seed)
+        found = measure(ntk.gram(net, x).numpy())
+        rows.append({"activation": activation, "depth": len(layers), "width": layers[0]} | found)
+    return pd.DataFrame(rows)
+
+
+def summary(data: pd.DataFrame, *, level: float | int = 0.95) -> pd.DataFrame:
+    """Return the mean over seeds of each measure of each network, with a t interval.
+
+    Parameters
+    ----------
+    data : DataFrame
+        What ``studies.load("kernels")`` returns; at least two seeds of each network.
+    level : float
+        Of the interval, in (0, 1).
+
+    Returns
+    -------
+    DataFrame
+        A row for each cell of environment, initialisation, activation, depth and width, and each measure:
+        mean, low, high, and n, the number of seeds.
+
+    Raises
+    ------
+    ValueError
+        If a network has fewer than two seeds, or the same seed twice, or `level` is out of range.
+    """
+    level = _checks.scalar("level", level, low=0, high=1, low_open=True, high_open=True)
+    if data.duplicated([*CELL, "seed"]).any():
+        raise ValueError("data must hold each seed of a network once")
+    long = data.melt([*CELL, "seed"], MEASURES, var_name="measure")
+    table = long.groupby([*CELL, "measure"], sort=False)["value"].agg(["mean", "sem", "count"]).reset_index()
+    if table["count"].min() < 2:
+        raise ValueError("data must hold at least two seeds of each network: an interval needs them")
+    half = stats.t.ppf((1 + level) / 2, table["count"] - 1) * table.pop("sem")
+    return table.rename(columns={"count": "n"}).assign(low=table["mean"] - half, high=table["mean"] + half)[
+        [*CELL, "measure", "mean", "low", "high", "n"]
+    ]

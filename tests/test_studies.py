@@ -1,0 +1,375 @@
+"""The command line of the studies: a real cluster, kills, failures, and what is left on the disk."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.pages import ROOT
+
+STUDY = '''
+"""What is drawn?
+
+A study for tests.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+PARAMETERS = {"kind": ("a/b", "none"), "gamma": (0.1 + 0.2,), "seed": tuple(range(5))}
+SECONDS = 90.0
+
+
+def run(*, kind, gamma, seed):
+    faults = Path(__file__).parent
+    if seed == 3 and (faults / "raise").exists():
+        raise RuntimeError("seed 3 is unlucky")
+    if (kind, seed) == ("none", 4) and (faults / "die").exists():
+        os._exit(1)
+    (faults / f"worker-{os.getpid()}").touch()
+    time.sleep(0.3)
+    draws = np.random.default_rng([seed, len(kind)]).standard_normal(3)
+    return pd.DataFrame({"draw": draws, "third": draws / 3, "k": range(3), "seed": seed})
+'''
+N_RUNS = 10
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Return a directory with a study that can be imported as ``mine.tiny``."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").touch()
+    (tmp_path / "mine" / "tiny.py").write_text(STUDY)
+    return tmp_path
+
+
+def command(place, *arguments, name="mine.tiny"):
+    """Return the command line that does something with the study."""
+    verb, *rest = arguments
+    return [sys.executable, "-m", "divergence_notes.studies", verb, name, "--results", str(place / "results"), *rest]
+
+
+def environment(place):
+    """Return an environment in which the study can be imported."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(place), str(ROOT)])}
+
+
+def cli(place, *arguments, **kw):
+    """Run the command line to its end."""
+    line = command(place, *arguments, **kw)
+    return subprocess.run(line, cwd=place, env=environment(place), capture_output=True, text=True, timeout=60)
+
+
+def finished(place):
+    """Return {name: (identity, text)} of every result."""
+    return {path.name: (path.stat().st_ino, path.read_text()) for path in (place / "results").glob("tiny/*.csv")}
+
+
+def alive(pid):
+    """Whether a process is running, zombies apart."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def until(condition, seconds=30):
+    """Wait for a condition."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def expected():
+    """Return what the study computes, by another way."""
+    rows = []
+    for kind, length in (("a/b", 3), ("none", 4)):
+        for seed in range(5):
+            draws = np.random.default_rng([seed, length]).standard_normal(3)
+            rows += [[kind, 0.1 + 0.2, seed, draw, draw / 3, k] for k, draw in enumerate(draws)]
+    return pd.DataFrame(rows, columns=["kind", "gamma", "seed", "draw", "third", "k"])
+
+
+def check_all(place):
+    """Every run is present once, to the last bit."""
+    from divergence_notes import studies
+
+    data = studies.load("tiny", results=place / "results")
+    pd.testing.assert_frame_equal(data, expected(), check_exact=True)
+    assert len(finished(place)) == N_RUNS
+    assert not list((place / "results").glob("tiny/.*")), "nothing half-written is left"
+
+
+def test_kill_in_the_middle_and_restart(place):
+    """Kill -9 loses the runs in flight and nothing else; workers do not outlive the command."""
+    process = subprocess.Popen(
+        command(place, "run", "--workers", "2"), cwd=place, env=environment(place), stderr=subprocess.PIPE, text=True
+    )
+    until(lambda: len(finished(place)) >= 3)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    kept = finished(place)
+    assert 3 <= len(kept) < N_RUNS
+    workers = [int(path.name.partition("-")[2]) for path in (place / "mine").glob("worker-*")]
+    assert len(workers) == 2, "two processes"
+    until(lambda: not any(map(alive, workers)))
+
+    said = cli(place, "status").stdout
+    left = N_RUNS - len(kept)
+    assert f"mine.tiny: {len(kept)} of 10 runs are finished\n{left} missing: about" in said
+    assert len(re.findall(r"^  kind=", said, flags=re.M)) == left
+
+    done = cli(place, "run", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert f"{left}/{left}" in done.stderr, "the bar counts what was missing"
+    assert {name: finished(place)[name] for name in kept} == kept, "what was there is not written again"
+    check_all(place)
+
+    again = cli(place, "run")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout == "mine.tiny: 10 of 10 runs are finished\n"
+
+
+def test_a_failing_run_takes_no_other_down(place, monkeypatch):
+    """Two runs raise, one kills its worker: all are reported, the rest is there, a restart mends it."""
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")  # the first death is enough for us
+    for fault in ("raise", "die"):
+        (place / "mine" / fault).touch()
+    done = cli(place, "run", "--workers", "2")
+    assert done.returncode == 1
+    runs = [("a%2Fb", 3), ("none", 3), ("none", 4)]
+    names = [f"kind={kind},gamma=0.30000000000000004,seed={seed}" for kind, seed in runs]
+    failures = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert sorted(line.split(": ")[1] for line in failures) == sorted(names)
+    assert sum("RuntimeError: seed 3 is unlucky" in line for line in failures) == 2
+    assert sum("KilledWorker" in line for line in failures) == 1
+    assert "7 of 10 runs are finished" in done.stdout
+
+    for fault in ("raise", "die"):
+        (place / "mine" / fault).unlink()
+    assert cli(place, "run", "--workers", "2").returncode == 0
+    check_all(place)
+
+
+def test_any_other_cluster(place):
+    """A scheduler and a worker that somebody else started; they outlive the command."""
+    dask, file = Path(sys.executable).with_name("dask"), place / "scheduler.json"
+    quiet = {"env": environment(place), "cwd": place, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    common = ["--scheduler-file", file, "--no-dashboard"]
+    local = ["--host", "127.0.0.1", "--port", "0"]
+    scheduler = subprocess.Popen([dask, "scheduler", *common, *local], **quiet)
+    worker = subprocess.Popen([dask, "worker", *common, "--no-nanny", "--nthreads", "1"], **quiet)
+    try:
+        until(lambda: file.exists() and file.read_text().strip().endswith("}"))
+        done = cli(place, "run", "--scheduler", json.loads(file.read_text())["address"])
+        assert done.returncode == 0, done.stderr
+        assert scheduler.poll() is None
+        assert [path.name for path in (place / "mine").glob("worker-*")] == [f"worker-{worker.pid}"]
+    finally:
+        for process in (worker, scheduler):
+            process.kill()
+            process.wait(timeout=30)
+    check_all(place)
+
+
+class TestResults:
+    """What is written, and what is read."""
+
+    @pytest.fixture
+    def study(self, place, monkeypatch):
+        from divergence_notes.studies import runner
+
+        monkeypatch.syspath_prepend(place)
+        yield runner.find("mine.tiny")
+        for name in ("mine.tiny", "mine"):
+            sys.modules.pop(name, None)
+
+    @pytest.fixture
+    def parameters(self, study):
+        from divergence_notes.studies import runner
+
+        return next(runner.grid(study))
+
+    def test_half_written_is_never_read_nor_counted(self, study, parameters, place):
+        from divergence_notes import studies
+        from divergence_notes.studies import runner
+
+        table = pd.DataFrame({"x": [1.5]})
+        runner.write(table, study, parameters, place)
+        for name in (".tmp123.part", ".half.csv", "half.csv.part"):
+            (place / "tiny" / name).write_text("kind,gam")
+        assert len(runner.missing(study, place)) == N_RUNS - 1
+        assert studies.load("tiny", results=place)["x"].tolist() == [1.5]
+
+    @pytest.mark.parametrize("moment", ["to_csv", "fsync", "replace"])
+    def test_a_fault_while_writing_leaves_nothing(self, study, parameters, place, monkeypatch, moment):
+        """The disk is full in the middle of the text, at the flush, at the renaming."""
+        from divergence_notes.studies import runner
+
+        def fault(*arguments, **_):
+            if moment == "to_csv":
+                arguments[1].write("kind,gam")
+            raise OSError("no space left")
+
+        monkeypatch.setattr(pd.DataFrame if moment == "to_csv" else os, moment, fault)
+        with pytest.raises(OSError, match="no space left"):
+            runner.write(pd.DataFrame({"x": [1.5]}), study, parameters, place)
+        assert list((place / "tiny").iterdir()) == []
+
+    def test_the_final_name_appears_with_the_whole_text(self, study, parameters, place, monkeypatch):
+        from divergence_notes.studies import runner
+
+        seen, replace = [], os.replace
+
+        def spy(source, target):
+            seen.append((Path(source).read_text(), Path(target).exists(), Path(source).parent == Path(target).parent))
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", spy)
+        runner.write(pd.DataFrame({"x": [1.5, 2.5]}), study, parameters, place)
+        text = "kind,gamma,seed,x\na/b,0.30000000000000004,0,1.5\na/b,0.30000000000000004,0,2.5\n"
+        assert seen == [(text, False, True)]
+        assert runner.result_path(study, parameters, place).read_text() == text
+
+    def test_every_bit_returns(self, study, parameters, place, rng):
+        from divergence_notes import studies
+        from divergence_notes.studies import runner
+
+        x = np.concatenate([rng.standard_normal(1000) * 10.0 ** rng.integers(-300, 300, 1000), [np.inf, -np.inf]])
+        runner.write(pd.DataFrame({"x": x, "word": "NA"}), study, parameters, place)
+        found = studies.load("tiny", results=place)
+        np.testing.assert_array_equal(found["x"], x)
+        assert set(found["word"]) == {"NA"}
+
+    def test_fewer_digits_where_the_study_says_so(self, study, parameters, place, monkeypatch):
+        from divergence_notes import studies
+        from divergence_notes.studies import runner
+
+        monkeypatch.setattr(study, "FLOAT_FORMAT", "%.3g", raising=False)
+        runner.write(pd.DataFrame({"x": [1 / 3]}), study, parameters, place)
+        found = studies.load("tiny", results=place)
+        assert found["x"].tolist() == [0.333]
+        assert found["gamma"].tolist() == [0.1 + 0.2], "a parameter keeps its digits"
+
+    @pytest.mark.parametrize("table", [None, pd.DataFrame(), pd.DataFrame({"x": []})])
+    def test_a_run_without_rows_is_a_failure(self, study, parameters, place, table):
+        from divergence_notes.studies import runner
+
+        with pytest.raises(ValueError, match="run must return a DataFrame with rows"):
+            runner.write(table, study, parameters, place)
+        assert len(runner.missing(study, place)) == N_RUNS
+
+    def test_ten_comes_after_nine(self, study, place, monkeypatch):
+        from divergence_notes import studies
+        from divergence_notes.studies import runner
+
+        monkeypatch.setitem(study.PARAMETERS, "seed", (9, 10))
+        for parameters in runner.grid(study):
+            runner.write(pd.DataFrame({"x": [1]}), study, parameters, place)
+        assert studies.load("tiny", results=place)["seed"].tolist() == [9, 10, 9, 10]
+
+    def test_a_run_outside_the_grid_is_named(self, study, place, monkeypatch):
+        from divergence_notes.studies import runner
+
+        runner.write(pd.DataFrame({"x": [1]}), study, {"kind": "a", "gamma": 0.5, "seed": 7}, place / "results")
+        said = cli(place, "status").stdout
+        assert "mine.tiny: 0 of 10 runs are finished\n10 missing: about 15 min on one core" in said
+        assert said.endswith("outside the grid, but read: kind=a,gamma=0.5,seed=7.csv\n")
+
+    def test_unknown_results(self, place):
+        from divergence_notes import studies
+
+        with pytest.raises(ValueError, match="name must be a study with finished runs: there is none, got 'x'"):
+            studies.load("x", results=place)
+        with pytest.raises(ValueError, match=r"finished runs: .*kernels.*, got 'x'"):
+            studies.load("x")
+
+    def test_a_parameter_must_be_text_or_a_number(self, study, monkeypatch):
+        from divergence_notes.studies import runner
+
+        monkeypatch.setitem(study.PARAMETERS, "seed", ((1, 2),))
+        why = "PARAMETERS['seed'] must hold text and plain numbers, got (1, 2)"
+        with pytest.raises(ValueError, match=re.escape(why)):
+            runner.find("mine.tiny")
+
+
+class TestCommandLine:
+    """What it says, and what it makes of mistakes."""
+
+    def test_list(self):
+        line = [sys.executable, "-m", "divergence_notes.studies", "list"]
+        said = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        assert said.startswith("kernels: How far") or "\nkernels: How far" in said
+        assert "runner" not in said
+
+    @pytest.mark.parametrize(
+        "name, why",
+        [
+            ("nothing", "name must be one that `list` knows, or a module, got 'nothing'"),
+            ("runner", "divergence_notes.studies.runner has no PARAMETERS"),
+            ("mine.nothing", "got 'mine.nothing'"),
+        ],
+    )
+    def test_no_study(self, place, name, why):
+        done = cli(place, "run", name=name)
+        assert done.returncode == 2
+        assert why in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_what_a_study_cannot_import_is_said(self, place):
+        (place / "mine" / "broken.py").write_text("import nowhere_to_be_found")
+        assert "No module named 'nowhere_to_be_found'" in cli(place, "status", name="mine.broken").stderr
+
+    @pytest.mark.parametrize("rest", [["--workers", "0"], ["--workers", "2", "--scheduler", "tcp://127.0.0.1:1"]])
+    def test_no_sense(self, place, rest):
+        assert cli(place, "run", *rest).returncode == 2
+
+    def test_no_cluster(self, place, monkeypatch):
+        monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "1s")
+        done = cli(place, "run", "--scheduler", "tcp://127.0.0.1:1")
+        assert done.returncode == 1
+        assert done.stderr.startswith("no cluster: ")
+        assert "Traceback" not in done.stderr
+
+
+def test_reading_needs_only_pandas():
+    """The pages read results without torch, dask or gymnasium."""
+    heavy = {"torch", "dask", "distributed", "gymnasium", "stable_baselines3", "mujoco", "tqdm", "matplotlib"}
+    code = f"""if True:
+        import sys
+        from divergence_notes import studies
+        studies.load("kernels")
+        print(*sorted({heavy} & set(sys.modules)))"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_a_worker_computes_on_one_thread(tmp_path, monkeypatch):
+    import torch
+
+    from divergence_notes.studies import runner
+
+    (tmp_path / "threads.py").write_text(
+        "import pandas as pd, torch\ndef run(): return pd.DataFrame({'n': [torch.get_num_threads()]})"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert runner.perform("threads", {})["n"].tolist() == [1]
+    finally:
+        torch.set_num_threads(before)
+        sys.modules.pop("threads", None)

@@ -1,0 +1,251 @@
+"""The kernel study: its data, its networks, its measures, the intervals, and what was committed."""
+
+import itertools
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from divergence_notes import ntk, studies
+from divergence_notes.studies import kernels
+
+WIDTHS = {"HalfCheetah-v5": (17, 6), "Ant-v5": (27, 8), "Walker2d-v5": (17, 6)}
+"""Of the observation and the action."""
+
+TINY = {
+    "environment": "Walker2d-v5",
+    "initialisation": "glorot",
+    "seed": 2,
+    "n_pairs": 12,
+    "hidden": ((5, 5), (4,)),
+}
+
+
+@pytest.fixture(params=["HalfCheetah-v5", "Ant-v5", "Walker2d-v5"])
+def drawn(request):
+    """Return the name of an environment and 60 pairs of it."""
+    return request.param, kernels.pairs(request.param, n_pairs=60, seed=3)
+
+
+class TestPairs:
+    """Consecutive steps of a policy whose every action lies in a corner."""
+
+    def test_shape(self, drawn):
+        name, x = drawn
+        assert x.shape == (60, sum(WIDTHS[name]))
+
+    def test_every_action_is_on_the_rails_and_both_rails_are_used(self, drawn):
+        name, x = drawn
+        actions = x[:, WIDTHS[name][0] :]
+        assert set(np.unique(actions)) == {-1.0, 1.0}
+        assert np.all(np.abs(actions.mean(axis=0)) < 0.6)
+        assert len(np.unique(actions, axis=0)) > 30, "the coordinates are drawn one by one"
+
+    def test_the_observation_is_the_one_the_action_was_taken_in(self):
+        kinds = [kernels.pairs("Walker2d-v5", n_pairs=n, seed=3) for n in (1, 40)]
+        np.testing.assert_array_equal(kinds[0], kinds[1][:1])
+        resting = kinds[0][0, 8:17]  # velocities at a reset are small noise
+        assert np.abs(resting).max() < 0.01 < np.abs(kinds[1][1, 8:17]).max()
+
+    def test_an_episode_that_ends_is_followed_by_another(self):
+        x = kernels.pairs("Walker2d-v5", n_pairs=200, seed=0)
+        fresh = np.abs(x[:, 8:17]).max(axis=1) < 0.01
+        assert fresh.sum() > 3
+
+    def test_inputs_are_raw(self, drawn):
+        assert np.abs(drawn[1]).max() > 1.5
+
+    def test_the_seed_decides(self, drawn):
+        name, x = drawn
+        np.testing.assert_array_equal(x, kernels.pairs(name, n_pairs=60, seed=3))
+        assert np.abs(x - kernels.pairs(name, n_pairs=60, seed=4)).max() > 1
+
+    def test_mujoco_leaves_no_file(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        kernels.pairs("HalfCheetah-v5", n_pairs=1, seed=0)
+        assert not list(tmp_path.iterdir())
+
+
+def linear(net):
+    """Return the linear layers of a network."""
+    return [layer for layer in net.modules() if isinstance(layer, nn.Linear)]
+
+
+class TestInitialisation:
+    """Both schemes are uniform within their bounds, and fill them."""
+
+    SIZES = (23, 64, 32, 1)
+
+    def net(self, initialisation, activation="relu", seed=0):
+        return kernels.network(self.SIZES, activation=activation, initialisation=initialisation, seed=seed)
+
+    def test_glorot(self):
+        for layer in linear(self.net("glorot")):
+            bound = (6 / sum(layer.weight.shape)) ** 0.5
+            assert 0.85 * bound < layer.weight.abs().max() <= bound
+            assert torch.all(layer.bias == 0)
+
+    def test_pytorch(self):
+        for layer in linear(self.net("pytorch")):
+            bound = layer.in_features**-0.5
+            assert 0.85 * bound < layer.weight.abs().max() <= bound
+            assert 0 < layer.bias.abs().max() <= bound
+
+    def test_the_bounds_differ(self):
+        glorot, pytorch = (linear(self.net(name)) for name in ("glorot", "pytorch"))
+        for a, b in zip(glorot, pytorch, strict=True):
+            assert abs((a.weight.abs().max() / b.weight.abs().max()).log().item()) > 0.1
+
+    @pytest.mark.parametrize("initialisation", kernels.PARAMETERS["initialisation"])
+    def test_weights_follow_the_seed_alone(self, initialisation):
+        nets = [self.net(initialisation, activation=activation) for activation in kernels.ACTIVATIONS]
+        for a, b in itertools.pairwise(nets):
+            assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+        other = self.net(initialisation, seed=1)
+        assert not torch.equal(linear(nets[0])[0].weight, linear(other)[0].weight)
+
+    def test_the_global_generator_is_left_alone(self):
+        before = torch.get_rng_state()
+        kernels.glorot_(self.net("pytorch"), generator=torch.Generator().manual_seed(1))
+        assert torch.equal(before, torch.get_rng_state())
+
+    def test_unknown_scheme(self):
+        with pytest.raises(ValueError, match=re.escape("initialisation must be one of 'pytorch', 'glorot', got 'he'")):
+            self.net("he")
+
+    @pytest.mark.parametrize("activation", kernels.ACTIVATIONS)
+    def test_no_diagonal_is_below_one(self, activation):
+        net = self.net("glorot", activation)
+        with torch.no_grad():
+            linear(net)[0].bias -= 100  # relu: every unit is dead
+        own = ntk.gram(net, torch.randn(9, 23, dtype=torch.float64)).diagonal()
+        assert own.min() >= 1
+        if activation == "relu":
+            assert torch.equal(own, torch.ones(9, dtype=torch.float64))
+
+
+class TestMeasure:
+    """Against plain loops, and at the border of the paper's condition."""
+
+    def test_loops(self, rng):
+        J = rng.standard_normal((7, 20))
+        K = J @ J.T
+        ratios, off = [], []
+        for i in range(7):
+            others = [abs(K[i, j]) for j in range(7) if j != i]
+            ratios.append(sum(others) / 7 / K[i, i])
+            off += others
+        found = kernels.measure(K, gamma=0.9)
+        assert found["row_ratio"] == pytest.approx(sum(ratios) / 7)
+        assert found["diagonal"] == pytest.approx(sum(K[i, i] for i in range(7)) / 7)
+        assert found["off_diagonal"] == pytest.approx(sum(off) / 42)
+        assert found["shortfall"] == pytest.approx(7 * min(ratios) * 19)
+
+    @pytest.mark.parametrize("factor, share", [(0.99, 1.0), (1.01, 0.0)])
+    def test_both_sides_of_row_dominance(self, factor, share):
+        n = 5
+        K = np.full((n, n), -factor / 199 / (n - 1))
+        np.fill_diagonal(K, 1)
+        found = kernels.measure(K)
+        assert found["dominant"] == share
+        assert found["shortfall"] == pytest.approx(factor)
+
+    def test_the_best_row_speaks_for_the_shortfall(self):
+        K = np.array([[1.0, 0.0, 0.001], [0.0, 1.0, 0.5], [0.001, 0.5, 1.0]])
+        found = kernels.measure(K)
+        assert found["shortfall"] == pytest.approx(0.199)
+        assert found["dominant"] == pytest.approx(1 / 3)
+
+
+class TestRun:
+    """One row for each network; the arguments decide everything."""
+
+    def test_same_seed_same_numbers(self):
+        first = kernels.run(**TINY)
+        torch.manual_seed(17)
+        np.random.seed(17)  # noqa: NPY002
+        pd.testing.assert_frame_equal(first, kernels.run(**TINY), check_exact=True)
+        other = kernels.run(**TINY | {"seed": 3})
+        assert (first["row_ratio"] != other["row_ratio"]).all()
+
+    def test_rows(self):
+        found = kernels.run(**TINY)
+        assert list(found.columns) == ["activation", "depth", "width", *kernels.MEASURES]
+        want = set(itertools.product(kernels.ACTIVATIONS, [(2, 5), (1, 4)]))
+        assert {(row.activation, (row.depth, row.width)) for row in found.itertuples()} == want
+        assert len(found) == len(want)
+
+    def test_against_explicit_gradients(self):
+        x = torch.as_tensor(kernels.pairs("Walker2d-v5", n_pairs=12, seed=2))
+        net = kernels.network([23, 4, 1], activation="sin", initialisation="glorot", seed=2)
+        rows = []
+        for row in x:
+            slopes = torch.autograd.grad(net(row[None])[0, 0], list(net.parameters()))
+            rows.append(torch.cat([slope.ravel() for slope in slopes]))
+        want = kernels.measure((torch.stack(rows) @ torch.stack(rows).T).numpy())
+        found = kernels.run(**TINY).query("activation == 'sin' and width == 4").iloc[0]
+        assert dict(found[kernels.MEASURES]) == pytest.approx(want)
+
+
+class TestSummary:
+    """Mean over seeds and a t interval, cell by cell."""
+
+    def data(self, values, **other):
+        cell = {"environment": "E", "initialisation": "glorot", "activation": "sin", "depth": 2, "width": 64} | other
+        rows = [cell | dict.fromkeys(kernels.MEASURES, value) | {"seed": k} for k, value in enumerate(values)]
+        return pd.DataFrame(rows)
+
+    def test_a_cell_by_hand(self):
+        """Of 1, 2, 3: mean 2, standard error 1 / sqrt 3, and t(0.975; 2) = 4.302653 from a table."""
+        found = kernels.summary(self.data([1.0, 2.0, 3.0]))
+        assert list(found["measure"]) == kernels.MEASURES
+        assert found["mean"].tolist() == [2.0] * 5
+        assert (found["high"] - 2).tolist() == pytest.approx([4.302653 / 3**0.5] * 5, rel=1e-6)
+        assert (2 - found["low"]).tolist() == pytest.approx([4.302653 / 3**0.5] * 5, rel=1e-6)
+        assert found["n"].tolist() == [3] * 5
+
+    def test_cells_are_kept_apart(self):
+        found = kernels.summary(pd.concat([self.data([1.0, 2.0]), self.data([5.0, 6.0], width=32)]))
+        assert set(zip(found["width"], found["mean"], strict=True)) == {(64, 1.5), (32, 5.5)}
+
+    def test_the_interval_covers_as_often_as_it_says(self, rng):
+        draws = rng.standard_normal((2000, 4))
+        data = pd.concat([self.data(row, width=k) for k, row in enumerate(draws)])
+        found = kernels.summary(data, level=0.8).query("measure == 'row_ratio'")
+        covered = ((found["low"] < 0) & (found["high"] > 0)).mean()
+        assert covered == pytest.approx(0.8, abs=0.04)
+
+    def test_one_seed_is_refused(self):
+        with pytest.raises(ValueError, match="at least two seeds"):
+            kernels.summary(self.data([1.0]))
+
+    def test_a_seed_twice_is_refused(self):
+        with pytest.raises(ValueError, match="each seed of a network once"):
+            kernels.summary(pd.concat([self.data([1.0, 2.0])] * 2))
+
+    def test_a_level_of_one_is_refused(self):
+        with pytest.raises(ValueError, match="level must be in"):
+            kernels.summary(self.data([1.0, 2.0]), level=1)
+
+
+class TestCommittedResults:
+    """book/results/kernels holds the whole grid, once, and what the code computes."""
+
+    def test_complete(self):
+        data = studies.load("kernels")
+        assert not data.duplicated([*kernels.CELL, "seed"]).any()
+        runs = set(data[list(kernels.PARAMETERS)].drop_duplicates().itertuples(index=False, name=None))
+        assert runs == set(itertools.product(*kernels.PARAMETERS.values()))
+        assert len(data) == len(runs) * len(kernels.ACTIVATIONS) * len(kernels.HIDDEN)
+        assert not data.isna().any(axis=None)
+
+    def test_reproduced(self):
+        """One network of one run, at full size; rounding differs between processors, trajectories follow it."""
+        found = kernels.run(environment="Walker2d-v5", initialisation="pytorch", seed=0, hidden=((64,),))
+        data = studies.load("kernels").query("seed == 0 and depth == 1 and width == 64")
+        kept = data.query("environment == 'Walker2d-v5' and initialisation == 'pytorch'")
+        assert kept["activation"].tolist() == found["activation"].tolist()
+        np.testing.assert_allclose(kept[kernels.MEASURES], found[kernels.MEASURES], rtol=0.05)
