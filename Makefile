@@ -3,10 +3,10 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: help env book test serve lab lock study clean
+.PHONY: help env book test serve lab lock study bench clean
 
 help:
-	@echo "make book | test | serve | lab | lock | study NAME=kernels | clean     see README.md"
+	@echo "make book | test | serve | lab | lock | study NAME=kernels | bench | clean     see README.md"
 
 env:
 	@$(PYTHON) tools/environment.py
@@ -29,5 +29,8 @@ lock: env
 study: env
 	@$(BIN)/python -m divergence_notes.studies $(if $(NAME),run $(NAME) $(OPTIONS),list)
 
+bench:
+	@$(PYTHON) benchmarks/run.py
+
 clean:
-	rm -rf .venv _build _offline node_modules .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench* _build _offline node_modules .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,71 @@
+"""How everything here is measured: CPU time of one process on one thread, in turns, and the peak of its memory."""
+
+import gc
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+ONE_THREAD = {
+    **dict.fromkeys(
+        ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"),
+        "1",
+    ),
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "JAX_PLATFORMS": "cpu",
+}
+"""What `run.py` sets before the measured process starts; a library reads it only once."""
+
+
+def in_turns(methods: Mapping[str, Callable[[], Any]], repeats: Mapping[str, int]) -> tuple[dict, dict]:
+    """Call every method in turn, a different one first in each round, and return CPU seconds and first results.
+
+    Load and heat then fall on all of them alike. A method leaves the rounds when its repeats are done.
+    """
+    seconds, first = {name: [] for name in methods}, {}
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    for lap in range(max(repeats[name] for name in methods)):
+        names = [name for name in methods if repeats[name] > lap]
+        for name in names[lap % len(names) :] + names[: lap % len(names)]:
+            start = time.process_time()
+            result = methods[name]()
+            seconds[name].append(time.process_time() - start)
+            first.setdefault(name, result)
+            del result
+        gc.collect()
+    gc.enable()
+    return seconds, first
+
+
+def median_ms(seconds: list[float]) -> float:
+    """Return the median in milliseconds."""
+    return 1e3 * statistics.median(seconds)
+
+
+def peak_mb(method: Callable[[], Any]) -> float:
+    """Return by how much the memory of this process at its peak exceeds what it holds now, in MB of 10^6 bytes."""
+    gc.collect()
+    with suppress(OSError):  # Linux: forget the peak so far, which is the imports'
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    method()
+    return 1024e-6 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start)
+
+
+def row(what: str, method: str, case: str, seconds: list[float], **more: Any) -> dict:
+    """Return one line of the results."""
+    return {"what": what, "method": method, "case": case, "ms": median_ms(seconds), "repeats": len(seconds), **more}
+
+
+def one_thread() -> None:
+    """Raise unless the environment holds `ONE_THREAD`."""
+    wrong = [name for name, value in ONE_THREAD.items() if os.environ.get(name) != value]
+    if wrong:
+        raise RuntimeError(f"run this by `make bench`, which sets {', '.join(wrong)}")
