@@ -231,6 +231,62 @@ class TestSummary:
             kernels.summary(self.data([1.0, 2.0]), level=1)
 
 
+class TestTrends:
+    """Slopes of the binary logarithm, a seed at a time."""
+
+    def data(self, power, layer):
+        rows = []
+        for activation, layers, seed in itertools.product(kernels.ACTIVATIONS, kernels.HIDDEN, range(3)):
+            depth, width = len(layers), layers[0]
+            value = (1 + seed) * width ** (power + 0.1 * (seed - 1)) * 2.0 ** (layer * depth)
+            cell = {"environment": "E", "initialisation": "glorot", "activation": activation, "depth": depth}
+            rows.append(cell | {"width": width, "seed": seed} | dict.fromkeys(kernels.MEASURES, value))
+        return pd.DataFrame(rows).sample(frac=1, random_state=0)  # in no order
+
+    def test_a_power_law(self):
+        """Slopes 0.4, 0.5 and 0.6 in three seeds: 0.5, give or take 4.302653 * 0.1 / sqrt 3."""
+        found = kernels.trends(self.data(0.5, -1.5))
+        assert len(found) == 3 * 2 * 4
+        assert set(found["n"]) == {3}
+        width, depth = (found.query(f"axis == '{axis}'") for axis in ("width", "depth"))
+        np.testing.assert_allclose(width["mean"], 0.5)
+        np.testing.assert_allclose(width["high"] - width["mean"], 0.4302653 / 3**0.5, rtol=1e-6)
+        np.testing.assert_allclose(depth[["mean", "low", "high"]], -1.5)
+
+    def test_a_seed_twice_is_refused(self):
+        with pytest.raises(ValueError, match="each seed of a network once"):
+            kernels.trends(pd.concat([self.data(1, 1)] * 2))
+
+
+class TestCompare:
+    """Factors between activations, in pairs of the same seed."""
+
+    def data(self, relu, sin):
+        rows = [
+            {"environment": "E", "initialisation": "glorot", "activation": name, "depth": 2, "width": 64, "seed": seed}
+            | dict.fromkeys(kernels.MEASURES, value)
+            for name, values in (("relu", relu), ("sin", sin))
+            for seed, value in enumerate(values)
+        ]
+        return pd.DataFrame(rows).sample(frac=1, random_state=0)  # in no order
+
+    def test_pairs_of_equal_factor_leave_no_doubt(self):
+        found = kernels.compare(self.data([3.0, 30.0, 300.0], [1.0, 10.0, 100.0]), "relu", "sin")
+        assert found["measure"].tolist() == kernels.POSITIVE
+        np.testing.assert_allclose(found[["mean", "low", "high"]], 3)
+
+    def test_geometric_mean(self):
+        """Factors 1, 2 and 4: the mean is 2, and the interval a factor 2^(4.302653 / sqrt 3) on both sides."""
+        found = kernels.compare(self.data([1.0, 2.0, 4.0], [1.0, 1.0, 1.0]), "sin", "relu")
+        np.testing.assert_allclose(found["mean"], 0.5)
+        np.testing.assert_allclose(found["high"] / 0.5, 2 ** (4.302653 / 3**0.5), rtol=1e-6)
+        np.testing.assert_allclose(0.5 / found["low"], 2 ** (4.302653 / 3**0.5), rtol=1e-6)
+
+    def test_unknown_activation(self):
+        with pytest.raises(ValueError, match="activation must be one of 'relu', 'tanh', 'sin', got 'cos'"):
+            kernels.compare(self.data([1.0, 2.0], [1.0, 2.0]), "relu", "cos")
+
+
 class TestCommittedResults:
     """book/results/kernels holds the whole grid, once, and what the code computes."""
 

@@ -49,6 +49,7 @@ OPTIONS = {"Ant-v5": {"include_cfrc_ext_in_observation": False}}
 
 CELL = ["environment", "initialisation", "activation", "depth", "width"]
 MEASURES = ["row_ratio", "diagonal", "off_diagonal", "dominant", "shortfall"]
+POSITIVE = [name for name in MEASURES if name != "dominant"]
 
 
 def pairs(environment: str, *, n_pairs: int, seed: int) -> np.ndarray:
@@ -230,14 +231,86 @@ def summary(data: pd.DataFrame, *, level: float | int = 0.95) -> pd.DataFrame:
     ValueError
         If a network has fewer than two seeds, or the same seed twice, or `level` is out of range.
     """
-    level = _checks.scalar("level", level, low=0, high=1, low_open=True, high_open=True)
+    _once(data)
+    long = data.melt([*CELL, "seed"], MEASURES, var_name="measure")
+    return _intervals(long, [*CELL, "measure"], level)
+
+
+def trends(data: pd.DataFrame, *, level: float | int = 0.95) -> pd.DataFrame:
+    """Return by how many powers of two each measure grows with every doubling of the width and with every layer.
+
+    Parameters
+    ----------
+    data : DataFrame
+        What ``studies.load("kernels")`` returns.
+    level : float
+        Of the interval, in (0, 1).
+
+    Returns
+    -------
+    DataFrame
+        A row for each environment, initialisation, activation, axis and measure (without the share of dominant rows,
+        which may be 0): mean, low, high and n. Each seed gives the least-squares slope of the binary logarithm,
+        along "width" in its doublings, with two hidden layers, or along "depth" in layers of 64 units.
+
+    Raises
+    ------
+    ValueError
+        As `summary`.
+    """
+    _once(data)
+    keys, rows = [*CELL[:3], "axis", "measure"], []
+    for axis, sweep in (("width", data[data["depth"] == 2]), ("depth", data[data["width"] == 64])):
+        for cell, group in sweep.groupby([*CELL[:3], "seed"], sort=False):
+            place = np.log2(group["width"]) if axis == "width" else group["depth"]
+            slopes = np.polyfit(place, np.log2(group[POSITIVE]), 1)[0]
+            rows += [(*cell[:3], axis, name, slope) for name, slope in zip(POSITIVE, slopes, strict=True)]
+    return _intervals(pd.DataFrame(rows, columns=[*keys, "value"]), keys, level)
+
+
+def compare(data: pd.DataFrame, first: str, second: str, *, level: float | int = 0.95) -> pd.DataFrame:
+    """Return how many times larger each measure is with one activation than with another, in pairs of equal weights.
+
+    Parameters
+    ----------
+    data : DataFrame
+        What ``studies.load("kernels")`` returns.
+    first, second : {"relu", "tanh", "sin"}
+        The factor is the first over the second.
+    level : float
+        Of the interval, in (0, 1).
+
+    Returns
+    -------
+    DataFrame
+        A row for each environment, initialisation, depth, width and measure (without the share of dominant rows):
+        the geometric mean of the factor over seeds as mean, its t interval in logarithms as low and high, and n.
+
+    Raises
+    ------
+    ValueError
+        As `summary`, or if an activation is unknown.
+    """
+    first, second = (_checks.choice("activation", name, ACTIVATIONS) for name in (first, second))
+    _once(data)
+    keys = [key for key in CELL if key != "activation"]
+    one, other = (data[data["activation"] == name].set_index([*keys, "seed"])[POSITIVE] for name in (first, second))
+    long = np.log(one / other).reset_index().melt([*keys, "seed"], var_name="measure")
+    table = _intervals(long, [*keys, "measure"], level)
+    return table.assign(**{name: np.exp(table[name]) for name in ("mean", "low", "high")})
+
+
+def _once(data: pd.DataFrame) -> None:
     if data.duplicated([*CELL, "seed"]).any():
         raise ValueError("data must hold each seed of a network once")
-    long = data.melt([*CELL, "seed"], MEASURES, var_name="measure")
-    table = long.groupby([*CELL, "measure"], sort=False)["value"].agg(["mean", "sem", "count"]).reset_index()
+
+
+def _intervals(long: pd.DataFrame, keys: list[str], level: float | int) -> pd.DataFrame:
+    """Return mean, low, high and n of the column "value", over the seeds of each group."""
+    level = _checks.scalar("level", level, low=0, high=1, low_open=True, high_open=True)
+    table = long.groupby(keys, sort=False)["value"].agg(["mean", "sem", "count"]).reset_index()
     if table["count"].min() < 2:
         raise ValueError("data must hold at least two seeds of each network: an interval needs them")
-    half = stats.t.ppf((1 + level) / 2, table["count"] - 1) * table.pop("sem")
-    return table.rename(columns={"count": "n"}).assign(low=table["mean"] - half, high=table["mean"] + half)[
-        [*CELL, "measure", "mean", "low", "high", "n"]
-    ]
+    half = stats.t.ppf((1 + level) / 2, table["count"] - 1) * table["sem"]
+    table = table.rename(columns={"count": "n"}).assign(low=table["mean"] - half, high=table["mean"] + half)
+    return table[[*keys, "mean", "low", "high", "n"]]
