@@ -8,11 +8,12 @@ import sys
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Circle, Polygon, Rectangle
 
-from divergence_notes import dynamics, plotting
+from divergence_notes import diagnostics, dynamics, plotting
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +36,10 @@ PORTRAIT = dynamics.portrait(spiral, [[1.0, 0.5], [-1.0, 1.0]], shape=(2,), limi
 KERNEL = np.array([[2.0, -1.0, 0.5], [0.0, 1.0, 0.25], [4.0, 3.0, -6.0]])
 IMAGES = np.array(
     [[[1.0, 0.5], [-0.5, 1.0], [-1.0, -0.5], [0.5, -1.0]], [[1.5, 0.2], [0, 0.5], [-1.5, -0.2], [0, -0.5]]]
+)
+REPORT = diagnostics.report(KERNEL @ KERNEL.T, q=[1.0, -3.0], td_error=[1.0, 2.0, 3.0], gamma=0.5, r_max=1.0)
+HISTORY = pd.DataFrame(
+    {"step": [100, 200], "max_q": [1.0, 9.0], "bound": 5.0, "alarm": [False, True], "status": "undecided"}
 )
 
 CALLS = {
@@ -73,6 +78,10 @@ CALLS = {
     "plot_regions": lambda ax: plotting.plot_regions(
         np.array([[0, 0, 1], [2, 2, 1]]), [0.0, 1.0, 2.0], [0.0, 1.0], labels=["a", "b", "c"], ax=ax
     ),
+    "plot_report": lambda ax: plotting.plot_report(REPORT, ax=ax),
+    "plot_history": lambda ax: plotting.plot_history(HISTORY, quantities=["max_q"], axes=None if ax is None else [ax])[
+        0
+    ],
 }
 NEEDS_AXES = {"plot_star", "plot_boxes"}  # marks on a picture that is there
 NO_LABELS = NEEDS_AXES | {

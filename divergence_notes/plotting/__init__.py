@@ -24,6 +24,7 @@ from divergence_notes.plotting.plane import (
     plot_regions,
     plot_star,
 )
+from divergence_notes.plotting.reports import plot_history, plot_report
 from divergence_notes.plotting.runs import plot_error, plot_learning, plot_ratios, plot_samples, plot_sizes
 from divergence_notes.plotting.style import (
     AMBER,
@@ -61,6 +62,7 @@ __all__ = [
     "plot_diagram",
     "plot_error",
     "plot_grid",
+    "plot_history",
     "plot_kernel",
     "plot_learning",
     "plot_outcomes",
@@ -71,6 +73,7 @@ __all__ = [
     "plot_ratios",
     "plot_regions",
     "plot_remainders",
+    "plot_report",
     "plot_response",
     "plot_samples",
     "plot_sizes",

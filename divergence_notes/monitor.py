@@ -1,0 +1,267 @@
+"""A callback for stable-baselines3 that watches the kernel and the values of a Q-network while it trains."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from gymnasium import spaces
+from stable_baselines3 import DQN, TD3
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from torch import nn
+
+from divergence_notes import _checks, diagnostics, ntk
+
+COLUMNS = [
+    "step",
+    "row_ratio",
+    "margin",
+    "certified",
+    "effective_rank",
+    "max_q",
+    "bound",
+    "bound_ratio",
+    "td_error",
+    "growth_rate",
+    "alignment",
+    "alarm",
+    "status",
+]
+"""Columns of the history; all numbers but the step stand in the logger too, as ``divergence/<column>``."""
+
+_WINDOW = 5
+"""Records that the growth rate looks back on."""
+
+
+class DivergenceCallback(BaseCallback):
+    """Record the row ratio, the margins, the alignment and the size of Q of a DQN, TD3 or DDPG while it trains.
+
+    Parameters
+    ----------
+    every : int
+        Steps in the environment from one record to the next. The first is made before the first training phase, the
+        others before the first training phase after each multiple of `every`.
+    batch_size : int
+        Transitions that are drawn from the replay buffer for each record.
+    batch : ReplayBufferSamples, optional
+        A fixed batch to look at instead, as ``model.replay_buffer.sample(n)`` gives it; with ``VecNormalize`` it keeps
+        the normalisation that it was sampled with.
+    r_max : float, optional
+        Largest absolute reward of the task, > 0; by default the largest that the replay buffer has held so far, on the
+        scale on which the network is trained.
+    seed : int
+        For the batches: the callback has a generator of its own.
+    verbose : int
+        1 prints a line when the first alarm of a run goes off.
+
+    Raises
+    ------
+    TypeError
+        If a parameter is of the wrong kind; at the start of training, if the algorithm is not DQN, TD3 or DDPG, if
+        observations are dictionaries, or if a critic learns the features of its observations.
+    ValueError
+        If a number is out of range.
+
+    Notes
+    -----
+    A record has the numbers of `diagnostics.summary` for the batch: the network's own kernel (a DQN: of the actions
+    taken; TD3 and DDPG: of the first critic), ``max_q`` over all actions in the states of the batch (DQN) or over its
+    pairs, and the TD errors against the target networks that the algorithm itself uses. TD3's target is the smaller
+    one of its two critics, without the noise that smooths the target action. ``growth_rate`` is the slope of log max|Q|
+    per step in the environment over the last 5 records. ``alignment`` is the cosine of the real change of these
+    values, in the training phase that follows, with these TD errors; it is nan if the run was cut off in between.
+
+    ``alarm`` says that max|Q| exceeds ``r_max / (1 - gamma)``, which no policy can earn, or that a number is not
+    finite; then ``status`` is "diverged" and the numbers that are not finite are nan. Otherwise it is "undecided".
+    While every reward was zero there is no bound. Positive margins are no certificate, see `diagnostics.row_margins`.
+
+    The logger is written out at each record, so that TensorBoard and CSV hold every one.
+
+    The run is not changed: no random number of numpy or torch is used up, gradients, training flags, parameters and
+    buffers stay as they are. The kernel of a network with convolutions needs batch_size * n_parameters numbers.
+    """
+
+    def __init__(
+        self,
+        *,
+        every: int = 1000,
+        batch_size: int = 128,
+        batch: tuple | None = None,
+        r_max: float | int | None = None,
+        seed: int = 0,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(verbose)
+        self.every = _checks.integer("every", every, low=1)
+        self.batch_size = _checks.integer("batch_size", batch_size, low=1)
+        if batch is not None and not isinstance(batch, ReplayBufferSamples):
+            raise TypeError(f"batch must be a ReplayBufferSamples, got {type(batch).__name__}")
+        self.batch = batch
+        self.r_max = None if r_max is None else _checks.scalar("r_max", r_max, low=0, low_open=True)
+        self.seed = _checks.integer("seed", seed, low=0)
+        self._restart()
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """Return one row for each record so far, with the columns of `COLUMNS`; a new run begins a new history."""
+        return pd.DataFrame(self._records, columns=COLUMNS)
+
+    def _restart(self) -> None:
+        self._rng = np.random.default_rng(self.seed)
+        self._records: list[dict[str, Any]] = []
+        self._pending: tuple[ReplayBufferSamples, np.ndarray, np.ndarray] | None = None
+        self._due = 0
+        self._largest_reward = 0.0
+
+    def _init_callback(self) -> None:
+        if not isinstance(self.model, (DQN, TD3)):  # DDPG is a TD3
+            raise TypeError(f"model must be a DQN, TD3 or DDPG, got {type(self.model).__name__}")
+        if isinstance(self.model.observation_space, spaces.Dict):
+            raise TypeError("model must have arrays as observations, its observation space is a Dict")
+        if isinstance(self.model, TD3):
+            critic = self.model.critic
+            if not critic.share_features_extractor and any(True for _ in critic.features_extractor.parameters()):
+                raise TypeError("model must not learn the features of its observations together with its critics")
+
+    def _on_training_start(self) -> None:
+        self._pending = None
+        if self._records and self.num_timesteps < self._records[-1]["step"]:
+            self._restart()  # the steps are counted from zero again
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        model = self.model
+        trains = model.num_timesteps > model.learning_starts and model.gradient_steps != 0
+        if not trains or model.num_timesteps < self._due:
+            return
+        self._due = (model.num_timesteps // self.every + 1) * self.every
+        with _evaluating(model.policy):
+            self._record()
+
+    def _on_rollout_start(self) -> None:
+        self._finish()
+
+    def _on_training_end(self) -> None:
+        self._finish()
+
+    def _record(self) -> None:
+        """Measure everything but the alignment."""
+        batch = self._sample() if self.batch is None else self.batch
+        q, taken, error = _values(self.model, batch)
+        kernel = _kernel(self.model, batch)
+        numbers = diagnostics.summary(kernel, q=q, td_error=error, gamma=self.model.gamma, r_max=self._reward_bound())
+        finite = all(np.isfinite(array).all() for array in (kernel, q, error))
+        self._records.append(
+            {
+                "step": self.model.num_timesteps,
+                **numbers,
+                "alignment": np.nan,
+                "alarm": bool(not finite or numbers["bound_ratio"] > 1),
+                "status": "undecided" if finite else "diverged",
+            }
+        )
+        self._records[-1]["growth_rate"] = self._growth()
+        self._pending = (batch, taken, error)
+
+    def _finish(self) -> None:
+        """Measure what the training phase did to the values, and log the record."""
+        if self._pending is None:
+            return
+        batch, before, error = self._pending
+        self._pending = None
+        with _evaluating(self.model.policy), np.errstate(all="ignore"):  # infinity minus infinity is said below
+            change = _values(self.model, batch)[1] - before
+        record = self._records[-1]
+        if np.isfinite(change).all() and np.isfinite(error).all():
+            record["alignment"] = diagnostics.alignment(change, error)
+        else:
+            record.update(alarm=True, status="diverged")
+        for name in COLUMNS[1:-1]:
+            self.logger.record(f"divergence/{name}", float(record[name]))
+        self.logger.record("time/total_timesteps", record["step"], exclude="tensorboard")
+        self.logger.dump(record["step"])
+        if self.verbose and record["alarm"] and not any(other["alarm"] for other in self._records[:-1]):
+            print(f"step {record['step']}: max|Q| {record['max_q']:.3g}, bound {record['bound']:.3g}")
+
+    def _growth(self) -> float:
+        last = [record for record in self._records[-_WINDOW:] if record["max_q"] > 0]  # nan is not
+        if len(last) < 2 or last[-1] is not self._records[-1]:
+            return float("nan")
+        return diagnostics.growth_rate([record["max_q"] for record in last], [record["step"] for record in last])
+
+    def _sample(self) -> ReplayBufferSamples:
+        """Draw a batch the way the algorithm does, with other random numbers."""
+        buffer = self.model.replay_buffer
+        if buffer.full and buffer.optimize_memory_usage:  # the entry at `pos` has lost its next observation
+            rows = (self._rng.integers(1, buffer.buffer_size, self.batch_size) + buffer.pos) % buffer.buffer_size
+        else:
+            rows = self._rng.integers(buffer.size(), size=self.batch_size)
+        state = np.random.get_state()  # noqa: NPY002 (the buffer draws environments from numpy's global generator)
+        try:
+            np.random.seed(self._rng.integers(2**32))  # noqa: NPY002
+            return buffer._get_samples(rows, env=self.model.get_vec_normalize_env())
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
+
+    def _reward_bound(self) -> float:
+        """Return the largest absolute reward so far, on the scale that the network is trained on."""
+        if self.r_max is not None:
+            return self.r_max
+        buffer = self.model.replay_buffer
+        rewards = buffer.rewards[: buffer.size()]
+        self._largest_reward = max(self._largest_reward, float(rewards.max()), -float(rewards.min()))
+        scaled = buffer._normalize_reward(np.array([self._largest_reward]), self.model.get_vec_normalize_env())
+        return abs(float(scaled[0]))
+
+
+@contextmanager
+def _evaluating(policy: nn.Module) -> Iterator[None]:
+    """Put every module in evaluation mode, and back into its own mode afterwards."""
+    modes = {module: module.training for module in policy.modules()}
+    policy.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _values(model: DQN | TD3, batch: ReplayBufferSamples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the values in the states of the batch, those of its pairs, and the TD errors of its pairs."""
+    discount = (1 - batch.dones) * (model.gamma if batch.discounts is None else batch.discounts)  # (n, 1)
+    with torch.no_grad():
+        if isinstance(model, DQN):
+            q = model.q_net(batch.observations)  # (n, n_actions)
+            taken = q.gather(1, batch.actions.long())
+            after = model.q_net_target(batch.next_observations).max(dim=1, keepdim=True).values
+        else:
+            q = taken = model.critic.q1_forward(batch.observations, batch.actions)  # (n, 1)
+            action = model.actor_target(batch.next_observations)
+            both = torch.cat(model.critic_target(batch.next_observations, action), dim=1)
+            after = both.min(dim=1, keepdim=True).values
+        error = batch.rewards + discount * after - taken
+    return _array(q), _array(taken)[:, 0], _array(error)[:, 0]
+
+
+def _kernel(model: DQN | TD3, batch: ReplayBufferSamples) -> np.ndarray:
+    """Return the kernel of the batch's pairs: of the output of each action taken, or of the first critic."""
+    if isinstance(model, TD3):
+        with torch.no_grad():
+            features = model.critic.extract_features(batch.observations, model.critic.features_extractor)
+        return _array(ntk.gram(model.critic.q_networks[0], torch.cat([features, batch.actions], dim=1)))
+    taken = batch.actions.long()[:, 0]
+    net = model.q_net
+    if any(True for _ in net.features_extractor.parameters()):  # it learns too
+        return _array(ntk.gram(net, batch.observations.float(), outputs=taken))
+    with torch.no_grad():
+        features = net.extract_features(batch.observations, net.features_extractor)
+    return _array(ntk.gram(net.q_net, features, outputs=taken))
+
+
+def _array(values: torch.Tensor) -> np.ndarray:
+    return values.detach().cpu().double().numpy()

@@ -1,0 +1,156 @@
+"""What the monitor saw: the report of one moment, and the history of a run."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from divergence_notes.plotting import style
+
+_SCALED = {"effective rank": "effective rank / n", "max |Q|": "max |Q| / bound"}
+"""Rows of a report that are drawn in units of their reference."""
+
+_UNITLESS = {"mean row ratio", "smallest margin", "certified rows", "alignment"}
+
+PANELS = {
+    "max_q": r"$\max |Q|$",
+    "growth_rate": "growth rate\nper step",
+    "row_ratio": "mean row\nratio",
+    "margin": "smallest\nmargin",
+    "certified": "certified\nrows",
+    "effective_rank": "effective\nrank",
+    "alignment": "alignment",
+    "bound_ratio": "max |Q|\n/ bound",
+    "td_error": "mean\n|TD error|",
+}
+"""What can be drawn of a history, and how its axis is labelled."""
+
+_LIMITS = {"row_ratio": (-0.05, 1.05), "certified": (-0.05, 1.05), "alignment": (-1.1, 1.1)}
+_LOG = ("max_q", "bound_ratio", "td_error")
+
+
+def plot_report(report: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw the numbers without a unit on one scale, each beside what a table has, with its reading.
+
+    Parameters
+    ----------
+    report : pandas.DataFrame
+        Made by `diagnostics.report`.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        A dot for each value, a tick for its reference; a triangle at the edge is a value off the scale, and a cross a
+        value that is not finite. The value and the reading stand at the right, behind an ALARM where there is one.
+    """
+    ax = style.axes(ax, figsize=(7.2, 3.0))
+    shown = report.loc[[name for name in report.index if name in _UNITLESS or name in _SCALED]]
+    for row, (name, line) in enumerate(shown.iterrows()):
+        unit = line["reference"] if name in _SCALED else 1.0
+        value, reference = line["value"] / unit, line["reference"] / unit
+        color = style.VERMILION if line["alarm"] else style.BLUE
+        place = float(np.clip(value, *_EDGES)) if np.isfinite(value) else 0.0
+        marker = "X" if not np.isfinite(value) else "<" if value < _EDGES[0] else ">" if value > _EDGES[1] else "o"
+        if np.isfinite(reference):
+            ax.plot([reference, place], [row, row], color=color, lw=1.2, alpha=0.6)
+            ax.plot(reference, row, "|", color="black", ms=15, mew=2)
+        ax.plot(place, row, marker, color=color, ms=8)
+        look = {"va": "center", "fontsize": "small", "weight": "bold" if line["alarm"] else "normal"}
+        look["color"] = color if line["alarm"] else "black"
+        ax.text(1.55, row, "nan" if np.isnan(value) else f"{value:.3g}", ha="right", **look)
+        ax.text(1.62, row, f"{'ALARM: ' if line['alarm'] else ''}{line['reading']}", **look)
+    ax.set_yticks(range(len(shown)), [_SCALED.get(name, name) for name in shown.index])
+    ax.set(xlim=(-1.15, 1.2), ylim=(len(shown) - 0.5, -0.5), xticks=[-1, -0.5, 0, 0.5, 1])
+    ax.set_xlabel("dot: the sample; bar: a table, or the bound")
+    return ax
+
+
+_EDGES = (-1.08, 1.12)
+
+
+def plot_history(
+    history: pd.DataFrame,
+    *,
+    axes: Sequence[Axes] | np.ndarray | None = None,
+    quantities: Sequence[str] = ("max_q", "growth_rate", "row_ratio", "effective_rank", "alignment"),
+    bound: bool = True,
+    label: str | None = None,
+    **line_kw: Any,
+) -> np.ndarray:
+    """Draw the history of a monitored run, one panel for each quantity, one below the other.
+
+    Parameters
+    ----------
+    history : pandas.DataFrame
+        Made by `monitor.DivergenceCallback`.
+    axes : sequence of Axes, optional
+        Where to draw, such as what an earlier call returned; a new figure by default.
+    quantities : sequence of str
+        Columns of the history, from the top down.
+    bound : bool
+        Draw the bound ``r_max / (1 - gamma)`` into the panel of max |Q|.
+    label : str, optional
+        Name of the run in the legend of the top panel.
+    **line_kw
+        Passed to ``Axes.plot``.
+
+    Returns
+    -------
+    ndarray of Axes
+        One for each quantity. In the top panel a cross marks each record with an alarm; a dashed line marks the first
+        record that is not finite, where curves end.
+
+    Raises
+    ------
+    ValueError
+        If a quantity is unknown, there is none, or there are not as many axes as quantities.
+    """
+    unknown = [name for name in quantities if name not in PANELS]
+    if unknown or not len(quantities):
+        raise ValueError(f"quantities must be among {', '.join(PANELS)}, got {', '.join(unknown) or 'none'}")
+    if axes is None:
+        shape = {"figsize": (7.2, 0.5 + 1.15 * len(quantities)), "sharex": True, "squeeze": False}
+        axes = plt.subplots(len(quantities), 1, **shape)[1][:, 0]
+        axes[0].figure.align_ylabels()
+    axes = np.asarray(axes, dtype=object)
+    if axes.shape != (len(quantities),):
+        raise ValueError(f"axes must hold one Axes for each of {len(quantities)} quantities, got shape {axes.shape}")
+    alarm = history["alarm"].to_numpy(dtype=bool)
+    lost = history["step"][history["status"] == "diverged"]
+    for ax, name in zip(axes, quantities, strict=True):
+        look = {"color": style.BLUE, "marker": "o", "ms": 3, "lw": 1.5, "label": label} | line_kw
+        (line,) = ax.plot(history["step"], history[name], **look)
+        if name == "max_q" and bound:
+            ax.plot(history["step"], history["bound"], color=style.GREY, ls=_DOTS, label=_once(ax, "bound"))
+        if name == "bound_ratio":
+            ax.axhline(1, color=style.GREY, ls=_DOTS, label=_once(ax, "bound"))
+        if name in ("growth_rate", "alignment", "margin"):
+            ax.axhline(0, color="black", lw=0.8)
+        if len(lost):
+            ax.axvline(lost.iloc[0], color=line.get_color(), lw=1, ls="--", label=_once(ax, "not finite"))
+        if name in _LOG:
+            ax.set_yscale("log")
+        if name in _LIMITS:
+            ax.set_ylim(_LIMITS[name])
+        ax.set_ylabel(PANELS[name])
+    top = axes[0]
+    if alarm.any():
+        marks = {"color": style.VERMILION, "ms": 5, "ls": "none", "label": _once(top, "alarm")}
+        top.plot(history["step"][alarm], history[quantities[0]][alarm], "X", **marks)
+    if top.get_legend_handles_labels()[1]:
+        top.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize="small", borderaxespad=0.2)
+    axes[-1].set_xlabel("steps in the environment")
+    return axes
+
+
+_DOTS = (0, (1, 2))
+
+
+def _once(ax: Axes, label: str) -> str | None:
+    """Return the label, or None if the legend has it already."""
+    return None if label in ax.get_legend_handles_labels()[1] else label

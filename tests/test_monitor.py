@@ -1,0 +1,556 @@
+"""The monitor beside the real library: its numbers against loops, the run against one that nobody watches."""
+
+import copy
+import re
+
+import gymnasium as gym
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from stable_baselines3 import DDPG, DQN, PPO, SAC, TD3
+from stable_baselines3.common.buffers import NStepReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
+
+from divergence_notes import diagnostics, monitor
+from divergence_notes.monitor import DivergenceCallback
+
+SMALL = {"net_arch": [16, 16]}
+DIVERGENT = {"learning_rate": 1e-3, "train_freq": 1, "target_update_interval": 1}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def refuses(error, message):
+    return pytest.raises(error, match="^" + re.escape(message) + "$")
+
+
+def dqn(env="CartPole-v1", policy="MlpPolicy", **settings):
+    return DQN(policy, env, **{"seed": 0, "learning_starts": 50, "buffer_size": 1000, "device": "cpu"} | settings)
+
+
+def continuous(algorithm, env="Pendulum-v1", **settings):
+    given = {"seed": 0, "learning_starts": 50, "buffer_size": 1000, "batch_size": 32, "device": "cpu"}
+    return algorithm("MlpPolicy", env, **given | {"policy_kwargs": dict(SMALL)} | settings)
+
+
+class Snapshots(BaseCallback):
+    """Copies of the policy before and after each training phase that is recorded by another callback."""
+
+    def __init__(self, watched):
+        super().__init__()
+        self.watched, self.before, self.after = watched, [], []
+
+    def _on_step(self):
+        return True
+
+    def _on_rollout_end(self):
+        if len(self.watched.history) > len(self.before):
+            self.before.append(copy.deepcopy(self.model.policy))
+
+    def _on_rollout_start(self):
+        if len(self.after) < len(self.before):
+            self.after.append(copy.deepcopy(self.model.policy))
+
+    _on_training_end = _on_rollout_start
+
+
+def transitions(model, n, rng, discounts=None):
+    """Return a batch with rewards, ends and actions of every kind."""
+    shape = (n, *model.observation_space.shape)
+    obs, after = (torch.tensor(rng.standard_normal(shape), dtype=torch.float32) for _ in range(2))
+    if isinstance(model, DQN):
+        actions = torch.tensor(rng.integers(model.action_space.n, size=(n, 1)))
+    else:
+        actions = torch.tensor(rng.uniform(-1, 1, size=(n, *model.action_space.shape)), dtype=torch.float32)
+    ends = torch.tensor(rng.random((n, 1)) < 0.3, dtype=torch.float32)
+    rewards = torch.tensor(rng.standard_normal((n, 1)), dtype=torch.float32)
+    return ReplayBufferSamples(obs, actions, after, ends, rewards, discounts)
+
+
+def by_loops(policy, batch, gamma):
+    """Return kernel, values of the pairs, the largest value, and TD errors, a row at a time."""
+    discrete = hasattr(policy, "q_net")
+    parameters = list((policy.q_net if discrete else policy.critic.q_networks[0]).parameters())
+    slopes, taken, largest, errors = [], [], 0.0, []
+    for i in range(len(batch.rewards)):
+        obs, after, action = batch.observations[i, None], batch.next_observations[i, None], batch.actions[i, None]
+        if discrete:
+            every = policy.q_net(obs)[0]
+            value = every[int(action)]
+            largest = max(largest, every.abs().max().item())
+            best = policy.q_net_target(after).max()
+        else:
+            value = policy.critic(obs, action)[0][0, 0]
+            largest = max(largest, abs(value.item()))
+            best = min(q.item() for q in policy.critic_target(after, policy.actor_target(after)))
+        factor = gamma if batch.discounts is None else float(batch.discounts[i])
+        errors.append((batch.rewards[i] + (1 - batch.dones[i]) * factor * best - value).item())
+        slopes.append(torch.cat([g.ravel() for g in torch.autograd.grad(value, parameters)]))
+        taken.append(value.item())
+    J = torch.stack(slopes).double().numpy()
+    return J @ J.T, np.array(taken), largest, np.array(errors)
+
+
+class TestNumbers:
+    """Every column is what loops over the batch find, with the networks of that very moment."""
+
+    @pytest.mark.parametrize("kind", ["dqn", "dqn, n-step", "td3", "ddpg"])
+    def test_against_loops(self, kind, rng):
+        if kind.startswith("dqn"):
+            model = dqn(learning_rate=1e-2, gamma=0.9, target_update_interval=70)
+        else:
+            model = continuous(TD3 if kind == "td3" else DDPG, learning_rate=1e-2, gamma=0.9)
+        factors = torch.tensor(rng.random((9, 1)), dtype=torch.float32) if "step" in kind else None
+        batch = transitions(model, 9, rng, factors)
+        callback = DivergenceCallback(every=40, batch=batch, r_max=3.0)
+        seen = Snapshots(callback)
+        model.learn(200, callback=CallbackList([callback, seen]))
+        history = callback.history
+        assert list(history.columns) == monitor.COLUMNS
+        assert len(history) == len(seen.before) == len(seen.after) == 5
+        for k, row in history.iterrows():
+            K, before, largest, error = by_loops(seen.before[k], batch, 0.9)
+            after = by_loops(seen.after[k], batch, 0.9)[1]
+            margins = diagnostics.row_margins(K, gamma=0.9)
+            want = {
+                "row_ratio": diagnostics.row_ratio(K).mean(),
+                "margin": margins.min(),
+                "certified": (margins > 0).mean(),
+                "effective_rank": diagnostics.effective_rank(K),
+                "max_q": largest,
+                "bound": 30.0,
+                "bound_ratio": largest / 30,
+                "td_error": np.abs(error).mean(),
+                "alignment": diagnostics.alignment(after - before, error),
+            }
+            assert row[list(want)].to_dict() == pytest.approx(want, rel=2e-3, abs=1e-5)
+            last = history.iloc[max(0, k - 4) : k + 1]
+            if k:
+                slope = np.polyfit(last["step"].astype(float), np.log(last["max_q"].astype(float)), 1)[0]
+                assert row["growth_rate"] == pytest.approx(slope)
+        assert history["alignment"].nunique() == 5
+        assert np.isnan(history["growth_rate"][0])
+
+    def test_growth_looks_back_on_five_records(self):
+        callback = DivergenceCallback(every=20)
+        dqn().learn(250, callback=callback)
+        last = callback.history.iloc[-5:]
+        slope = np.polyfit(last["step"].astype(float), np.log(last["max_q"].astype(float)), 1)[0]
+        assert callback.history["growth_rate"].iloc[-1] == pytest.approx(slope)
+
+    def test_one_plain_step_goes_along_its_errors(self, rng):
+        """One gradient step of the whole batch changes values by K delta / n to first order: alignment as predicted."""
+        model = dqn(policy_kwargs={"optimizer_class": torch.optim.SGD}, learning_rate=1e-4, max_grad_norm=1e9)
+        batch = transitions(model, 16, rng)._replace(rewards=torch.full((16, 1), 0.1))
+        callback = DivergenceCallback(every=1000, batch=batch)
+        model.learn(48)  # nothing is trained yet
+        model.replay_buffer.sample = lambda *args, **kwargs: batch
+        seen = Snapshots(callback)
+        model.learn(60, callback=CallbackList([callback, seen]), reset_num_timesteps=False)
+        K, _, _, error = by_loops(seen.before[0], batch, model.gamma)
+        assert np.abs(error).max() < 1  # where Huber's loss is a square
+        predicted = diagnostics.report(K, q=[1.0], td_error=error, gamma=0.9, r_max=1).loc["alignment", "value"]
+        assert predicted > 0.1
+        assert callback.history["alignment"][0] == pytest.approx(predicted, abs=5e-3)
+
+
+WATCHED = {
+    "dqn": lambda: dqn(learning_rate=1e-3),
+    "dqn, 3 envs": lambda: dqn(make_vec_env("CartPole-v1", n_envs=3, seed=0), learning_rate=1e-3, gradient_steps=2),
+    "dqn, dropout": lambda: dqn(policy_kwargs={"features_extractor_class": Dropping}),
+    "dqn, n-step": lambda: dqn(n_steps=3),
+    "dqn, batch norm": lambda: dqn(policy_kwargs={"features_extractor_class": Normed}, target_update_interval=30),
+    "td3": lambda: continuous(TD3),
+    "ddpg, normalised": lambda: continuous(DDPG, VecNormalize(make_vec_env("Pendulum-v1", n_envs=2, seed=0))),
+}
+
+
+class Dropping(BaseFeaturesExtractor):
+    """Features that are learned, with noise while training."""
+
+    def __init__(self, space):
+        super().__init__(space, 8)
+        self.layers = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Dropout(0.5))
+
+    def forward(self, obs):
+        return self.layers(obs)
+
+
+class Normed(Dropping):
+    """Features that are normalised over the batch."""
+
+    def __init__(self, space):
+        super().__init__(space)
+        self.layers = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh())
+
+
+class TestChangesNothing:
+    """The run with the callback is the run without it, to the last bit."""
+
+    @pytest.mark.parametrize("kind", WATCHED)
+    def test_bit_for_bit(self, kind):
+        ends = []
+        for watch in (True, False):
+            model = WATCHED[kind]()
+            callback = DivergenceCallback(every=20, batch_size=8) if watch else None
+            model.learn(150, callback=callback)
+            if watch:
+                assert len(callback.history) >= 5
+                assert np.isfinite(callback.history["alignment"].to_numpy(dtype=float)).all()
+            ends.append(
+                {
+                    "state": model.policy.state_dict(),
+                    "gradients": {name: p.grad for name, p in model.policy.named_parameters()},
+                    "modes": [module.training for module in model.policy.modules()],
+                    "rewards": model.replay_buffer.rewards,
+                    "observations": model.replay_buffer.observations,
+                    "numpy": np.random.get_state()[1:3],  # noqa: NPY002
+                    "torch": torch.get_rng_state(),
+                }
+            )
+        watched, alone = ends
+        assert set(watched["state"]) == set(alone["state"])
+        for part in ("state", "gradients"):
+            for name, value in alone[part].items():
+                same = watched[part][name] is value is None or torch.equal(watched[part][name], value)
+                assert same, (part, name)
+        assert watched["modes"] == alone["modes"]
+        for name in ("rewards", "observations"):
+            np.testing.assert_array_equal(watched[name], alone[name])
+        np.testing.assert_array_equal(watched["numpy"][0], alone["numpy"][0])
+        assert watched["numpy"][1] == alone["numpy"][1]
+        assert torch.equal(watched["torch"], alone["torch"])
+
+    def test_its_own_seed_decides_its_batches(self):
+        def watch(seed, other):
+            callback = DivergenceCallback(every=50, batch_size=4, seed=seed, r_max=1)
+            model = WATCHED["dqn, 3 envs"]()
+            model.learn(60, callback=Disturbing(other))
+            model.learn(100, callback=callback, reset_num_timesteps=False)
+            model.replay_buffer = Recording(model.replay_buffer)
+            callback._sample()
+            return model.replay_buffer.rows.tolist(), model.replay_buffer.drawn.tolist()
+
+        assert watch(1, 5) == watch(1, 6)
+        assert watch(1, 5) != watch(2, 5)
+
+
+class Disturbing(BaseCallback):
+    """Uses up some of numpy's random numbers."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+
+    def _on_step(self):
+        return True
+
+    def _on_training_end(self):
+        np.random.random(self.count)  # noqa: NPY002
+
+
+class Recording:
+    """A buffer that remembers which rows were asked for, and what numpy would draw for them."""
+
+    def __init__(self, buffer):
+        self.buffer = buffer
+
+    def __getattr__(self, name):
+        return getattr(self.buffer, name)
+
+    def _get_samples(self, rows, env=None):
+        self.rows, self.drawn = rows, np.random.randint(1000, size=5)  # noqa: NPY002
+        return self.buffer._get_samples(rows, env=env)
+
+
+class TestLogger:
+    """Every number stands in the library's own logger, at its own step, and is the number of the history."""
+
+    def test_csv(self, tmp_path):
+        model = dqn()
+        model.set_logger(configure(str(tmp_path), ["csv"]))
+        callback = DivergenceCallback(every=30)
+        model.learn(150, callback=callback)
+        model.logger.close()
+        rows = pd.read_csv(tmp_path / "progress.csv").dropna(subset=["divergence/max_q"]).reset_index()
+        history = callback.history
+        assert rows["time/total_timesteps"].tolist() == history["step"].tolist() == [52, 60, 92, 120, 152]
+        assert {name for name in rows if name.startswith("divergence/")} == {
+            f"divergence/{name}" for name in set(monitor.COLUMNS) - {"step", "status"}
+        }
+        for name in set(monitor.COLUMNS) - {"step", "status"}:
+            np.testing.assert_array_equal(rows[f"divergence/{name}"], history[name].astype(float))
+
+    @pytest.mark.parametrize(("verbose", "lines"), [(0, 0), (1, 1)])
+    def test_says_one_line_if_it_may(self, capsys, verbose, lines):
+        dqn().learn(120, callback=DivergenceCallback(every=10, r_max=1e-6, verbose=verbose))
+        written = capsys.readouterr().out.splitlines()
+        assert len(written) == lines
+        assert all(re.fullmatch(r"step 52: max\|Q\| [\d.]+, bound 0\.0001", line) for line in written)
+
+
+class TestAlarm:
+    """The alarm goes off while a run diverges, early, and stays silent in a sound one."""
+
+    def test_a_run_that_diverges(self):
+        """DQN whose target network follows at every step: overestimation feeds on itself."""
+        callback = DivergenceCallback(every=25)
+        dqn(seed=0, learning_starts=100, buffer_size=10_000, **DIVERGENT).learn(600, callback=callback)
+        history = callback.history
+        assert history["bound_ratio"].max() > 10
+        tenfold = history["step"][history["bound_ratio"] > 10].min()
+        first = history["step"][history["alarm"]].min()
+        early = history["step"] < tenfold
+        assert 150 < first < tenfold - 100
+        assert (history["growth_rate"][early].dropna() > 0).all()
+        assert (history["alignment"][(history["step"] < first)] < 0).any()  # values move away from their targets
+        assert (history["alarm"] == (history["bound_ratio"] > 1)).all()
+
+    def test_sound_runs(self):
+        for model, steps in ((dqn(learning_starts=100), 600), (continuous(TD3), 200)):
+            callback = DivergenceCallback(every=25)
+            model.learn(steps, callback=callback)
+            assert len(callback.history) > 5
+            assert not callback.history["alarm"].any()
+            assert (callback.history["status"] == "undecided").all()
+            assert callback.history["bound_ratio"].max() < 0.2
+
+    @pytest.mark.parametrize("poison", [np.nan, np.inf, 1e30])
+    def test_not_finite(self, poison):
+        """The values themselves are lost, or (1e30) only what is computed from them."""
+
+        class Poison(Disturbing):
+            def _on_rollout_end(self):
+                if self.num_timesteps == 80:
+                    with torch.no_grad():
+                        self.model.q_net.q_net[2].weight.fill_(poison)
+
+        callback = DivergenceCallback(every=20)
+        dqn().learn(130, callback=CallbackList([Poison(0), callback]))
+        lost = callback.history["step"] >= 80
+        assert callback.history["status"].tolist() == ["diverged" if bad else "undecided" for bad in lost]
+        assert callback.history["alarm"].tolist() == lost.tolist()
+        if not np.isfinite(poison):
+            assert callback.history.loc[lost, ["row_ratio", "max_q", "td_error", "alignment"]].isna().all().all()
+        assert np.isfinite(callback.history.loc[~lost, "alignment"].to_numpy(dtype=float)).all()
+
+    def test_lost_in_the_very_phase(self):
+        """The record is finite until the training phase that follows it ruins the network."""
+        model = dqn()
+        train = model.train
+
+        def ruin(*args, **kwargs):
+            train(*args, **kwargs)
+            with torch.no_grad():
+                model.q_net.q_net[0].bias.fill_(np.inf)
+
+        model.train = ruin
+        callback = DivergenceCallback()
+        model.learn(52, callback=callback)
+        (row,) = callback.history.to_dict("records")
+        assert np.isfinite(row["max_q"])
+        assert (row["alarm"], row["status"]) == (True, "diverged")
+        assert np.isnan(row["alignment"])
+
+
+class Rewarding(gym.Env):
+    """Rewards by a list, then -1, forever; episodes of 10 steps; observations are noise."""
+
+    def __init__(self, rewards=(), space=None):
+        self.observation_space = gym.spaces.Box(-1, 1, (4,)) if space is None else space
+        self.action_space = gym.spaces.Discrete(3)
+        self.rewards, self.t = list(rewards), 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        self.t += 1
+        reward = self.rewards[self.t - 1] if self.t <= len(self.rewards) else -1.0
+        return self.observation_space.sample(), reward, self.t % 10 == 0, False, {}
+
+
+class TestBound:
+    """r_max / (1 - gamma), with the largest absolute reward so far."""
+
+    @pytest.mark.parametrize("extreme", [5.0, -5.0])
+    def test_a_reward_that_left_the_buffer_counts(self, extreme):
+        callback = DivergenceCallback(every=10)
+        dqn(Rewarding([1.0, extreme]), buffer_size=60, gamma=0.9).learn(150, callback=callback)
+        np.testing.assert_allclose(callback.history["bound"], 50)
+
+    def test_given(self):
+        callback = DivergenceCallback(every=50, r_max=7)
+        dqn(Rewarding([100.0]), gamma=0.5).learn(60, callback=callback)
+        assert set(callback.history["bound"]) == {14.0}
+
+    def test_none_before_the_first_reward(self):
+        callback = DivergenceCallback(every=10)
+        dqn(Rewarding([0.0] * 80)).learn(120, callback=callback)
+        before = callback.history["step"] <= 80
+        assert callback.history["bound"].isna().tolist() == before.tolist()
+        assert callback.history.loc[before, "bound_ratio"].isna().all()
+        assert not callback.history.loc[before, "alarm"].any()
+
+    def test_on_the_scale_of_the_network(self):
+        env = VecNormalize(make_vec_env(Rewarding, env_kwargs={"rewards": [4.0]}), gamma=0.9)
+        callback = DivergenceCallback(every=1000)
+        model = dqn(env, gamma=0.9)
+        model.learn(52, callback=callback)
+        assert callback.history["bound"][0] == pytest.approx(10 * 4 / np.sqrt(env.ret_rms.var + env.epsilon), rel=1e-6)
+
+
+class TestWhen:
+    """A record before the first training phase, then one after each multiple of `every`, and none without training."""
+
+    def test_steps(self):
+        callback = DivergenceCallback(every=30)
+        model = dqn(make_vec_env("CartPole-v1", n_envs=2, seed=0), train_freq=5)
+        model.learn(200, callback=callback)
+        assert callback.history["step"].tolist() == [60, 90, 120, 150, 180]
+
+    @pytest.mark.parametrize("settings", [{"gradient_steps": 0}, {"learning_starts": 500}])
+    def test_without_training(self, settings):
+        callback = DivergenceCallback(every=10)
+        dqn(**settings).learn(100, callback=callback)
+        assert callback.history.empty
+        assert list(callback.history.columns) == monitor.COLUMNS
+
+    def test_default(self):
+        callback = DivergenceCallback()
+        assert (callback.every, callback.batch_size, callback.r_max, callback.seed) == (1000, 128, None, 0)
+
+    def test_learning_again(self):
+        callback, model = DivergenceCallback(every=50), dqn()
+        model.learn(100, callback=callback)
+        model.learn(100, callback=callback, reset_num_timesteps=False)
+        assert callback.history["step"].tolist() == [52, 100, 152, 200]
+        model.learn(100, callback=callback)
+        assert callback.history["step"].tolist() == [52, 100]
+
+    def test_episodes(self):
+        callback = DivergenceCallback(every=50)
+        continuous(DDPG, train_freq=(1, "episode"), gradient_steps=3).learn(400, callback=callback)
+        assert callback.history["step"].tolist() == [200, 400]
+        assert np.isfinite(callback.history["alignment"].to_numpy(dtype=float)).all()
+
+
+class TestBuffers:
+    """Batches are drawn as the algorithm draws them."""
+
+    def test_size(self):
+        model, callback = dqn(Rewarding()), DivergenceCallback(every=50, batch_size=7)
+        model.learn(60, callback=callback)
+        assert len(callback._sample().rewards) == 7
+        rows = Recording(model.replay_buffer)
+        model.replay_buffer = rows
+        callback.batch_size = 2000
+        callback._sample()
+        assert set(rows.rows) == set(range(60))
+
+    def test_the_entry_without_a_successor_is_left_out(self):
+        settings = {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}}
+        model, callback = dqn(Rewarding(), buffer_size=40, **settings), DivergenceCallback(batch_size=2000)
+        model.learn(53, callback=callback)
+        rows = Recording(model.replay_buffer)
+        model.replay_buffer = rows
+        callback._sample()
+        assert rows.buffer.full
+        assert set(rows.rows) == set(range(40)) - {rows.buffer.pos}
+
+    def test_n_step(self):
+        model, callback = dqn(n_steps=3), DivergenceCallback(every=50)
+        model.learn(60, callback=callback)
+        assert isinstance(model.replay_buffer, NStepReplayBuffer)
+        assert callback._sample().discounts is not None
+
+    def test_observations_are_normalised(self):
+        env = VecNormalize(make_vec_env("CartPole-v1", seed=0))
+        model, callback = dqn(env), DivergenceCallback(batch_size=500)
+        model.learn(200, callback=callback)
+        spread = callback._sample().observations.std(dim=0)
+        assert (spread > 0.7).all()
+        assert (model.replay_buffer.observations[:200, 0].std(axis=0) < 0.65).any()
+
+
+class TestImages:
+    """A DQN that learns features from images has them in its kernel; a critic that does is refused."""
+
+    SPACE = gym.spaces.Box(0, 255, (1, 36, 36), np.uint8)
+
+    def test_kernel(self):
+        model = dqn(Rewarding(space=self.SPACE), "CnnPolicy", learning_starts=10)
+        callback = DivergenceCallback(every=20, batch_size=6)
+        seen = Snapshots(callback)
+        model.learn(12, callback=CallbackList([callback, seen]))
+        batch = callback._sample()
+        K = by_loops(model.policy, batch, 0.99)[0]
+        model.policy.eval()
+        np.testing.assert_allclose(monitor._kernel(model, batch), K, rtol=1e-3, atol=1e-3 * np.abs(K).max())
+        assert np.isfinite(callback.history.drop(columns="status").iloc[0].drop("growth_rate").astype(float)).all()
+
+    def test_learned_features_of_a_mlp(self, rng):
+        model = WATCHED["dqn, dropout"]()
+        model.policy.eval()
+        batch = transitions(model, 5, rng)
+        K = by_loops(model.policy, batch, 0.99)[0]
+        np.testing.assert_allclose(monitor._kernel(model, batch), K, rtol=1e-4)
+
+    def test_a_critic_with_learned_features(self):
+        model = continuous(TD3, policy_kwargs=SMALL | {"features_extractor_class": Three})
+        with refuses(TypeError, "model must not learn the features of its observations together with its critics"):
+            model.learn(60, callback=DivergenceCallback())
+        shared = SMALL | {"features_extractor_class": Three, "share_features_extractor": True}
+        callback = DivergenceCallback(every=50)
+        continuous(TD3, policy_kwargs=shared).learn(60, callback=callback)
+        assert len(callback.history) == 1
+
+
+class Three(Dropping):
+    """Learned features of an observation of Pendulum."""
+
+    def __init__(self, space):
+        super().__init__(space)
+        self.layers = nn.Linear(3, 8)
+
+
+class TestRefuses:
+    """What it cannot read is refused before the first step."""
+
+    def test_other_algorithms(self):
+        for algorithm, settings in ((SAC, {}), (PPO, {"n_steps": 8, "batch_size": 8})):
+            model = algorithm("MlpPolicy", "Pendulum-v1", policy_kwargs=dict(SMALL), device="cpu", **settings)
+            with refuses(TypeError, f"model must be a DQN, TD3 or DDPG, got {algorithm.__name__}"):
+                model.learn(10, callback=DivergenceCallback())
+
+    def test_dictionaries(self):
+        env = Rewarding(space=gym.spaces.Dict({"x": gym.spaces.Box(-1, 1, (2,))}))
+        with refuses(TypeError, "model must have arrays as observations, its observation space is a Dict"):
+            dqn(env, "MultiInputPolicy").learn(10, callback=DivergenceCallback())
+
+    def test_settings(self):
+        for error, message, settings in [
+            (ValueError, "every must be in [1, inf), got 0", {"every": 0}),
+            (TypeError, "every must be an integer, got True", {"every": True}),
+            (ValueError, "batch_size must be in [1, inf), got 0", {"batch_size": 0}),
+            (ValueError, "r_max must be in (0, inf), got 0", {"r_max": 0}),
+            (ValueError, "seed must be in [0, inf), got -1", {"seed": -1}),
+            (TypeError, "batch must be a ReplayBufferSamples, got tuple", {"batch": (1, 2)}),
+        ]:
+            with refuses(error, message):
+                DivergenceCallback(**settings)
