@@ -143,6 +143,25 @@ def test_kill_in_the_middle_and_restart(place):
     assert again.stdout == "mine.tiny: 10 of 10 runs are finished\n"
 
 
+def test_interrupt(place):
+    """Ctrl-C reaches the workers too; it ends everything, in one sentence."""
+    process = subprocess.Popen(
+        command(place, "run", "--workers", "1"),
+        cwd=place,
+        env=environment(place),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    until(lambda: len(finished(place)) >= 1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted: finished runs are kept" in said
+    assert "Traceback" not in said
+    assert finished(place)
+
+
 def test_a_failing_run_takes_no_other_down(place, monkeypatch):
     """Two runs raise, one kills its worker: all are reported, the rest is there, a restart mends it."""
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")  # the first death is enough for us

@@ -10,7 +10,7 @@ from divergence_notes.studies import RESULTS, runner
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0, 1 if a run failed or the cluster was not reached, or 2 if the command makes no sense."""
+    """Return 0, 1 if a run failed or no cluster was reached, 2 if the command makes no sense, 130 if interrupted."""
     options = _parser().parse_args(arguments)
     if options.command == "list":
         for name in runner.names():
@@ -31,6 +31,9 @@ def _run(study: ModuleType, options: argparse.Namespace) -> int:
     except OSError as error:
         print(f"no cluster: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted: finished runs are kept, the next start does the others", file=sys.stderr)
+        return 130
     for name, error in failures.items():
         print(f"failed: {name}: {type(error).__name__}: {error}", file=sys.stderr)
     _status(study, options)
