@@ -24,13 +24,13 @@ class DQNConfig:
     """Widths of the hidden layers."""
     activation: str = "relu"
     """Between the layers: "relu", "tanh" or "sin"."""
-    gamma: float | int = 0.99
+    gamma: float | int = 0.98
     """Discount factor in [0, 1)."""
     learning_rate: float = 1e-3
     """Step size of Adam."""
     loss: str = "huber"
     """Of the TD error: "huber", which bounds its slope, or "squared", half the square as in the key equation."""
-    target_every: int | None = 250
+    target_every: int | None = 64
     """Updates from one copy into the target network to the next; None bootstraps from the learning network itself."""
     epsilon: float | int = 0.05
     """Chance of a random action while exploring, once it has come down."""
@@ -155,7 +155,8 @@ def train(
     steps: int,
     seed: int,
     eval_every: int = 1_000,
-    eval_episodes: int = 10,
+    eval_episodes: int = 5,
+    keep: str = "best",
     progress: bool = False,
 ) -> replay.Run:
     """Train a `DQN` from nothing.
@@ -170,13 +171,13 @@ def train(
         Environment steps to take.
     seed : int
         Of everything random: two runs with the same seed are the same, bit by bit.
-    eval_every, eval_episodes, progress
+    eval_every, eval_episodes, keep, progress
         As in `replay.learn`.
 
     Returns
     -------
     Run
-        With the agent as it was after the last update.
+        With the agent as it was at its best evaluation, unless `keep` is "last".
     """
     env = gymnasium.make(env_id)
     agent = DQN(env.observation_space, env.action_space, dataclasses.replace(config, seed=seed))
@@ -191,6 +192,7 @@ def train(
         seed=seed,
         eval_every=eval_every,
         eval_episodes=eval_episodes,
+        keep=keep,
         progress=progress,
         **settings,
     )

@@ -1,5 +1,6 @@
 """The memory of an agent, and the loop with its environment that every agent shares."""
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -230,7 +231,7 @@ class Run:
     """A trained agent and how its training went."""
 
     agent: Any
-    """The agent as it was after the last update."""
+    """The agent as it was after the last update, or at its best evaluation: as was asked."""
     curve: pd.DataFrame
     """One row for each evaluation: `step`, mean `return`, and the metrics of the agent since the row before."""
     status: str
@@ -249,6 +250,7 @@ def learn(
     update_every: int = 1,
     eval_every: int,
     eval_episodes: int,
+    keep: str = "last",
     bound: float | int = 1e6,
     progress: bool = False,
 ) -> Run:
@@ -272,6 +274,9 @@ def learn(
         Environment steps from one update to the next.
     eval_every, eval_episodes : int
         After so many steps the agent plays so many episodes without exploring; the same initial states each time.
+    keep : {"last", "best"}
+        Which agent to return: the one given, after its last update, or a copy of it from the evaluation with the
+        highest mean return, the latest of equals. Judge a chosen one on other episodes: it was chosen on these.
     bound : float
         A metric called ``max_...`` beyond this, or any metric that is not finite, ends the run as diverged.
     progress : bool
@@ -295,6 +300,7 @@ def learn(
     update_every = _checks.integer("update_every", update_every, low=1)
     eval_every = _checks.integer("eval_every", eval_every, low=1)
     eval_episodes = _checks.integer("eval_episodes", eval_episodes, low=1)
+    keep = _checks.choice("keep", keep, ("last", "best"))
     bound = _checks.scalar("bound", bound, low=0, low_open=True)
     rng = np.random.default_rng(seed)
     env_seed, eval_seed = (int(s) for s in rng.integers(2**31, size=2))
@@ -305,6 +311,7 @@ def learn(
         return env.action_space.sample() if len(buffer) < warmup else agent.act(obs, explore=True)
 
     rows, recent, status = [], [], "finished"
+    kept, best = agent, -np.inf
     walk = transitions(env, act, seed=env_seed)
     for step in _counted(steps, progress):
         buffer.add(*next(walk))
@@ -318,8 +325,10 @@ def learn(
             returns = evaluate(env_id, agent.act, episodes=eval_episodes, seed=eval_seed)
             rows.append({"step": step, "return": returns.mean()} | _summary(recent))
             recent = []
+            if keep == "best" and returns.mean() >= best:
+                kept, best = copy.deepcopy(agent), returns.mean()
     env.close()
-    return Run(agent, pd.DataFrame(rows), status)
+    return Run(kept, pd.DataFrame(rows), status)
 
 
 def _counted(steps: int, progress: bool):

@@ -325,6 +325,21 @@ class TestLearn:
         assert learn(Recorder(lambda k: {"max_q": float(k)}), bound=5).status == "diverged"
         assert learn(Recorder(lambda k: {"max_q": float(k)}), bound=10).status == "finished"
 
+    def test_keep(self):
+        """The best is a copy from the evaluation with the highest mean, the latest of equals; the last is the agent."""
+
+        class Moody(Recorder):
+            def act(self, obs, *, explore=False):
+                return [3, 9, 9, 4][len(self.batches) // 2] if not explore else 0
+
+        settings = {"update_every": 1, "warmup": 10, "eval_every": 2, "steps": 16}  # 1, 3, 5, 7 updates at 10, 12, ...
+        last, best = Moody(), Moody()
+        assert learn(last, **settings).agent is last
+        run = learn(best, **settings, keep="best")
+        assert run.curve["return"].tolist() == [15.0] * 5 + [45.0] * 2 + [20.0]
+        assert len(run.agent.batches) == 5
+        assert len(best.batches) == 7
+
     @pytest.mark.parametrize("env_id", ["DivergenceNotesDice-v0", "CartPole-v1"])
     def test_seed(self, env_id):
         """Same seed, same batches and returns; another seed, others; no global generator moves."""
@@ -374,6 +389,7 @@ class TestLearn:
             ({"update_every": 0}, "update_every must be in [1, inf), got 0"),
             ({"eval_every": 0}, "eval_every must be in [1, inf), got 0"),
             ({"eval_episodes": 0}, "eval_episodes must be in [1, inf), got 0"),
+            ({"keep": "first"}, "keep must be one of 'last', 'best', got 'first'"),
             ({"bound": 0}, "bound must be in (0, inf), got 0"),
         ],
     )
