@@ -124,6 +124,38 @@ def step_size_limit(kernel: ArrayLike, weights: ArrayLike, *, gamma: float | int
     return 2 / ((1 + gamma) * pull)
 
 
+def discount_limit(kernel: ArrayLike, weights: ArrayLike) -> float:
+    """Return the discount below which every row of the kernel is dominant.
+
+    Parameters
+    ----------
+    kernel : ndarray of shape (n_pairs, n_pairs)
+        Any real matrix K.
+    weights : ndarray of shape (n_pairs,)
+        Sampling distribution rho; non-negative, sums to 1.
+
+    Returns
+    -------
+    float
+        In [0, 1]. Every margin of `row_dominance` is positive for the discounts below this, and for no others; 0 when
+        there are none. A pair that is never sampled makes it 0.
+
+    Raises
+    ------
+    ValueError
+        If a shape disagrees or `weights` is not a distribution.
+
+    Notes
+    -----
+    Label ``eq-discount-limit``. Where the kernel has no negative entry it is the limit for the worst process.
+    """
+    kernel, weights = _data(kernel, weights)
+    own = np.diag(kernel) * weights
+    others = np.abs(kernel) @ weights - np.abs(own)
+    scale = np.abs(own) + others
+    return float(np.clip((own - others) / np.where(scale > 0, scale, 1.0), 0.0, 1.0).min())
+
+
 def overshoot_limit(kernel: ArrayLike, weights: ArrayLike) -> float:
     """Return the step size beyond which plain regression, with nothing bootstrapped, overshoots and blows up.
 
@@ -238,6 +270,47 @@ def _policies(mdp: FiniteMDP) -> Iterator[np.ndarray]:
     if count > 100_000:
         raise ValueError(f"mdp must have at most 100000 deterministic policies here, it has {count}")
     return map(np.array, itertools.product(range(mdp.n_actions), repeat=mdp.n_states))
+
+
+def stable_discount(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, points: int = 50) -> float:
+    """Return the discount up to which short steps are stable in one process, whichever policy the targets follow.
+
+    Parameters
+    ----------
+    mdp : FiniteMDP
+        A process with at most 100000 deterministic policies; its own discount does not matter.
+    kernel : ndarray of shape (n_pairs, n_pairs)
+        Any real matrix K.
+    weights : ndarray of shape (n_pairs,)
+        Sampling distribution rho; non-negative, sums to 1.
+    points : int
+        How many discounts are tried, evenly spaced inside (0, 1).
+
+    Returns
+    -------
+    float
+        The largest discount tried before the first at which, for some policy pi, ``-K D (I - gamma P_pi)`` has an
+        eigenvalue with a positive real part; 0 when that is the first of all.
+
+    Raises
+    ------
+    ValueError
+        If there are too many policies, a shape disagrees, or `weights` is not a distribution.
+
+    Notes
+    -----
+    Label ``eq-jacobian``. Each policy is held fixed: an update that switches between them may do otherwise.
+    """
+    kernel, weights = _data(kernel, weights, size=mdp.n_pairs)
+    points = _checks.integer("points", points, low=1)
+    chains = np.stack([mdp.pair_transitions(policy) for policy in _policies(mdp)])  # (n_policies, n, n)
+    moved, last = kernel * weights, 0.0
+    for gamma in np.arange(1, points + 1) / (points + 1):
+        drift = np.linalg.eigvals(gamma * moved @ chains - moved).real.max()
+        if drift > 1e-9 * np.abs(moved).max():
+            break
+        last = float(gamma)
+    return last
 
 
 def exact_modulus(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: float | int) -> float:

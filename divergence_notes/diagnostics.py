@@ -91,7 +91,7 @@ def effective_rank(kernel: ArrayLike) -> float:
 
     Notes
     -----
-    Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007.
+    Label ``eq-effective-rank``; Roy and Vetterli, "The effective rank: a measure of effective dimensionality", 2007.
     """
     kernel = _checks.square("kernel", kernel)
     size = np.abs(kernel).max(initial=0.0)
@@ -125,6 +125,10 @@ def alignment(dq: ArrayLike, td_error: ArrayLike) -> float:
     ------
     ValueError
         If the shapes disagree.
+
+    Notes
+    -----
+    Label ``eq-alignment``.
     """
     dq = _checks.array("dq", dq, ndim=1)
     td_error = _checks.array("td_error", td_error, shape=dq.shape)

@@ -89,6 +89,44 @@ def ratio_cases(rng):
     return found
 
 
+# --- the largest discount ---
+
+
+def discount(kernel, weights, *, absolute=True, column=True, pick=min, swap=False, diagonal=False):
+    """Transcribe eq-discount-limit."""
+    n, found = len(kernel), []
+    for i in range(n):
+        own = kernel[i, i] * weights[i]
+        parts = [kernel[i, j] * weights[j if column else i] for j in range(n) if diagonal or j != i]
+        others = sum(abs(part) if absolute else part for part in parts)
+        found.append((own + others) / (own - others) if swap else (own - others) / (own + others))
+    return max(pick(found), 0.0)
+
+
+def discount_cases(rng):
+    return [
+        {"kernel": spd(rng, n, coupling), "weights": rng.dirichlet(np.full(n, 20.0))}
+        for n in (2, 3, 5)
+        for coupling in (0.05, 0.2, 1.0)
+    ]
+
+
+# --- the record of a run ---
+
+
+def effective_rank(kernel, *, squared=False, share=True, base=np.e, sign=-1.0):
+    """Transcribe eq-effective-rank, for a symmetric positive definite kernel."""
+    eigenvalues = np.linalg.eigvalsh(kernel) ** (2 if squared else 1)
+    p = eigenvalues / (eigenvalues.sum() if share else 1.0)
+    return np.exp(sign * sum(x * np.log(x) / np.log(base) for x in p))
+
+
+def cosine(dq, td_error, *, both=True, size=2, sign=1.0):
+    """Transcribe eq-alignment."""
+    inner = sum(a * b for a, b in zip(dq, td_error, strict=True))
+    return sign * inner / (np.linalg.norm(dq, size) * (np.linalg.norm(td_error, size) if both else 1.0))
+
+
 # --- missing data ---
 
 
@@ -201,6 +239,43 @@ EQUATIONS = {
             "no 1 + gamma": lambda **k: rows_hold(**k, price=lambda g: 1 - g),
             "upside down": lambda **k: rows_hold(**k, price=lambda g: (1 + g) / (1 - g)),
             "gamma for its complement": lambda **k: rows_hold(**k, price=lambda g: g / (1 + g)),
+        },
+    ),
+    "eq-discount-limit": Equation(
+        printed=discount,
+        package=contraction.discount_limit,
+        cases=discount_cases,
+        # One part in 199: 0.99.
+        closed=({"kernel": np.array([[199.0, 1.0], [1.0, 300.0]]), "weights": HALF}, 0.99),
+        wrong={
+            "no absolute value": lambda **k: discount(**k, absolute=False),
+            "rho_i for rho_j": lambda **k: discount(**k, column=False),
+            "best row": lambda **k: discount(**k, pick=max),
+            "upside down": lambda **k: discount(**k, swap=True),
+            "diagonal counted": lambda **k: discount(**k, diagonal=True),
+        },
+    ),
+    "eq-effective-rank": Equation(
+        printed=effective_rank,
+        package=diagnostics.effective_rank,
+        cases=lambda rng: [{"kernel": spd(rng, n)} for n in (2, 4, 7)],
+        closed=({"kernel": 3 * np.eye(5)}, 5.0),
+        wrong={
+            "not made to sum to 1": lambda kernel: effective_rank(kernel, share=False),
+            "squares of the eigenvalues": lambda kernel: effective_rank(kernel, squared=True),
+            "logarithm to base 2": lambda kernel: effective_rank(kernel, base=2),
+            "no minus": lambda kernel: effective_rank(kernel, sign=1.0),
+        },
+    ),
+    "eq-alignment": Equation(
+        printed=cosine,
+        package=diagnostics.alignment,
+        cases=lambda rng: [{"dq": rng.standard_normal(n), "td_error": rng.standard_normal(n)} for n in (2, 5)],
+        closed=({"dq": np.array([1.0, 0.0]), "td_error": np.array([-3.0, 3.0])}, -(0.5**0.5)),
+        wrong={
+            "sign": lambda **k: cosine(**k, sign=-1.0),
+            "one length": lambda **k: cosine(**k, both=False),
+            "sup norm": lambda **k: cosine(**k, size=np.inf),
         },
     ),
     "eq-spill": Equation(
