@@ -38,7 +38,7 @@ PARAMETERS = {
     "initialisation": ("pytorch", "glorot"),
     "seed": tuple(range(10)),
 }
-SECONDS = 5.0
+SECONDS = 3.0
 FLOAT_FORMAT = "%.7g"
 
 ACTIVATIONS = ("relu", "tanh", "sin")
