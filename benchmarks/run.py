@@ -41,22 +41,24 @@ GOALS = [
     ("ms", "backup", "quantecon", "sparse 10000 x 10", ">=", 1 / 1.2),
     ("ms", "value iteration", "quantecon", "sparse 10000 x 10", ">=", 20),
 ]
-"""A ratio is the peer's number over ours of the same run: of CPU time for `ms`, of peak memory for `mb`; `MB` is ours."""
+"""A ratio is the peer's number over ours of the same run: CPU time for `ms`, peak memory for `mb`; `MB` is our own."""
 
 ABOUT = """# Benchmarks
+
 Made by `make bench`, which installs the peers into environments of their own (`.venv-bench`, `.venv-bench-jax`),
-measures ours and theirs in the same run, and writes `results.json` and this page. It takes about {minutes} minutes
-once the environments are there. The machine is never the same twice, so what counts are the ratios.
+measures ours and theirs in the same run, and writes `results.json` and this page. It took {minutes} minutes,
+once the environments were there. The machine is never the same twice, so what counts are the ratios.
 
 - CPU time of the process, one thread, the methods in turns in one process, medians. Peak memory is that of a fresh
   process over what it held before the call.
 - *Gram*: K = J J^T of a tanh network 23-256-256-1 in float32, n random inputs. `torch.func` forms J by vmap(grad) and
   multiplies, as tutorials do. nngeometry and asdl (class-wise, Hadamard) use layer-wise products, as ours does: the
-  closed form is not new, and against them we gain what symmetry and tiles give. neural-tangents (structured
+  closed form is not new. Against them we gain what symmetry and tiles give, and lose what our checks cost, which
+  counts while n is small. neural-tangents (structured
   derivatives, `vmap_axes=0`, compiled beforehand) runs in its own environment, because it does not import on a
-  current jax; ours is measured there again beside it.
+  current jax; ours is measured there again beside it, up to n = 1024.
 - *Limit*: the operations of one half of the symmetric products, inner dimensions 23 + 4 * 256, at the speed of a
-  product of order 2048 in the same run.
+  product of order 2048 in the same run. Its *times ours* is the share of the limit that we reach.
 - *Backup*: one optimality backup in float64, `bellman.optimality_backup` and quantecon's `bellman_operator`.
 - *Value iteration*: both guarantee a sup-norm error of 1e-6; `error` is what they reach, measured against an optimum
   that policy iteration found. The random graph mixes fast, which is what stopping on the span lives on; quantecon's
@@ -91,9 +93,9 @@ def judge(rows):
     return verdicts
 
 
-def cell(value, form="{:.3g}"):
-    """Write a number, or nothing."""
-    return "" if value is None else form.format(value)
+def cell(value, form=None):
+    """Write a number with three digits or all before the point, or nothing."""
+    return "" if value is None else (form or ("{:.0f}" if value >= 1000 else "{:.3g}")).format(value)
 
 
 def table(rows):
@@ -141,13 +143,19 @@ def render(results):
     verdicts = judge(rows)
     missed = [f"- {goal}; measured {cell(value) or 'nothing'}" for goal, value, met in verdicts if not met]
     met = [f"- {goal}; measured {cell(value)}" for goal, value, met in verdicts if met]
+    ahead = [
+        f"- {row['what']}, {row['case']}: {row['method']} takes {cell(share)} of our time"
+        for row in rows
+        if row["method"] not in (OURS, "limit") and (share := ratio(rows, row, "ms")) is not None and share < 1
+    ]
     return "\n".join(
         [
             ABOUT.format(minutes=results["minutes"]),
             f"{results['date']}, {machine['cpu']}, {machine['cores']} cores, {machine['ram_gib']} GiB, "
             f"{machine['system']}, Python {machine['python']}.",
+            "",
             *(
-                f"{name}: {', '.join(f'{k} {v}' for k, v in versions.items())}."
+                f"- `{name}`: {', '.join(f'{k} {v}' for k, v in versions.items())}."
                 for name, versions in results["versions"].items()
             ),
             *results["left_out"],
@@ -161,6 +169,7 @@ def render(results):
             "",
             *met,
             "",
+            *(["## Where a peer is faster", "", *ahead, ""] if ahead else []),
         ]
     )
 
