@@ -108,6 +108,9 @@ class TestHistory:
             np.testing.assert_array_equal(ax.lines[0].get_xydata(), given[["step", name]])
             assert ax.get_ylabel() == reports.PANELS[name]
             assert ax.get_yscale() == ("log" if name in ("max_q", "bound_ratio", "td_error") else "linear")
+        limits = {name: ax.get_ylim() for ax, name in zip(axes, reports.PANELS, strict=True)}
+        assert limits["row_ratio"] == limits["certified"] == (-0.05, 1.05)
+        assert limits["alignment"] == (-1.1, 1.1)
         assert axes[-1].get_xlabel() == "steps in the environment"
         assert axes[0].figure is axes[-1].figure
 

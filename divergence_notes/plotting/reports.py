@@ -62,8 +62,9 @@ def plot_report(report: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         ax.plot(place, row, marker, color=color, ms=8)
         look = {"va": "center", "fontsize": "small", "weight": "bold" if line["alarm"] else "normal"}
         look["color"] = color if line["alarm"] else "black"
-        ax.text(1.55, row, "nan" if np.isnan(value) else f"{value:.3g}", ha="right", **look)
-        ax.text(1.62, row, f"{'ALARM: ' if line['alarm'] else ''}{line['reading']}", **look)
+        look |= {"xy": (1, row), "xycoords": ax.get_yaxis_transform(), "textcoords": "offset points"}
+        ax.annotate("nan" if np.isnan(value) else f"{value:.3g}", xytext=(44, 0), ha="right", **look)
+        ax.annotate(f"{'ALARM: ' if line['alarm'] else ''}{line['reading']}", xytext=(52, 0), **look)
     ax.set_yticks(range(len(shown)), [_SCALED.get(name, name) for name in shown.index])
     ax.set(xlim=(-1.15, 1.2), ylim=(len(shown) - 0.5, -0.5), xticks=[-1, -0.5, 0, 0.5, 1])
     ax.set_xlabel("dot: the sample; bar: a table, or the bound")
