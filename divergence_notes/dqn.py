@@ -178,6 +178,12 @@ def train(
     -------
     Run
         With the agent as it was at its best evaluation, unless `keep` is "last".
+
+    Notes
+    -----
+    CartPole-v1 with the defaults: 30,000 steps and 30 to 32 CPU seconds on one core balance for all 500 steps of each
+    of 20 new episodes, for each of the seeds 0 to 4. It is the best evaluated network that does: returns go up and down
+    to the end, and the last evaluations of the same runs are 231, 183, 379, 500 and 220.
     """
     env = gymnasium.make(env_id)
     agent = DQN(env.observation_space, env.action_space, dataclasses.replace(config, seed=seed))
