@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import gymnasium
 import numpy as np
@@ -51,14 +50,13 @@ class DQNConfig:
         for k, width in enumerate(self.hidden):
             _checks.integer(f"hidden[{k}]", width, low=1)
         _checks.choice("activation", self.activation, tuple(networks.ACTIVATIONS))
+        _checks.choice("loss", self.loss, tuple(LOSSES))
         _checks.scalar("gamma", self.gamma, low=0, high=1, high_open=True)
         _checks.scalar("learning_rate", self.learning_rate, low=0, low_open=True)
-        _checks.choice("loss", self.loss, tuple(LOSSES))
-        if self.target_every is not None:
-            _checks.integer("target_every", self.target_every, low=1)
         _checks.scalar("epsilon", self.epsilon, low=0, high=1)
-        for name in ("epsilon_steps", "batch_size", "capacity", "update_every"):
-            _checks.integer(name, getattr(self, name), low=1)
+        for name in ("target_every", "epsilon_steps", "batch_size", "capacity", "update_every"):
+            if getattr(self, name) is not None or name != "target_every":
+                _checks.integer(name, getattr(self, name), low=1)
         _checks.integer("warmup", self.warmup, low=1, high=self.capacity)
         _checks.integer("seed", self.seed, low=0)
 
@@ -188,9 +186,7 @@ def train(
     env = gymnasium.make(env_id)
     agent = DQN(env.observation_space, env.action_space, dataclasses.replace(config, seed=seed))
     env.close()
-    settings: dict[str, Any] = {
-        name: getattr(config, name) for name in ("warmup", "batch_size", "capacity", "update_every")
-    }
+    shared = {name: getattr(config, name) for name in ("warmup", "batch_size", "capacity", "update_every")}
     return replay.learn(
         agent,
         env_id,
@@ -200,5 +196,5 @@ def train(
         eval_episodes=eval_episodes,
         keep=keep,
         progress=progress,
-        **settings,
+        **shared,
     )
