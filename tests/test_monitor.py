@@ -206,8 +206,9 @@ class TestChangesNothing:
         for watch in (True, False):
             model = WATCHED[kind]()
             callback = DivergenceCallback(every=20, batch_size=8) if watch else None
-            model.learn(150, callback=callback)
+            model.learn(160, callback=callback)  # the last training phase is recorded: modes are those of training
             if watch:
+                assert callback.history["step"].iloc[-1] == model.num_timesteps
                 assert len(callback.history) >= 5
                 assert np.isfinite(callback.history["alignment"].to_numpy(dtype=float)).all()
             ends.append(
@@ -235,31 +236,19 @@ class TestChangesNothing:
         assert torch.equal(watched["torch"], alone["torch"])
 
     def test_its_own_seed_decides_its_batches(self):
+        model = WATCHED["dqn, 3 envs"]()
+        model.learn(60)
+        model.replay_buffer = Recording(model.replay_buffer)
+
         def watch(seed, other):
-            callback = DivergenceCallback(every=50, batch_size=4, seed=seed, r_max=1)
-            model = WATCHED["dqn, 3 envs"]()
-            model.learn(60, callback=Disturbing(other))
-            model.learn(100, callback=callback, reset_num_timesteps=False)
-            model.replay_buffer = Recording(model.replay_buffer)
+            callback = DivergenceCallback(batch_size=4, seed=seed)
+            callback.init_callback(model)
+            np.random.seed(other)  # noqa: NPY002
             callback._sample()
             return model.replay_buffer.rows.tolist(), model.replay_buffer.drawn.tolist()
 
         assert watch(1, 5) == watch(1, 6)
-        assert watch(1, 5) != watch(2, 5)
-
-
-class Disturbing(BaseCallback):
-    """Uses up some of numpy's random numbers."""
-
-    def __init__(self, count):
-        super().__init__()
-        self.count = count
-
-    def _on_step(self):
-        return True
-
-    def _on_training_end(self):
-        np.random.random(self.count)  # noqa: NPY002
+        assert all(one != other for one, other in zip(watch(1, 5), watch(2, 5), strict=True))
 
 
 class Recording:
@@ -332,20 +321,32 @@ class TestAlarm:
     def test_not_finite(self, poison):
         """The values themselves are lost, or (1e30) only what is computed from them."""
 
-        class Poison(Disturbing):
+        class Poison(BaseCallback):
+            def _on_step(self):
+                return True
+
             def _on_rollout_end(self):
                 if self.num_timesteps == 80:
                     with torch.no_grad():
                         self.model.q_net.q_net[2].weight.fill_(poison)
 
         callback = DivergenceCallback(every=20)
-        dqn().learn(130, callback=CallbackList([Poison(0), callback]))
+        dqn().learn(130, callback=CallbackList([Poison(), callback]))
         lost = callback.history["step"] >= 80
         assert callback.history["status"].tolist() == ["diverged" if bad else "undecided" for bad in lost]
         assert callback.history["alarm"].tolist() == lost.tolist()
         if not np.isfinite(poison):
             assert callback.history.loc[lost, ["row_ratio", "max_q", "td_error", "alignment"]].isna().all().all()
         assert np.isfinite(callback.history.loc[~lost, "alignment"].to_numpy(dtype=float)).all()
+
+    def test_lost_before_the_phase(self):
+        """The alarm does not wait for the training phase."""
+        model, callback = dqn(), DivergenceCallback()
+        model.learn(60, callback=callback)
+        with torch.no_grad():
+            model.q_net.q_net[0].bias.fill_(np.nan)
+        callback._record()
+        assert callback.history["alarm"].tolist() == [False, True]
 
     def test_lost_in_the_very_phase(self):
         """The record is finite until the training phase that follows it ruins the network."""
@@ -457,11 +458,16 @@ class TestBuffers:
         model, callback = dqn(Rewarding()), DivergenceCallback(every=50, batch_size=7)
         model.learn(60, callback=callback)
         assert len(callback._sample().rewards) == 7
+        again = DivergenceCallback(every=50, batch_size=7)
+        draw, drawn = again._sample, []
+        again._sample = lambda: drawn.append(draw()) or drawn[-1]
+        model.learn(100, callback=again)
+        assert len(drawn) == len(again.history) == 2  # the alignment is that of the record's own batch
         rows = Recording(model.replay_buffer)
         model.replay_buffer = rows
         callback.batch_size = 2000
         callback._sample()
-        assert set(rows.rows) == set(range(60))
+        assert set(rows.rows) == set(range(rows.buffer.size()))
 
     def test_the_entry_without_a_successor_is_left_out(self):
         settings = {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}}
