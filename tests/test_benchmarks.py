@@ -56,6 +56,14 @@ class TestRecorded:
             if row["method"] not in (run.OURS, "limit") and run.ratio(RESULTS["rows"], row, "ms") < 1:
                 assert f"{row['what']}, {row['case']}: {row['method']} takes" in ahead
 
+    def test_the_front_page_quotes_them(self):
+        front = (ROOT / "README.md").read_text(encoding="utf-8")
+        for n, peers in ((1024, ["torch.func"]), (4096, ["torch.func", "nngeometry", "asdl"])):
+            for row in RESULTS["rows"]:
+                if row["what"] == "gram" and row["case"] == f"n = {n}" and row["method"] in peers:
+                    faster, less = (run.ratio(RESULTS["rows"], row, unit) for unit in ("ms", "mb"))
+                    assert f"| {row['method']} | {n} | {faster:.3g} | {less:.3g} |" in front
+
     def test_machine_and_versions(self):
         machine = RESULTS["machine"]
         assert machine["cpu"] and machine["cores"] and machine["ram_gib"] and machine["python"] and RESULTS["date"]

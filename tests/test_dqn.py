@@ -130,7 +130,9 @@ class TestUpdate:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("fault", [{"through": True}, {"reduce": torch.sum}, {"greedy": True}], ids=lambda fault: next(iter(fault)))
+@pytest.mark.parametrize(
+    "fault", [{"through": True}, {"reduce": torch.sum}, {"greedy": True}], ids=["through", "reduce", "greedy"]
+)
 def test_a_faulty_update_is_caught(loss, fault):
     """Gradient through the target; a sum for the mean; the best action for the one taken."""
     agent, batch = make(loss=loss, target_every=None), draw()

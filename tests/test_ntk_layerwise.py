@@ -14,6 +14,7 @@ STACKS = {
     "relu": lambda: nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 1)),
     "sin": lambda: nn.Sequential(nn.Linear(5, 16), networks.Sine(), nn.Linear(16, 1)),
     "no bias": lambda: nn.Sequential(nn.Linear(5, 16, bias=False), nn.Tanh(), nn.Linear(16, 1, bias=False)),
+    "bottleneck": lambda: nn.Sequential(nn.Linear(5, 1), nn.Tanh(), nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)),
     "one layer": lambda: nn.Sequential(nn.Linear(5, 1)),
 }
 
