@@ -40,7 +40,8 @@ def plot_kernel(
     """
     kernel = _checks.array("kernel", kernel, ndim=2)
     ax = style.axes(ax)
-    image = ax.imshow(kernel, cmap=style.KERNEL_CMAP, norm=style.signed(kernel, limit), aspect="auto")
+    look = {"cmap": style.KERNEL_CMAP, "norm": style.signed(kernel, limit), "interpolation": "nearest"}
+    image = ax.imshow(kernel, aspect="auto", **look)
     ax.grid(False)
     ax.set(xlabel="trained pair $j$", ylabel="moved pair $i$")
     if labels is not None:
