@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import measure  # noqa: E402
+from benchmarks import measure  # noqa: E402 (it is found by the path above)
 
 HERE = Path(__file__).resolve().parent
 MAIN, JAX = ".venv-bench", ".venv-bench-jax"

@@ -39,7 +39,7 @@ def run(*, kind, gamma, seed):
     if (kind, seed) == ("none", 4) and (faults / "die").exists():
         os._exit(1)
     (faults / f"worker-{os.getpid()}").touch()
-    time.sleep(0.3)
+    time.sleep(0.3)  # a run lasts long enough to be killed in the middle
     draws = np.random.default_rng([seed, len(kind)]).standard_normal(3)
     return pd.DataFrame({"draw": draws, "third": draws / 3, "k": range(3), "seed": seed})
 '''
