@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from divergence_notes import _checks
 from divergence_notes._checks import ArrayLike
@@ -137,6 +138,35 @@ def alignment(dq: ArrayLike, td_error: ArrayLike) -> float:
         return float("nan")
     dq, td_error = dq / sizes[0], td_error / sizes[1]  # squares neither overflow nor vanish
     return float(dq @ td_error / np.sqrt((dq @ dq) * (td_error @ td_error)))
+
+
+def mean_interval(samples: ArrayLike, *, level: float | int = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Return the t interval of a mean over independent runs.
+
+    Parameters
+    ----------
+    samples : ndarray of shape (n, m)
+        The same n quantities of m >= 2 runs.
+    level : float
+        Of the interval, in (0, 1).
+
+    Returns
+    -------
+    low, high : ndarray of shape (n,)
+        Ends of the interval of each quantity, about its mean; not finite where a sample is not.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two runs, or `level` is out of range.
+    """
+    samples = np.asarray(samples, dtype=float)
+    if samples.ndim != 2 or samples.shape[1] < 2:
+        raise ValueError(f"samples must have shape (n, m) with m >= 2, got {samples.shape}")
+    level = _checks.scalar("level", level, low=0, high=1, low_open=True, high_open=True)
+    m = samples.shape[1]
+    half = stats.t.ppf((1 + level) / 2, m - 1) * samples.std(axis=1, ddof=1) / np.sqrt(m)
+    return samples.mean(axis=1) - half, samples.mean(axis=1) + half
 
 
 def bound_ratio(q: ArrayLike, *, r_max: float | int, gamma: float | int) -> float:

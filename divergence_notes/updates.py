@@ -181,6 +181,47 @@ def predicted_change(
     return _checks.scalar("alpha", alpha, low=0, low_open=True) * (kernel @ (weights * td_error))
 
 
+def frozen_target_update(
+    Q: ArrayLike, mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: float | int, inner: int
+) -> np.ndarray:
+    """Return the table after several kernel updates towards targets that stand still, as with a target network.
+
+    Parameters
+    ----------
+    Q : ndarray of shape (n_states, n_actions)
+        Table of action values; the targets are its backup, all the way.
+    mdp : FiniteMDP
+        The process whose optimality operator is applied.
+    kernel : ndarray of shape (n_pairs, n_pairs)
+        ``kernel[i, j]`` moves pair ``i`` per unit error at pair ``j``.
+    weights : ndarray of shape (n_pairs,)
+        Sampling distribution rho; non-negative, sums to 1.
+    alpha : float
+        Step size, > 0.
+    inner : int
+        Updates from one copy into the target network to the next, at least 1; with 1 this is `kernel_update`.
+
+    Returns
+    -------
+    ndarray of shape (n_states, n_actions)
+        A new array.
+
+    Raises
+    ------
+    ValueError
+        If a shape disagrees, `weights` is not a distribution, or a number is out of range.
+
+    Notes
+    -----
+    Label ``eq-frozen-target``.
+    """
+    td_error = _td_error(Q, mdp)  # (n_pairs,), against the targets that stand still
+    moved = np.zeros_like(td_error)
+    for _ in range(_checks.integer("inner", inner, low=1)):
+        moved = moved + predicted_change(kernel, weights, td_error - moved, alpha=alpha)
+    return Q + mdp.unflatten(moved)
+
+
 def preconditioned_update(
     Q: ArrayLike, mdp: FiniteMDP, *, kernel: ArrayLike, batch: ArrayLike, alpha: float | int
 ) -> np.ndarray:

@@ -130,6 +130,30 @@ class TestAlignment:
             diagnostics.alignment([1.0, np.nan], [1.0, 2.0])
 
 
+class TestMeanInterval:
+    """The t interval covers the mean as often as it says."""
+
+    def test_by_hand(self):
+        low, high = diagnostics.mean_interval([[2.0, 4.0], [5.0, 5.0]])
+        np.testing.assert_allclose(low, [3 - 12.7062047, 5])
+        np.testing.assert_allclose(high, [3 + 12.7062047, 5])
+
+    @pytest.mark.parametrize("level", [0.5, 0.95])
+    def test_coverage(self, rng, level):
+        low, high = diagnostics.mean_interval(rng.standard_normal((20_000, 4)) + 3, level=level)
+        assert ((low < 3) & (high > 3)).mean() == pytest.approx(level, abs=0.02)
+
+    def test_a_run_that_ended(self):
+        low, high = diagnostics.mean_interval([[1.0, np.nan]])
+        assert np.isnan(low).all() and np.isnan(high).all()
+
+    def test_refuses(self):
+        with refuses(ValueError, "samples must have shape (n, m) with m >= 2, got (3, 1)"):
+            diagnostics.mean_interval(np.zeros((3, 1)))
+        with refuses(ValueError, "level must be in (0, 1), got 1"):
+            diagnostics.mean_interval(np.zeros((3, 2)), level=1)
+
+
 class TestBoundRatio:
     """max |Q| in units of r_max / (1 - gamma), which no policy exceeds."""
 

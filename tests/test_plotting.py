@@ -37,6 +37,7 @@ KERNEL = np.array([[2.0, -1.0, 0.5], [0.0, 1.0, 0.25], [4.0, 3.0, -6.0]])
 IMAGES = np.array(
     [[[1.0, 0.5], [-0.5, 1.0], [-1.0, -0.5], [0.5, -1.0]], [[1.5, 0.2], [0, 0.5], [-1.5, -0.2], [0, -0.5]]]
 )
+SEEDS = pd.DataFrame({0: [2.0, 5.0], 1: [4.0, 5.0]}, index=[10, 20])
 REPORT = diagnostics.report(KERNEL @ KERNEL.T, q=[1.0, -3.0], td_error=[1.0, 2.0, 3.0], gamma=0.5, r_max=1.0)
 HISTORY = pd.DataFrame(
     {"step": [100, 200], "max_q": [1.0, 9.0], "bound": 5.0, "alarm": [False, True], "status": "undecided"}
@@ -68,6 +69,7 @@ CALLS = {
         {"calm": [0.5, 0.9], "pair": [1.1]}, exact=[0.95, 1.3], bounds=[1.4, 1.5], ax=ax
     ),
     "plot_samples": lambda ax: plotting.plot_samples([1.0, 2.0], [[1.0, 3.0], [5.0, 9.0]], ax=ax),
+    "plot_seeds": lambda ax: plotting.plot_seeds(SEEDS, ax=ax),
     "plot_response": lambda ax: plotting.plot_response(KERNEL, trained=(2, 0), ax=ax, colorbar=True),
     "plot_diagram": lambda ax: plotting.plot_diagram(
         [[0.0, 0.0], [2.0, 0.0]], ["w", "2w"], [(0, 1), (1, 1)], dashed=[(1, 0), (0, 0)], ax=ax
@@ -88,6 +90,7 @@ NO_LABELS = NEEDS_AXES | {
     "plot_column",
     "plot_blocks",
     "plot_samples",
+    "plot_seeds",
     "plot_diagram",
     "plot_boundary",
     "plot_regions",
@@ -177,6 +180,17 @@ class TestCurves:
         assert sorted(dots.tolist()) == [[1, 1], [1, 3], [2, 5], [2, 9]]
         with refuses(ValueError, "samples must have shape (2, any), got (1, 2)"):
             plotting.plot_samples([1.0, 2.0], [[1.0, 3.0]])
+
+    def test_seeds(self, ax):
+        """Every run, the mean of all, and a band that is the t interval: 3 -+ 12.706 sd / sqrt 2 for two runs."""
+        plotting.plot_seeds(SEEDS, ax=ax, label="runs")
+        mean, *runs = ax.lines
+        assert mean.get_xydata().tolist() == [[10, 3], [20, 5]]
+        assert [line.get_ydata().tolist() for line in runs] == [[2, 5], [4, 5]]
+        assert [line.get_label() for line in ax.lines].count("runs") == 1
+        edges = ax.collections[0].get_paths()[0].vertices
+        assert edges[:, 1].max() == pytest.approx(3 + 12.7062)
+        assert edges[:, 1].min() == pytest.approx(3 - 12.7062)
 
     def test_remainders_beside_slope_two(self, ax):
         alphas = [0.1, 0.2, 0.4]

@@ -204,6 +204,44 @@ class TestPreconditionedUpdate:
                 updates.spill(given_there["kernel"], batch=given_there["batch"])
 
 
+class TestFrozenTarget:
+    """N kernel updates towards standing targets: I - (I - alpha K D)^N in place of alpha K D; many are PreQN's step."""
+
+    @given(case=kernel_cases())
+    @few
+    @pytest.mark.parametrize("inner", [1, 2, 7])
+    def test_power(self, case, inner):
+        delta = (oracles.backup(case["Q"], case["mdp"]) - case["Q"]).ravel()
+        one = np.eye(len(delta)) - case["alpha"] * case["kernel"] * case["weights"]
+        expected = case["Q"].ravel() + (np.eye(len(delta)) - np.linalg.matrix_power(one, inner)) @ delta
+        given_there = {"kernel": case["kernel"], "weights": case["weights"], "inner": inner}
+        found = step(case, updates.frozen_target_update, **given_there)
+        np.testing.assert_allclose(found.ravel(), expected, rtol=1e-8, atol=1e-9 * max(1.0, np.abs(expected).max()))
+
+    def test_one_is_the_kernel_update(self, rng):
+        mdp, A = all_to_second(0.9), rng.standard_normal((2, 3))
+        given_there = {"kernel": A @ A.T, "weights": [0.3, 0.7], "alpha": 0.2}
+        one = updates.frozen_target_update(np.ones((2, 1)), mdp, inner=1, **given_there)
+        np.testing.assert_allclose(one, updates.kernel_update(np.ones((2, 1)), mdp, **given_there), rtol=1e-14)
+
+    @pytest.mark.parametrize("batch", [[0], [1], [0, 1]])
+    def test_many_are_the_preconditioned_update(self, batch):
+        """With alpha = 1, whatever the weights of the pairs in the batch."""
+        mdp, kernel = all_to_second(0.9), np.array([[1.0, 2.0], [2.0, 5.0]])
+        weights, Q = np.zeros(2), np.array([[1.0], [-2.0]])
+        weights[batch] = [0.3, 0.7] if len(batch) == 2 else 1.0
+        many = updates.frozen_target_update(Q, mdp, kernel=kernel, weights=weights, alpha=0.3, inner=5000)
+        undone = updates.preconditioned_update(Q, mdp, kernel=kernel, batch=batch, alpha=1)
+        np.testing.assert_allclose(many, undone, atol=1e-10)
+        few_steps = updates.frozen_target_update(Q, mdp, kernel=kernel, weights=weights, alpha=0.3, inner=2)
+        assert np.abs(few_steps - undone).max() > 0.01
+
+    def test_refuses(self):
+        given_there = {"kernel": np.eye(2), "weights": [0.5, 0.5], "alpha": 0.1}
+        with refuses(ValueError, "inner must be in [1, inf), got 0"):
+            updates.frozen_target_update(np.zeros((2, 1)), all_to_second(0.9), inner=0, **given_there)
+
+
 class TestLoopGain:
     """gamma times the largest |W| row sum; below 1 the same batch again and again settles, and beyond it may not."""
 

@@ -25,7 +25,14 @@ from divergence_notes.plotting.plane import (
     plot_star,
 )
 from divergence_notes.plotting.reports import plot_history, plot_report
-from divergence_notes.plotting.runs import plot_error, plot_learning, plot_ratios, plot_samples, plot_sizes
+from divergence_notes.plotting.runs import (
+    plot_error,
+    plot_learning,
+    plot_ratios,
+    plot_samples,
+    plot_seeds,
+    plot_sizes,
+)
 from divergence_notes.plotting.style import (
     AMBER,
     BLUE,
@@ -76,6 +83,7 @@ __all__ = [
     "plot_report",
     "plot_response",
     "plot_samples",
+    "plot_seeds",
     "plot_sizes",
     "plot_star",
     "plot_table",

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 
-from divergence_notes import _checks
+from divergence_notes import _checks, diagnostics
 from divergence_notes._checks import ArrayLike
 from divergence_notes.dynamics import Trajectory
 from divergence_notes.plotting import style
@@ -153,4 +154,30 @@ def plot_samples(
     ax = style.axes(ax)
     (line,) = ax.plot(x, samples.mean(axis=1), label=label, **line_kw)
     ax.plot(x, samples, "o", ms=3, alpha=0.45, color=line.get_color())
+    return ax
+
+
+def plot_seeds(runs: pd.DataFrame, *, ax: Axes | None = None, label: str | None = None, **line_kw: Any) -> Axes:
+    """Draw the runs of several seeds as thin lines, their mean as a thick one, and its 95 % interval as a band.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        A column for each seed, at least two; the index is the horizontal axis.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    label : str, optional
+        Name in the legend.
+    **line_kw
+        Passed to ``Axes.plot`` for the mean.
+
+    Returns
+    -------
+    Axes        The mean and the interval end where the first run ended.
+    """
+    ax = style.axes(ax)
+    x, y = runs.index.to_numpy(), runs.to_numpy(dtype=float)
+    (line,) = ax.plot(x, y.mean(axis=1), label=label, **line_kw)
+    ax.plot(x, y, lw=0.7, alpha=0.45, color=line.get_color())
+    ax.fill_between(x, *diagnostics.mean_interval(y), color=line.get_color(), alpha=0.18, lw=0)
     return ax
