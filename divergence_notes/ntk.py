@@ -1,5 +1,7 @@
 """The neural tangent kernel of a network: how much a step at one input moves the value at another."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import nn
@@ -38,7 +40,8 @@ def per_sample_gradients(net: nn.Module, x: torch.Tensor, *, outputs: torch.Tens
     Label ``eq-kernel``. For teaching, and to check `gram`: n * n_parameters numbers.
     """
     parameters = {name: p.detach() for name, p in _trainable(net).items()}
-    chosen = _chosen("outputs", outputs, net, x)
+    with torch.no_grad():
+        chosen = _chosen("outputs", outputs, net(x[:1]), len(x))
 
     def value(p: dict, row: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         return functional_call(net, p, row[None])[0].gather(0, output[None])[0]
@@ -93,44 +96,161 @@ def gram(
     compared with a plain gradient of its own, so that what no rule foresees is an error and not a wrong kernel.
     """
     tile = _checks.integer("tile", tile, low=1)
-    _refuse_training_modules(net)
     if y_outputs is None and not isinstance(outputs, torch.Tensor):
         y_outputs = outputs
-    chosen = _chosen("outputs", outputs, net, x)
-    y_chosen = chosen if y is None else _chosen("y_outputs", y_outputs, net, y)
-    rows = _layers(net, x, chosen)
-    columns = rows if y is None else _layers(net, y, y_chosen)
-    if rows is None or columns is None:
-        J = per_sample_gradients(net, x, outputs=chosen)
-        return J @ (J if y is None else per_sample_gradients(net, y, outputs=y_chosen)).T
-    K = x.new_empty(len(x), len(x if y is None else y))
+    rows = linearize(net, x, outputs=outputs)
+    if y is None:
+        return rows.gram(tile=tile)
+    return _products(rows, _linearize(net, y, "y_outputs", y_outputs, check=True), tile)
+
+
+@dataclass(frozen=True, eq=False)
+class Linearization:
+    """A network at some inputs, to first order in its parameters: values, kernel, and the steps that gradients make."""
+
+    values: torch.Tensor
+    """The chosen output at each input, shape (n,); no gradient flows into it."""
+    _parameters: list[nn.Parameter]
+    _layers: "list[_Layer] | None"
+    _jacobian: torch.Tensor | None
+
+    def head(self, n: int) -> "Linearization":
+        """Return the linearization at the first n inputs; nothing is computed again."""
+        layers = self._layers and [_Layer(layer.module, layer.a[:n], layer.b[:n]) for layer in self._layers]
+        jacobian = None if self._jacobian is None else self._jacobian[:n]
+        return Linearization(self.values[:n], self._parameters, layers, jacobian)
+
+    def gram(self, *, tile: int = 384) -> torch.Tensor:
+        """Return the kernel J J^T of the inputs, shape (n, n), symmetric to the last bit; `tile` as in `gram`."""
+        return _products(self, self, tile)
+
+    def pull_back(self, weights: torch.Tensor) -> list[torch.Tensor]:
+        """Return J^T w: the gradients of the values, weighted and summed.
+
+        Parameters
+        ----------
+        weights : tensor of shape (n,)
+            One weight for each input.
+
+        Returns
+        -------
+        list of tensors
+            One for each parameter that requires a gradient, in its shape and in the order of ``net.parameters()``.
+        """
+        if self._layers is None:
+            flat = self._jacobian.T @ weights
+            sizes = [p.numel() for p in self._parameters]
+            return [part.view_as(p) for part, p in zip(flat.split(sizes), self._parameters, strict=True)]
+        found = {id(p): slope for layer in self._layers for p, slope in layer.pull_back(weights)}
+        return [found[id(p)] if id(p) in found else torch.zeros_like(p) for p in self._parameters]
+
+
+def linearize(
+    net: nn.Module, x: torch.Tensor, *, outputs: torch.Tensor | int | None = None, check: bool = True
+) -> Linearization:
+    """Return values, kernel and gradient steps of a network at some inputs, from one pass forward and one backward.
+
+    Parameters
+    ----------
+    net, x, outputs
+        As in `gram`.
+    check : bool
+        Whether to look for what `gram` refuses. Leave it out only where the same network has passed: a training loop
+        checks its first batch.
+
+    Returns
+    -------
+    Linearization
+        Holds what each linear layer saw and owes, n * (fan_in + fan_out) numbers; J itself only for other modules.
+
+    Raises
+    ------
+    ValueError
+        As `gram`.
+
+    Notes
+    -----
+    Label ``eq-kernel``.
+    """
+    return _linearize(net, x, "outputs", outputs, check=check)
+
+
+def _linearize(
+    net: nn.Module, x: torch.Tensor, name: str, outputs: torch.Tensor | int | None, *, check: bool
+) -> Linearization:
+    if check:
+        _refuse_training_modules(net)
+    linear = {module: where for where, module in net.named_modules() if type(module) is nn.Linear}
+    trainable = _trainable(net)
+    out, met = _run(net, linear, x)
+    chosen = _chosen(name, outputs, out, len(x))
+    with torch.enable_grad():
+        values = out.gather(1, chosen[:, None])[:, 0]
+    layers = _layers(linear, trainable, met, values, check=check)
+    values, parameters = values.detach(), list(trainable.values())
+    if layers is None:
+        return Linearization(values, parameters, None, per_sample_gradients(net, x, outputs=chosen))
+    if check:
+        _compare_with_one_row(net, x, chosen, values, layers)
+    return Linearization(values, parameters, layers, None)
+
+
+def _products(rows: Linearization, columns: Linearization, tile: int) -> torch.Tensor:
+    """Return all inner products of the gradients of the rows with those of the columns."""
+    if rows._layers is None or columns._layers is None:
+        return rows._jacobian @ columns._jacobian.T
+    symmetric = rows is columns
+    K = rows.values.new_empty(len(rows.values), len(columns.values))
     for i in range(0, K.shape[0], tile):
-        for j in range(i if y is None else 0, K.shape[1], tile):
-            block = _block(rows, columns, slice(i, i + tile), slice(j, j + tile))
-            if y is None and i == j:
+        for j in range(i if symmetric else 0, K.shape[1], tile):
+            block = _block(rows._layers, columns._layers, slice(i, i + tile), slice(j, j + tile))
+            if symmetric and i == j:
                 block = block.triu() + block.triu(1).T
             K[i : i + tile, j : j + tile] = block
-            if y is None and i != j:
+            if symmetric and i != j:
                 K[j : j + tile, i : i + tile] = block.T
     return K
 
 
-_Layer = tuple[torch.Tensor, torch.Tensor | None]
-"""Inputs (n, fan_in) of a linear layer, a 1 beside them for its bias, and gradients (n, fan_out) at its outputs.
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """What a linear layer saw and what it owes."""
 
-A layer with one output has its gradients multiplied into its inputs, and None in their place.
-"""
+    module: nn.Linear
+    a: torch.Tensor
+    """Inputs, shape (n, fan_in)."""
+    b: torch.Tensor
+    """Gradients at the outputs, shape (n, fan_out)."""
+
+    @property
+    def weight_moves(self) -> bool:
+        return self.module.weight.requires_grad
+
+    @property
+    def bias_moves(self) -> bool:
+        return self.module.bias is not None and self.module.bias.requires_grad
+
+    def products(self, other: "_Layer", i: slice, j: slice) -> torch.Tensor:
+        """Return the inner products of the gradients of some rows with those of some rows of another."""
+        outer = self.b[i] @ other.b[j].T
+        if not self.weight_moves:
+            return outer
+        inner = self.a[i] @ other.a[j].T
+        return (inner.add_(1) if self.bias_moves else inner).mul_(outer)
+
+    def pull_back(self, weights: torch.Tensor) -> list[tuple[nn.Parameter, torch.Tensor]]:
+        """Return the weighted sum of the gradients of each parameter of the layer that moves."""
+        scaled = self.b * weights[:, None]  # (n, fan_out)
+        parts = [(self.module.weight, scaled.T @ self.a)] if self.weight_moves else []
+        return [*parts, (self.module.bias, scaled.sum(dim=0))] if self.bias_moves else parts
 
 
 def _block(rows: list[_Layer], columns: list[_Layer], i: slice, j: slice) -> torch.Tensor:
     """Return the rows `i` and columns `j` of the kernel, summed over layers."""
-    (a, _), (c, _) = rows[0], columns[0]
-    total = a.new_zeros(len(a[i]), len(c[j]))
-    for (a, b), (c, d) in zip(rows, columns, strict=True):
-        if b is None:
-            total.addmm_(a[i], c[j].T)
-        else:
-            total.addcmul_(a[i] @ c[j].T, b[i] @ d[j].T)
+    first, *rest = zip(rows, columns, strict=True)
+    total = first[0].products(first[1], i, j)
+    for row, column in rest:
+        total += row.products(column, i, j)
     return total
 
 
@@ -141,19 +261,18 @@ def _trainable(net: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-def _chosen(name: str, outputs: torch.Tensor | int | None, net: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Return the output that each row is about, shape (n,)."""
-    with torch.no_grad():
-        shape = tuple(net(x[:1]).shape[1:])
+def _chosen(name: str, outputs: torch.Tensor | int | None, out: torch.Tensor, n: int) -> torch.Tensor:
+    """Return the output that each of n rows is about, shape (n,), given what the network made of some rows."""
+    shape = tuple(out.shape[1:])
     if len(shape) != 1:
         raise ValueError(f"net must map (n, d) to (n, n_outputs), its rows come out in shape {shape}")
     if outputs is None:
         if shape[0] != 1:
             raise ValueError(f"{name} must say which of the {shape[0]} outputs of net is meant")
         outputs = 0
-    one_for_all = not isinstance(outputs, torch.Tensor)
-    given = np.full(len(x), _checks.integer(name, outputs)) if one_for_all else outputs.cpu().numpy()
-    return torch.as_tensor(_checks.indices(name, given, high=shape[0], shape=(len(x),)))
+    if not isinstance(outputs, torch.Tensor):
+        outputs = torch.full((n,), _checks.integer(name, outputs))
+    return torch.as_tensor(_checks.indices(name, outputs.cpu().numpy(), high=shape[0], shape=(n,)))
 
 
 _ALONE = "net must treat each row on its own"
@@ -168,31 +287,32 @@ def _refuse_training_modules(net: nn.Module) -> None:
             )
 
 
-def _layers(net: nn.Module, x: torch.Tensor, chosen: torch.Tensor) -> list[_Layer] | None:
-    """Return what each linear layer saw and what it owes, or None where parameters live in other modules."""
-    linear = {module: where for where, module in net.named_modules() if type(module) is nn.Linear}
-    trainable = {id(p) for p in _trainable(net).values()}
+def _layers(
+    linear: dict[nn.Linear, str],
+    trainable: dict[str, nn.Parameter],
+    met: "list[_Seen]",
+    values: torch.Tensor,
+    *,
+    check: bool,
+) -> list[_Layer] | None:
+    """Return what each linear layer saw and owes, or None where parameters live in other modules."""
     owned = {
         f"{where}.{kind}".lstrip("."): p
         for module, where in linear.items()
-        for kind, p in module.named_parameters()
-        if kind in ("weight", "bias") and id(p) in trainable
+        for kind, p in (("weight", module.weight), ("bias", module.bias))
+        if p is not None and p.requires_grad
     }
-    if {id(p) for p in owned.values()} != trainable:
-        return None
-    out, met = _run(net, linear, x)
-    if any(a.ndim != 2 for _, a, _, _ in met):
+    if {id(p) for p in owned.values()} != {id(p) for p in trainable.values()} or any(a.ndim != 2 for _, a, _, _ in met):
         return None
     ran = [module for module, *_ in met]
-    if any(any(id(p) in trainable for p in module.parameters()) for module in set(linear) - set(ran)):
+    if any(p.requires_grad for module in set(linear) - set(ran) for p in module.parameters()):
         return None
-    met = [seen for seen in met if any(id(p) in trainable for p in seen[0].parameters())]
-    _refuse_double_use(linear, owned, ran, met)
-    values = out.gather(1, chosen[:, None])[:, 0]
-    slopes = torch.autograd.grad(values.sum(), [z for _, _, z, _ in met], materialize_grads=True)
-    layers = [_layer(module, a, b) for (module, a, _, _), b in zip(met, slopes, strict=True)]
-    _compare_with_one_row(net, x, chosen, values, layers)
-    return layers
+    met = [seen for seen in met if any(p.requires_grad for p in seen[0].parameters())]
+    if check:
+        _refuse_double_use(linear, owned, ran, met)
+    upstream = torch.ones_like(values)  # rows do not see each other: the gradient of the sum has one row for each
+    slopes = torch.autograd.grad(values, [z for _, _, z, _ in met], upstream, materialize_grads=True)
+    return [_Layer(module, a, b) for (module, a, _, _), b in zip(met, slopes, strict=True)]
 
 
 _Seen = tuple[nn.Linear, torch.Tensor, torch.Tensor, int]
@@ -232,14 +352,6 @@ def _refuse_double_use(
             raise ValueError(
                 f"net must not overwrite the output of a layer in place: that of {linear[module]!r} was; {instead}"
             )
-
-
-def _layer(module: nn.Linear, a: torch.Tensor, b: torch.Tensor) -> _Layer:
-    parts = [a] if module.weight.requires_grad else []
-    if module.bias is not None and module.bias.requires_grad:
-        parts.append(torch.ones_like(a[:, :1]))
-    a = torch.cat(parts, dim=1)
-    return (a * b, None) if b.shape[1] == 1 else (a, b)
 
 
 def _compare_with_one_row(

@@ -149,7 +149,19 @@ def one_by_one(net, x, outputs=None):
     return torch.stack(rows)
 
 
-LAYERWISE = {**STACKS, "residual": Residual, **FROZEN}
+class Backwards(nn.Module):
+    """Layers that run in another order than they are listed, and one whose output goes nowhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.last, self.idle, self.first = nn.Linear(8, 1), nn.Linear(5, 3), nn.Linear(5, 8)
+
+    def forward(self, x):
+        self.idle(x)
+        return self.last(torch.tanh(self.first(x)))
+
+
+LAYERWISE = {**STACKS, "residual": Residual, "backwards": Backwards, **FROZEN}
 
 
 @pytest.mark.parametrize("name", [*LAYERWISE, *OTHERS])
@@ -226,6 +238,140 @@ class TestOutputs:
     def test_columns_need_a_choice_of_their_own(self, case):
         with pytest.raises(ValueError, match=r"^y_outputs must say which of the 3 outputs"):
             ntk.gram(*case, outputs=self.ACTIONS)
+
+
+@pytest.mark.parametrize("name", [*LAYERWISE, *OTHERS])
+class TestLinearize:
+    """One pass for values, kernel J J^T and pulled back weights J^T w; J itself from one backward pass for each row."""
+
+    def test_values(self, name):
+        net, x, _ = made({**LAYERWISE, **OTHERS}[name])
+        linear = ntk.linearize(net, x)
+        want = torch.tensor([net(row[None]).item() for row in x], dtype=x.dtype)
+        torch.testing.assert_close(linear.values, want, rtol=1e-12, atol=1e-12)
+        assert not linear.values.requires_grad
+
+    def test_kernel(self, name):
+        net, x, _ = made({**LAYERWISE, **OTHERS}[name])
+        J, linear = one_by_one(net, x), ntk.linearize(net, x)
+        torch.testing.assert_close(linear.gram(), J @ J.T, rtol=1e-11, atol=1e-11)
+        for tile in (4, 384):
+            assert torch.equal(linear.gram(tile=tile), ntk.gram(net, x, tile=tile))
+
+    def test_pull_back(self, name):
+        """In the shapes and in the order of the parameters that move; what they do not reach is zero."""
+        net, x, _ = made({**LAYERWISE, **OTHERS}[name])
+        J, w = one_by_one(net, x), torch.linspace(-1, 2, 13, dtype=x.dtype)
+        found = ntk.linearize(net, x).pull_back(w)
+        moving = [p for p in net.parameters() if p.requires_grad]
+        assert [slope.shape for slope in found] == [p.shape for p in moving]
+        flat = torch.cat([slope.ravel() for slope in found])
+        want = sum(weight * row for weight, row in zip(w.tolist(), J, strict=True))
+        torch.testing.assert_close(flat, want, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(flat, ntk.per_sample_gradients(net, x).T @ w, rtol=1e-11, atol=1e-11)
+        assert want.norm() > 1  # not vacuous
+
+    def test_one_step_moves_as_it_says(self, name):
+        """Finite differences, one parameter after another being moved by what was pulled back."""
+        net, x, _ = made({**LAYERWISE, **OTHERS}[name])
+        w, size = torch.linspace(-1, 2, 13, dtype=x.dtype), 1e-6
+        linear = ntk.linearize(net, x)
+        slopes, want = linear.pull_back(w), linear.gram() @ w
+        before = net(x)[:, 0].detach()
+        with torch.no_grad():
+            for p, slope in zip([p for p in net.parameters() if p.requires_grad], slopes, strict=True):
+                p += size * slope
+            change = (net(x)[:, 0] - before) / size
+        torch.testing.assert_close(change, want, rtol=1e-3, atol=1e-3 * want.abs().max().item())
+
+    @pytest.mark.parametrize("n", [0, 1, 6, 13])
+    def test_head(self, name, n):
+        net, x, _ = made({**LAYERWISE, **OTHERS}[name])
+        J, w = one_by_one(net, x)[:n], torch.linspace(-1, 2, 13, dtype=x.dtype)[:n]
+        linear = ntk.linearize(net, x)
+        head = linear.head(n)
+        assert torch.equal(head.values, linear.values[:n])
+        torch.testing.assert_close(head.gram(tile=4), J @ J.T, rtol=1e-11, atol=1e-11)
+        flat = torch.cat([slope.ravel() for slope in head.pull_back(w)])
+        torch.testing.assert_close(flat, J.T @ w, rtol=1e-11, atol=1e-11)
+        assert len(linear.values) == 13 and linear.gram().shape == (13, 13)  # as it was
+
+    def test_unchecked(self, name):
+        net, x, _ = made({**LAYERWISE, **OTHERS}[name])
+        w = torch.linspace(-1, 2, 13, dtype=x.dtype)
+        checked, quick = ntk.linearize(net, x), ntk.linearize(net, x, check=False)
+        assert torch.equal(checked.values, quick.values)
+        assert torch.equal(checked.gram(), quick.gram())
+        assert all(torch.equal(a, b) for a, b in zip(checked.pull_back(w), quick.pull_back(w), strict=True))
+
+    def test_nothing_is_left_behind(self, name):
+        """No hook, no gradient, no other parameters, and the same again."""
+        net, x, _ = made({**LAYERWISE, **OTHERS}[name])
+        kept = [p.detach().clone() for p in net.parameters()]
+        first = ntk.linearize(net, x).gram()
+        assert torch.equal(first, ntk.linearize(net, x).gram())
+        assert all(p.grad is None for p in net.parameters())
+        assert not any(module._forward_hooks for module in net.modules())
+        assert all(torch.equal(p, q) for p, q in zip(net.parameters(), kept, strict=True))
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_a_frozen_parameter_is_left_out(name):
+    """Its place is not filled by another: each slope is that of its own parameter."""
+    net, x, _ = made(FROZEN[name])
+    w = torch.linspace(-1, 2, 13, dtype=x.dtype)
+    found = ntk.linearize(net, x).pull_back(w)
+    moving = [p for p in net.parameters() if p.requires_grad]
+    assert len(found) == len(moving) < len(list(net.parameters()))
+    want = torch.autograd.grad((w * net(x)[:, 0]).sum(), moving)
+    for slope, other in zip(found, want, strict=True):
+        torch.testing.assert_close(slope, other, rtol=1e-11, atol=1e-11)
+
+
+def test_what_is_not_reached_is_zero():
+    net, x, _ = made(Backwards)
+    names = [name for name, _ in net.named_parameters()]
+    found = dict(zip(names, ntk.linearize(net, x).pull_back(torch.ones(13).double()), strict=True))
+    assert names[0].startswith("last") and names[-1].startswith("first")
+    assert torch.equal(found["idle.weight"], torch.zeros(3, 5).double()) and not found["idle.bias"].any()
+    assert found["last.bias"].item() == pytest.approx(13) and found["first.weight"].any()
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("outputs", [0, 2, TestOutputs.ACTIONS])
+def test_linearize_at_the_chosen_outputs(norm, outputs):
+    net, x, _ = made(
+        lambda: nn.Sequential(nn.Linear(5, 8), *[nn.LayerNorm(8)] * norm, nn.Tanh(), nn.Linear(8, 3)),
+    )
+    chosen = [outputs] * 13 if isinstance(outputs, int) else outputs.tolist()
+    J, w = one_by_one(net, x, chosen), torch.linspace(-1, 2, 13, dtype=x.dtype)
+    linear = ntk.linearize(net, x, outputs=outputs)
+    want = torch.stack([net(row[None])[0, k] for row, k in zip(x, chosen, strict=True)])
+    torch.testing.assert_close(linear.values, want.detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(linear.gram(), J @ J.T, rtol=1e-11, atol=1e-11)
+    flat = torch.cat([slope.ravel() for slope in linear.pull_back(w)])
+    torch.testing.assert_close(flat, J.T @ w, rtol=1e-11, atol=1e-11)
+    other = one_by_one(net, x, [(k + 1) % 3 for k in chosen])
+    assert not torch.allclose(linear.gram(), other @ other.T, rtol=0.01)  # the wrong outputs are told apart
+
+
+@pytest.mark.parametrize("build", [Reused, tied, Decoder, Centred])
+def test_linearize_refuses(build):
+    """As `gram` does; unchecked it does not look, and what it returns is wrong."""
+    net, x, _ = made(build)
+    with pytest.raises(ValueError, match=r"^net must"):
+        ntk.linearize(net, x)
+    with pytest.raises(ValueError, match=r"^net must"):
+        ntk.linearize(net, x, check=True)
+    J = one_by_one(net, x)
+    assert not torch.allclose(ntk.linearize(net, x, check=False).gram(), J @ J.T, rtol=0.01)
+
+
+def test_linearize_refuses_outputs():
+    net, x, _ = made(lambda: nn.Linear(5, 3))
+    for check in (True, False):
+        with pytest.raises(ValueError, match=r"^outputs must say which of the 3 outputs of net is meant$"):
+            ntk.linearize(net, x, check=check)
 
 
 INSTEAD = "; J = per_sample_gradients(net, x) has it: J @ J.T"
@@ -328,3 +474,12 @@ def test_tiles_do_not_matter(tile):
 def test_tiles_of_nothing_are_refused():
     with pytest.raises(ValueError, match=re.escape("tile must be in [1, inf), got 0")):
         ntk.gram(nn.Sequential(nn.Linear(5, 1)), torch.zeros(3, 5), tile=0)
+
+
+def test_where_gradients_are_off():
+    """The caller's no_grad does not reach inside."""
+    net = networks.MLP([3, 5, 1], activation="tanh", generator=torch.Generator().manual_seed(0))
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        inside = ntk.gram(net, x)
+    assert torch.equal(inside, ntk.gram(net, x))
