@@ -114,13 +114,38 @@ def semi_gradient_step(
     weights = torch.as_tensor(_checks.distribution("weights", weights, size=len(x)), dtype=x.dtype)
     target = torch.as_tensor(_checks.array("target", target, shape=(len(x),)), dtype=x.dtype)
     alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
-    stepped = copy.deepcopy(net)
-    parameters = [p for p in stepped.parameters() if p.requires_grad]
-    loss = 0.5 * (weights * (target - _scalar_outputs(stepped, x)) ** 2).sum()
+    loss = 0.5 * (weights * (target - _scalar_outputs(net, x)) ** 2).sum()
+    slopes = torch.autograd.grad(loss, [p for p in net.parameters() if p.requires_grad])
+    return moved(net, slopes, alpha=-alpha)
+
+
+def moved(net: nn.Module, slopes: Sequence[torch.Tensor], *, alpha: float | int) -> nn.Module:
+    """Return a copy of a network, its parameters moved along a direction.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Left as it is.
+    slopes : sequence of tensors
+        One for each parameter that requires a gradient, in its shape and in the order of ``net.parameters()``.
+    alpha : float
+        How far to go, in units of `slopes`; of either sign.
+
+    Returns
+    -------
+    torch.nn.Module
+        With ``parameter + alpha * slope`` for each parameter.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer slopes than parameters.
+    """
+    out = copy.deepcopy(net)
     with torch.no_grad():
-        for parameter, slope in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter -= alpha * slope
-    return stepped
+        for parameter, slope in zip([p for p in out.parameters() if p.requires_grad], slopes, strict=True):
+            parameter += alpha * slope
+    return out
 
 
 def train(

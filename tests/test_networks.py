@@ -256,3 +256,22 @@ class TestTrain:
             networks.train(build(), inputs(), lambda q: q, weights=np.full(6, 1 / 6), alpha=0.1, steps=0)
         with refuses(ValueError, "target must have shape (6,), got (2,)"):
             networks.train(build(), inputs(), lambda q: q[:2], weights=np.full(6, 1 / 6), alpha=0.1, steps=1)
+
+
+class TestMoved:
+    """A copy, every moving parameter by alpha times its slope."""
+
+    def test_by_hand(self):
+        net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+        net[0].bias.requires_grad_(False)
+        before = [p.detach().clone() for p in net.parameters()]
+        slopes = [torch.full_like(p, k + 1.0) for k, p in enumerate(net.parameters()) if p.requires_grad]
+        after = list(networks.moved(net, slopes, alpha=-0.5).parameters())
+        for k, (new, old) in enumerate(zip(after, before, strict=True)):
+            slope = 0.0 if k == 1 else k + 1.0
+            torch.testing.assert_close(new, old - 0.5 * slope)
+        assert all(torch.equal(p, old) for p, old in zip(net.parameters(), before, strict=True)), "left as it was"
+
+    def test_one_slope_too_few(self):
+        with pytest.raises(ValueError, match="shorter"):
+            networks.moved(torch.nn.Linear(2, 1), [torch.zeros(1, 2)], alpha=1)
