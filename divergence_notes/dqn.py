@@ -183,9 +183,7 @@ def train(
     of 20 new episodes, for each of the seeds 0 to 4. It is the best evaluated network that does: returns go up and down
     to the end, and the last evaluations of the same runs are 231, 183, 379, 500 and 220.
     """
-    env = gymnasium.make(env_id)
-    agent = DQN(env.observation_space, env.action_space, dataclasses.replace(config, seed=seed))
-    env.close()
+    agent = DQN(*replay.spaces(env_id), dataclasses.replace(config, seed=seed))
     shared = {name: getattr(config, name) for name in ("warmup", "batch_size", "capacity", "update_every")}
     return replay.learn(
         agent,

@@ -226,6 +226,18 @@ def evaluate(env_id: str, act: Act, *, episodes: int, seed: int) -> np.ndarray:
     return returns
 
 
+def spaces(env_id: str) -> tuple[gymnasium.Space, gymnasium.Space]:
+    """Return the observation and the action space of a registered environment."""
+    with gymnasium.make(env_id) as env:
+        return env.observation_space, env.action_space
+
+
+def seeds(rng: np.random.Generator) -> tuple[int, int]:
+    """Return the seed of a run's environment and that of its evaluations, as `learn` draws them from its own."""
+    env_seed, eval_seed = (int(seed) for seed in rng.integers(2**31, size=2))
+    return env_seed, eval_seed
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """A trained agent and how its training went."""
@@ -303,7 +315,7 @@ def learn(
     keep = _checks.choice("keep", keep, ("last", "best"))
     bound = _checks.scalar("bound", bound, low=0, low_open=True)
     rng = np.random.default_rng(seed)
-    env_seed, eval_seed = (int(s) for s in rng.integers(2**31, size=2))
+    env_seed, eval_seed = seeds(rng)
     env = gymnasium.make(env_id)
     buffer = ReplayBuffer(env.observation_space, env.action_space, capacity=capacity)
 
@@ -345,5 +357,6 @@ def _exploded(metrics: dict[str, float], bound: float) -> bool:
 
 def _summary(metrics: list[dict[str, float]]) -> dict[str, float]:
     """Reduce the metrics of many updates to one row: the largest of each ``max_...``, the mean of any other."""
-    columns = {name: np.array([entry[name] for entry in metrics]) for name in (metrics[0] if metrics else ())}
+    names = dict.fromkeys(name for entry in metrics for name in entry)  # an update that diverged may know fewer
+    columns = {name: np.array([entry[name] for entry in metrics if name in entry]) for name in names}
     return {name: float(x.max() if name.startswith("max_") else x.mean()) for name, x in columns.items()}

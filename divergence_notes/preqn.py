@@ -1,0 +1,541 @@
+"""Preconditioned Q-networks: undo the kernel on every minibatch (PreQN of arXiv:1903.08894, after its description)."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import nn
+
+from divergence_notes import _checks, networks, ntk, replay
+
+TILE = 128
+"""Rows and columns of a minibatch kernel that are worked on at a time: half of a usual batch, so that symmetry pays."""
+
+REMEMBER_EVERY = 10
+"""Updates from one copy of an agent that it could go back to, to the next."""
+
+SOLVERS = ("cholesky", "minimum-norm", "none")
+"""How K z = delta is solved; "none" leaves the kernel alone: z = delta / n, the mean semi-gradient step."""
+
+
+@dataclass(frozen=True)
+class PreQNConfig:
+    """The settings of a `PreQN` and of its training. What the paper leaves open is decided here, with the reason."""
+
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers of Q. Open in the paper; these learn Pendulum-v1 in seconds, use (256, 256) on
+    robots."""
+    activation: str = "sin"
+    """Of Q: "relu", "tanh" or "sin". The paper reports the sine as best; its kernel has the smallest row ratio."""
+    policy_hidden: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers of the policy, if the actions are continuous. Open in the paper; as those of Q."""
+    policy_activation: str = "relu"
+    """Of the policy. Open in the paper; what TD3 and SAC use."""
+    gamma: float | int = 0.99
+    """Discount factor in [0, 1). What the baselines use."""
+    solver: str = "cholesky"
+    """One of `SOLVERS`. The paper says least squares; a minibatch kernel is nearly singular, exactly so if a transition
+    was drawn twice, and Cholesky with jitter is the cheapest solver that is not fooled by that."""
+    jitter: float | int = 1e-4
+    """Added to the diagonal of K before Cholesky, in units of its mean entry. Open in the paper; less of it fits the
+    batch more closely with a longer step."""
+    alpha: float | int = 0.1
+    """Step size before the line search. Open in the paper; 1 asks the batch to become its targets, and .03 to 1 all
+    learn Pendulum-v1."""
+    eta: float | int = 0.97
+    """Cosine that the change on the batch must make with the TD errors; -1 accepts every finite step. Read off a talk
+    and not confirmed."""
+    shrink: float | int = 0.5
+    """What one backtrack multiplies the step size by. The paper says exponentially and not by how much."""
+    max_backtracks: int = 10
+    """After so many the step is rejected and Q stays. Open in the paper; a thousandth of `alpha` hardly moves Q."""
+    policy_learning_rate: float | int = 1e-3
+    """Step size of Adam on the policy, the usual one of TD3. The paper rules out an adaptive optimiser for Q only."""
+    noise: float | int = 0.1
+    """While exploring: standard deviation of the noise, in units of half the range of an action; where actions are
+    discrete, the chance of a random one. Open in the paper; TD3's."""
+    batch_size: int = 256
+    """Transitions in an update. Open in the paper; the default of current baselines."""
+    held_out: int = 16
+    """More transitions, drawn with each batch and only watched: what the update does where it was not asked to."""
+    capacity: int = 1_000_000
+    """Transitions in the replay buffer. Open in the paper; everybody's."""
+    warmup: int = 1_000
+    """Random steps before the first update. Open in the paper."""
+    update_every: int = 1
+    """Environment steps from one update to the next. Open in the paper; everybody's."""
+    bound: float | int = 1e6
+    """Values beyond this count as diverged: the agent goes back to its last good state, and the run ends."""
+    seed: int = 0
+    """Of the initial weights and of the exploration."""
+
+    def __post_init__(self):
+        for name in ("hidden", "policy_hidden"):
+            for k, width in enumerate(getattr(self, name)):
+                _checks.integer(f"{name}[{k}]", width, low=1)
+        for name in ("activation", "policy_activation"):
+            _checks.choice(name, getattr(self, name), tuple(networks.ACTIVATIONS))
+        _checks.choice("solver", self.solver, SOLVERS)
+        _checks.scalar("gamma", self.gamma, low=0, high=1, high_open=True)
+        _checks.scalar("jitter", self.jitter, low=0)
+        _checks.scalar("eta", self.eta, low=-1, high=1)
+        _checks.scalar("shrink", self.shrink, low=0, high=1, low_open=True, high_open=True)
+        for name in ("alpha", "policy_learning_rate", "bound"):
+            _checks.scalar(name, getattr(self, name), low=0, low_open=True)
+        _checks.scalar("noise", self.noise, low=0)
+        _checks.integer("max_backtracks", self.max_backtracks, low=0)
+        for name in ("batch_size", "held_out", "capacity", "update_every"):
+            _checks.integer(name, getattr(self, name), low=1)
+        _checks.integer("warmup", self.warmup, low=1, high=self.capacity)
+        _checks.integer("seed", self.seed, low=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """The way a preconditioned step goes."""
+
+    slopes: list[torch.Tensor]
+    """J^T z, one tensor for each parameter that moves."""
+    z: torch.Tensor
+    """Weight of each gradient, shape (n,)."""
+    residual: float
+    """|K z - delta| / |delta|, what the solver left undone; 0 if delta is 0."""
+
+    @property
+    def length(self) -> float:
+        """Euclidean length of the step in parameters for alpha = 1."""
+        return float(torch.nn.utils.get_total_norm(self.slopes))
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What a line search did."""
+
+    alpha: float
+    """The accepted step size, 0 if every one was rejected."""
+    backtracks: int
+    """How often it was cut."""
+    alignment: float
+    """Cosine between change and TD errors of the last trial, 0 if one of them was zero."""
+    change: torch.Tensor
+    """Of all values, those beyond the batch included, shape (m,); 0 if every step was rejected."""
+
+
+def solve(kernel: torch.Tensor, td_error: torch.Tensor, *, solver: str, jitter: float | int) -> torch.Tensor:
+    """Return z with K z = delta, as nearly as the solver can.
+
+    Parameters
+    ----------
+    kernel : tensor of shape (n, n)
+        Symmetric, positive semidefinite.
+    td_error : tensor of shape (n,)
+        The right-hand side delta.
+    solver : {"cholesky", "minimum-norm", "none"}
+        "cholesky" solves with `jitter` times the mean diagonal added to the diagonal, and gives way to "minimum-norm"
+        where rounding made K indefinite by more than that. "minimum-norm" drops the eigenvalues that are rounding
+        errors in the precision of `kernel`: the shortest z among those that come closest. "none" returns delta / n.
+    jitter : float
+        At least 0; only for "cholesky".
+
+    Returns
+    -------
+    tensor of shape (n,)
+        In the precision of `kernel`; "minimum-norm" works in float64. Not finite where the input is not.
+
+    Notes
+    -----
+    Label ``eq-preqn-solve``. ``torch.linalg.lstsq`` with its default driver is wrong on singular kernels in some
+    releases of torch; nothing here calls it.
+    """
+    solver = _checks.choice("solver", solver, SOLVERS)
+    if solver == "none":
+        return td_error / len(td_error)
+    if not torch.isfinite(kernel).all():
+        return torch.full_like(td_error, torch.nan)
+    if solver == "cholesky":
+        ridged = kernel.clone()
+        ridged.diagonal().add_(jitter * kernel.diagonal().mean())
+        factor, failed = torch.linalg.cholesky_ex(ridged)
+        if not failed:
+            return torch.cholesky_solve(td_error[:, None], factor)[:, 0]
+    eigenvalues, V = torch.linalg.eigh(kernel.double())
+    noise = len(kernel) * torch.finfo(kernel.dtype).eps * eigenvalues[-1]
+    inverse = torch.where(eigenvalues > noise, 1 / eigenvalues, 0.0)
+    return (V @ (inverse * (V.T @ td_error.double()))).to(kernel.dtype)
+
+
+def direction(
+    linear: ntk.Linearization, td_error: torch.Tensor, *, solver: str = "cholesky", jitter: float | int = 1e-4
+) -> Direction:
+    """Return the shortest step in parameters that moves the values of a batch by their TD errors, to first order.
+
+    Parameters
+    ----------
+    linear : ntk.Linearization
+        The network at the n inputs of the batch, as `ntk.linearize` returns it.
+    td_error : tensor of shape (n,)
+        What each value should change by.
+    solver, jitter
+        As in `solve`.
+
+    Returns
+    -------
+    Direction
+        Its ``slopes`` are J^T z with K z = delta, where K = J J^T is the kernel of the batch.
+
+    Notes
+    -----
+    Label ``eq-preqn-step``.
+    """
+    K = linear.gram(tile=TILE)
+    z = solve(K, td_error, solver=solver, jitter=jitter)
+    asked = float(td_error.norm())
+    residual = float((K @ z - td_error).norm()) / asked if asked > 0 else 0.0
+    return Direction(linear.pull_back(z), z, residual)
+
+
+@torch.no_grad()
+def line_search(
+    net: nn.Module,
+    x: torch.Tensor,
+    values: torch.Tensor,
+    td_error: torch.Tensor,
+    slopes: list[torch.Tensor],
+    *,
+    outputs: torch.Tensor | int | None = None,
+    alpha: float | int,
+    eta: float | int,
+    shrink: float | int,
+    max_backtracks: int,
+) -> Step:
+    """Move a network along a direction, by the first step whose change of the batch points along the TD errors.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Changed in place; as it was, to the last bit, if every step is rejected.
+    x : tensor of shape (m, d)
+        The batch, in its first n rows; what comes after is only watched.
+    values : tensor of shape (m,)
+        What the network makes of `x` now.
+    td_error : tensor of shape (n,)
+        What each value of the batch should change by.
+    slopes : list of tensors
+        The direction, one tensor for each parameter that requires a gradient.
+    outputs : int, or int tensor of shape (m,), optional
+        As in `ntk.gram`.
+    alpha : float
+        The first step size tried.
+    eta : float
+        The cosine that the change must make with the TD errors, in [-1, 1]; -1 accepts every finite step.
+    shrink : float
+        Factor from one trial to the next, in (0, 1).
+    max_backtracks : int
+        Trials after the first.
+
+    Returns
+    -------
+    Step
+        A zero TD error has no direction: its step is rejected, unless `eta` is not positive.
+
+    Notes
+    -----
+    Label ``eq-preqn-accept``.
+    """
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    start = [p.clone() for p in parameters]
+    for backtracks in range(max_backtracks + 1):
+        size = alpha * shrink**backtracks
+        for p, origin, slope in zip(parameters, start, slopes, strict=True):
+            torch.add(origin, slope, alpha=size, out=p)
+        change = _pick(net(x), outputs) - values
+        cosine = _cosine(change[: len(td_error)], td_error)
+        if cosine >= eta:
+            return Step(size, backtracks, cosine, change)
+    for p, origin in zip(parameters, start, strict=True):
+        p.copy_(origin)
+    return Step(0.0, max_backtracks, cosine, torch.zeros_like(values))
+
+
+def _pick(out: torch.Tensor, outputs: torch.Tensor | int | None) -> torch.Tensor:
+    """Return the chosen output of each row, shape (n,)."""
+    if isinstance(outputs, torch.Tensor):
+        return out.gather(1, outputs[:, None])[:, 0]
+    return out[:, outputs or 0]
+
+
+def _size(x: torch.Tensor) -> float:
+    """Return the root mean square."""
+    return float(x.square().mean().sqrt())
+
+
+def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the cosine between two vectors, 0 if one is zero, nan if one is not finite."""
+    cosine = nn.functional.cosine_similarity(a.double(), b.double(), dim=0, eps=1e-300)
+    return float(cosine.clamp(-1.0, 1.0))
+
+
+class PreQN:
+    """One Q-network whose updates undo the kernel of their minibatch, and a policy that climbs it.
+
+    For continuous actions Q takes the observation and the action, and a deterministic policy is trained to maximise it.
+    For discrete actions Q has one output for each action, and the policy is greedy. There is no target network, and no
+    optimiser for Q.
+
+    Parameters
+    ----------
+    observation_space : gymnasium.spaces.Box
+        Vectors, shape (d,).
+    action_space : gymnasium.spaces.Box or gymnasium.spaces.Discrete
+        Vectors of shape (m,) with finite ends, or integers from 0.
+    config : PreQNConfig
+        Everything else.
+
+    Attributes
+    ----------
+    net : networks.MLP
+        Q.
+    policy : networks.MLP or None
+        Before the hyperbolic tangent that keeps actions in their range; None where actions are discrete.
+    updates : int
+        Updates made.
+
+    Raises
+    ------
+    ValueError
+        If a range of an action is not finite.
+    """
+
+    def __init__(self, observation_space: gymnasium.Space, action_space: gymnasium.Space, config: PreQNConfig):
+        self.config, self.updates = config, 0
+        self._spaces = observation_space, action_space
+        d = replay.vector_length("observation_space", observation_space)
+        generator = torch.Generator().manual_seed(config.seed)
+        self._rng = np.random.default_rng(config.seed)
+        if isinstance(action_space, gymnasium.spaces.Discrete):
+            sizes = (d, *config.hidden, replay.discrete_size("action_space", action_space))
+            self.policy = None
+        else:
+            m = replay.vector_length("action_space", action_space)
+            _checks.finite("action_space", np.stack([action_space.low, action_space.high]))
+            self._middle = torch.as_tensor((action_space.high + action_space.low) / 2, dtype=torch.float32)  # (m,)
+            self._half = torch.as_tensor((action_space.high - action_space.low) / 2, dtype=torch.float32)  # (m,)
+            sizes = (d + m, *config.hidden, 1)
+            policy_sizes = (d, *config.policy_hidden, m)
+            self.policy = networks.MLP(policy_sizes, activation=config.policy_activation, generator=generator)
+            self._optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.policy_learning_rate, fused=True)
+        self.net = networks.MLP(sizes, activation=config.activation, generator=generator)
+        self._good: tuple[int, list[torch.Tensor]] = (0, [])
+        self._remember()
+
+    @torch.no_grad()
+    def act(self, obs: np.ndarray, *, explore: bool = False) -> Any:
+        """Return the action at an observation of shape (d,), with noise if exploring: an int, or shape (m,)."""
+        obs = torch.as_tensor(obs, dtype=torch.float32)
+        if self.policy is None:
+            if explore and self._rng.random() < self.config.noise:
+                return int(self._rng.integers(self.net[-1].out_features))
+            return int(self.net(obs).argmax())
+        action = torch.tanh(self.policy(obs))  # (m,)
+        if explore:
+            noise = torch.from_numpy(self._rng.standard_normal(len(action), dtype=np.float32))
+            action = (action + self.config.noise * noise).clamp(-1.0, 1.0)
+        return (self._middle + self._half * action).numpy()
+
+    def update(self, batch: replay.Batch) -> dict[str, float]:
+        """Take one preconditioned step of Q, and one of the policy.
+
+        Parameters
+        ----------
+        batch : Batch
+            The last ``config.held_out`` transitions are only watched; at least one more is needed.
+
+        Returns
+        -------
+        dict
+            On the batch: ``alignment`` of change and TD errors, the ``accepted`` step size (0 if rejected),
+            ``backtracks``, ``residual`` of the solver, root mean square ``td_error`` before. On what was held out:
+            ``off_alignment`` and ``off_change``, root mean square change in units of that on the batch. On both:
+            ``max_q``, the largest absolute value before or after.
+
+        Raises
+        ------
+        ValueError
+            If the batch is too short.
+
+        Notes
+        -----
+        Where a value or TD error is not finite, or beyond ``config.bound``, nothing is learned: the agent goes back to
+        its last good state, the latest multiple of `REMEMBER_EVERY` updates at which there was no such value, and
+        ``max_q`` says so. `replay.learn` then ends the run.
+        """
+        config, n = self.config, len(batch.reward) - self.config.held_out
+        if n < 1:
+            raise ValueError(f"batch must be longer than held_out = {config.held_out}, got {len(batch.reward)}")
+        x, outputs = self._pairs(batch)
+        linear = ntk.linearize(self.net, x, outputs=outputs, check=self.updates == 0)
+        with torch.no_grad():
+            target = batch.reward + config.gamma * ~batch.terminated * self._best(batch.next_obs)
+        td_error = target - linear.values
+        max_q = float(linear.values.abs().max())
+        if not (max_q <= config.bound and td_error.abs().max() <= config.bound):
+            return self._back(max_q)
+        if self.updates % REMEMBER_EVERY == 0:
+            self._remember()
+        way = direction(linear.head(n), td_error[:n], solver=config.solver, jitter=config.jitter)
+        search = {name: getattr(config, name) for name in ("alpha", "eta", "shrink", "max_backtracks")}
+        step = line_search(self.net, x, linear.values, td_error[:n], way.slopes, outputs=outputs, **search)
+        after = float((linear.values + step.change).abs().max())
+        if not after <= config.bound:
+            return self._back(after)
+        if self.policy is not None:
+            self._climb(batch.obs[:n])
+        self.updates += 1
+        on, off = step.change[:n], step.change[n:]
+        return {
+            "alignment": step.alignment,
+            "accepted": step.alpha,
+            "backtracks": float(step.backtracks),
+            "residual": way.residual,
+            "td_error": _size(td_error[:n]),
+            "off_alignment": _cosine(off, td_error[n:]),
+            "off_change": _size(off) / max(_size(on), torch.finfo(on.dtype).tiny),
+            "max_q": max(max_q, after),
+        }
+
+    def _pairs(self, batch: replay.Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the inputs of Q for what was done, and which outputs are meant."""
+        if self.policy is None:
+            return batch.obs, batch.action
+        return torch.cat([batch.obs, (batch.action - self._middle) / self._half], dim=1), None
+
+    def _best(self, obs: torch.Tensor) -> torch.Tensor:
+        """Return Q at the action that the policy takes, shape (n,)."""
+        if self.policy is None:
+            return self.net(obs).max(dim=1).values
+        return self.net(torch.cat([obs, torch.tanh(self.policy(obs))], dim=1))[:, 0]
+
+    def _climb(self, obs: torch.Tensor) -> None:
+        """Take one step of Adam that raises the mean of Q at the policy's actions."""
+        parameters = list(self.policy.parameters())
+        slopes = torch.autograd.grad(-self._best(obs).mean(), parameters)
+        if torch.isfinite(nn.utils.get_total_norm(slopes)):
+            for p, slope in zip(parameters, slopes, strict=True):
+                p.grad = slope
+            self._optimizer.step()
+
+    def _back(self, max_q: float) -> dict[str, float]:
+        self.updates, copies = self._good
+        if len(copies) < len(self._tensors()):  # Adam had no moments yet
+            self._optimizer.state.clear()
+        with torch.no_grad():
+            for part, good in zip(self._tensors(), copies, strict=True):
+                part.copy_(good)
+        return {"max_q": max_q if max_q > self.config.bound else float("inf")}
+
+    def _parts(self) -> dict[str, Any]:
+        """Return all that learns, by name."""
+        parts = {"net": self.net}
+        return parts if self.policy is None else parts | {"policy": self.policy, "optimizer": self._optimizer}
+
+    def _tensors(self) -> list[torch.Tensor]:
+        """Return all that an update changes."""
+        tensors: list[torch.Tensor] = [*self.net.parameters()]
+        if self.policy is not None:
+            tensors += self.policy.parameters()
+            tensors += [part for state in self._optimizer.state.values() for part in state.values()]
+        return tensors
+
+    def _remember(self) -> None:
+        """Keep a copy of all that an update changes, and the count of updates."""
+        tensors, copies = self._tensors(), self._good[1]
+        if len(copies) != len(tensors):
+            copies = [torch.empty_like(part) for part in tensors]
+        with torch.no_grad():
+            for part, copy in zip(tensors, copies, strict=True):
+                copy.copy_(part)
+        self._good = (self.updates, copies)
+
+    def save(self, path: str | Path) -> None:
+        """Write the agent to a file: networks, optimiser, generator, counts, settings and spaces.
+
+        Fed with the same batches and observations on one thread, an agent that was saved and loaded goes on like one
+        that was not, to the last bit. The replay buffer and the environment are not part of an agent.
+        """
+        spaces = [
+            int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else [space.low.tolist(), space.high.tolist()]
+            for space in self._spaces
+        ]
+        rest = {"spaces": spaces, "rng": self._rng.bit_generator.state, "updates": self.updates}
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        torch.save({"config": dataclasses.asdict(self.config)} | rest | parts, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "PreQN":
+        """Return the agent that `save` wrote; the file is read as data, no code in it runs."""
+        saved = torch.load(path, weights_only=True)
+        observations, actions = (
+            gymnasium.spaces.Discrete(ends) if isinstance(ends, int) else gymnasium.spaces.Box(*map(np.float32, ends))
+            for ends in saved["spaces"]
+        )
+        agent = cls(observations, actions, PreQNConfig(**saved["config"]))
+        for name, part in agent._parts().items():
+            part.load_state_dict(saved[name])
+        agent._rng.bit_generator.state = saved["rng"]
+        agent.updates = saved["updates"]
+        agent._remember()
+        return agent
+
+
+def train(
+    env_id: str,
+    *,
+    config: PreQNConfig,
+    steps: int,
+    seed: int,
+    eval_every: int = 1_000,
+    eval_episodes: int = 5,
+    keep: str = "last",
+    progress: bool = False,
+) -> replay.Run:
+    """Train a `PreQN` from nothing.
+
+    Parameters
+    ----------
+    env_id : str
+        Name of a registered environment with vectors for observations.
+    config : PreQNConfig
+        The settings; its seed gives way to `seed`.
+    steps : int
+        Environment steps to take.
+    seed : int
+        Of everything random: on one thread, two runs with the same seed are the same, bit by bit.
+    eval_every, eval_episodes, keep, progress
+        As in `replay.learn`.
+
+    Returns
+    -------
+    Run
+        Its status is "diverged" if values left ``config.bound`` or were not finite; then its agent is in the last good
+        state.
+    """
+    agent = PreQN(*replay.spaces(env_id), dataclasses.replace(config, seed=seed))
+    return replay.learn(
+        agent,
+        env_id,
+        steps=steps,
+        seed=seed,
+        warmup=config.warmup,
+        batch_size=config.batch_size + config.held_out,
+        capacity=config.capacity,
+        update_every=config.update_every,
+        eval_every=eval_every,
+        eval_episodes=eval_episodes,
+        keep=keep,
+        bound=config.bound,
+        progress=progress,
+    )
