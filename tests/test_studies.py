@@ -72,9 +72,14 @@ def cli(place, *arguments, **kw):
     return subprocess.run(line, cwd=place, env=environment(place), capture_output=True, text=True, timeout=60)
 
 
-def finished(place):
+def finished(place, study="tiny"):
     """Return {name: (identity, text)} of every result."""
-    return {path.name: (path.stat().st_ino, path.read_text()) for path in (place / "results").glob("tiny/*.csv")}
+    return {path.name: (path.stat().st_ino, path.read_text()) for path in (place / "results").glob(f"{study}/*.csv")}
+
+
+def worker_pids(place):
+    """Return the processes that did a run."""
+    return {int(path.name.partition("-")[2]) for path in (place / "mine").glob("worker-*")}
 
 
 def alive(pid):
@@ -123,7 +128,7 @@ def test_kill_in_the_middle_and_restart(place):
     process.communicate(timeout=30)
     kept = finished(place)
     assert 3 <= len(kept) < N_RUNS
-    workers = [int(path.name.partition("-")[2]) for path in (place / "mine").glob("worker-*")]
+    workers = worker_pids(place)
     assert len(workers) == 2, "two processes"
     until(lambda: not any(map(alive, workers)))
 
@@ -159,7 +164,7 @@ def test_interrupt(place):
     assert process.returncode == 130
     assert "interrupted: finished runs are kept" in said
     assert finished(place)
-    workers = [int(path.name.partition("-")[2]) for path in (place / "mine").glob("worker-*")]
+    workers = worker_pids(place)
     until(lambda: not any(map(alive, workers)))
 
 
@@ -185,24 +190,95 @@ def test_a_failing_run_takes_no_other_down(place, monkeypatch):
 
 
 def test_any_other_cluster(place):
-    """A scheduler and a worker that somebody else started; they outlive the command."""
+    """A scheduler and two workers that somebody else started; both workers take part, all outlive the command."""
+    from distributed import Client
+
     dask, file = Path(sys.executable).with_name("dask"), place / "scheduler.json"
     quiet = {"env": environment(place), "cwd": place, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     common = ["--scheduler-file", file, "--no-dashboard"]
     local = ["--host", "127.0.0.1", "--port", "0"]
+    alone = ["--host", "127.0.0.1", "--no-nanny", "--nthreads", "1"]
     scheduler = subprocess.Popen([dask, "scheduler", *common, *local], **quiet)
-    worker = subprocess.Popen([dask, "worker", *common, "--no-nanny", "--nthreads", "1"], **quiet)
+    workers = [subprocess.Popen([dask, "worker", *common, *alone], **quiet) for _ in range(2)]
     try:
-        until(lambda: file.exists() and file.read_text().strip().endswith("}"))
-        done = cli(place, "run", "--scheduler", json.loads(file.read_text())["address"])
+        until(lambda: file.exists() and file.read_text().strip().endswith("}"), seconds=60)
+        address = json.loads(file.read_text())["address"]
+        with Client(address, timeout=60) as client:
+            client.wait_for_workers(2, timeout=60)
+        done = cli(place, "run", "--scheduler", address)
         assert done.returncode == 0, done.stderr
-        assert scheduler.poll() is None
-        assert [path.name for path in (place / "mine").glob("worker-*")] == [f"worker-{worker.pid}"]
+        assert [process.poll() for process in (scheduler, *workers)] == [None] * 3
+        assert worker_pids(place) == {worker.pid for worker in workers}
     finally:
-        for process in (worker, scheduler):
+        for process in (*workers, scheduler):
             process.kill()
             process.wait(timeout=30)
     check_all(place)
+
+
+SWING = '''
+"""The pendulum study, but smaller."""
+
+import os
+from pathlib import Path
+
+from divergence_notes.studies import pendulum
+
+FLOAT_FORMAT = pendulum.FLOAT_FORMAT
+PARAMETERS = {"agent": ("preqn-sin", "td3"), "seed": (0, 1, 2)}
+SECONDS = 2
+
+
+def run(**parameters):
+    (Path(__file__).parent / f"worker-{os.getpid()}").touch()
+    return pendulum.run(**parameters, steps=1_100)
+'''
+
+
+def kill_after_one_more(place, line, study, kept):
+    """Start the command, kill it when a result more is there; return what is there when all is dead."""
+    process = subprocess.Popen(line, cwd=place, env=environment(place), stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: len(finished(place, study)) > len(kept), seconds=120)
+    finally:
+        process.kill()
+        process.wait(timeout=30)
+    until(lambda: not any(map(alive, worker_pids(place))))
+    found = finished(place, study)
+    assert {name: found[name] for name in kept} == kept, "what was there is not written again"
+    return found
+
+
+def test_a_study_of_control_survives_two_kills(place, monkeypatch):
+    """What was killed in the middle is done again from the start, and is the same to the last byte."""
+    import torch
+
+    from divergence_notes.studies import runner
+
+    (place / "mine" / "swing.py").write_text(SWING)
+    line = command(place, "run", "--workers", "2", name="mine.swing")
+    first = kill_after_one_more(place, line, "swing", {})
+    kept = kill_after_one_more(place, line, "swing", first)
+    assert 1 <= len(first) < len(kept) < 6
+    assert subprocess.run(line, cwd=place, env=environment(place), capture_output=True, timeout=180).returncode == 0
+    found = finished(place, "swing")
+    assert {name: found[name] for name in kept} == kept
+    assert not list((place / "results").glob("swing/.*")), "nothing half-written is left"
+
+    monkeypatch.syspath_prepend(place)
+    before = torch.get_num_threads()
+    try:
+        study = runner.find("mine.swing")
+        runs = {runner.result_path(study, parameters, place).name: parameters for parameters in runner.grid(study)}
+        assert set(found) == set(runs), "every run is there once"
+        again = next(name for name in runs if name not in kept)
+        for name in (next(iter(kept)), again):
+            runner.write(runner.perform("mine.swing", runs[name]), study, runs[name], place / "here")
+            assert (place / "here" / "swing" / name).read_text() == found[name][1]
+    finally:
+        torch.set_num_threads(before)
+        for name in ("mine.swing", "mine"):
+            sys.modules.pop(name, None)
 
 
 class TestResults:

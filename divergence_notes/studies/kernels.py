@@ -18,13 +18,10 @@ The bias of the output moves every value by 1, so that no entry of the diagonal 
 defined.
 """
 
-import contextlib
 import itertools
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import gymnasium as gym
-import mujoco
 import numpy as np
 import pandas as pd
 import torch
@@ -32,6 +29,7 @@ from scipy import stats
 from torch import nn
 
 from divergence_notes import _checks, contraction, diagnostics, networks, ntk
+from divergence_notes.studies import protocol
 
 PARAMETERS = {
     "environment": ("HalfCheetah-v5", "Ant-v5", "Walker2d-v5"),
@@ -71,7 +69,7 @@ def pairs(environment: str, *, n_pairs: int, seed: int) -> np.ndarray:
     """
     n_pairs = _checks.integer("n_pairs", n_pairs, low=1)
     rng, rows = np.random.default_rng(seed), []
-    with _warnings_of_mujoco_in_the_log(), gym.make(environment, **OPTIONS.get(environment, {})) as env:
+    with protocol.mujoco_in_the_log(), gym.make(environment, **OPTIONS.get(environment, {})) as env:
         rails = np.stack([env.action_space.low, env.action_space.high])  # (2, a)
         coordinates = np.arange(rails.shape[1])
         obs, _ = env.reset(seed=seed)
@@ -82,21 +80,6 @@ def pairs(environment: str, *, n_pairs: int, seed: int) -> np.ndarray:
             if terminated or truncated:
                 obs, _ = env.reset()
     return np.stack(rows)
-
-
-@contextlib.contextmanager
-def _warnings_of_mujoco_in_the_log() -> Iterator[None]:
-    """Keep MuJoCo from writing a file of its own; that a model file is old-fashioned is nobody's concern here."""
-
-    def warn(message: str) -> None:
-        logging.getLogger("mujoco").log(logging.DEBUG if "is deprecated" in message else logging.WARNING, message)
-
-    before = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(warn)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(before)
 
 
 def glorot_(net: nn.Module, *, generator: torch.Generator) -> nn.Module:

@@ -1,0 +1,712 @@
+"""The studies of control: equal conditions for every agent, what the variants change, and what was committed."""
+
+import copy
+import dataclasses
+import inspect
+import itertools
+import logging
+import math
+
+import gymnasium
+import mujoco
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from stable_baselines3 import DDPG, SAC, TD3
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import NormalActionNoise
+
+from divergence_notes import preqn, replay, studies
+from divergence_notes.studies import ablation, alignment, pendulum, protocol, runner
+from divergence_notes.studies import mujoco as robots
+
+PENDULUM, CART = "Pendulum-v1", "InvertedPendulum-v5"
+SEED, WARMUP, HIDDEN = 3, 40, (8, 8)
+EVALUATION = {"eval_every": 30, "eval_episodes": 2}
+METRICS = ["alignment", "accepted", "backtracks", "residual", "td_error", "off_alignment", "off_change", "max_q"]
+SMALL = preqn.PreQNConfig(hidden=HIDDEN, policy_hidden=HIDDEN, batch_size=12, held_out=4, warmup=WARMUP, capacity=500)
+BASELINES = {"td3": (TD3, 0.1), "ddpg": (DDPG, 0.1), "sac": (SAC, None)}
+"""The algorithm and its noise."""
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Make every episode end after 20 steps."""
+    for name in (PENDULUM, CART, "HalfCheetah-v5", "Hopper-v5", "Swimmer-v5"):
+        monkeypatch.setattr(gymnasium.spec(name), "max_episode_steps", 20)
+
+
+class Keep(BaseCallback):
+    """Keep the agent for a test."""
+
+    def _on_step(self):
+        return True
+
+
+def baseline(name, *callbacks, steps=100, **changes):
+    """Train a small baseline; return its curve and its agent."""
+    algorithm, noise = BASELINES[name]
+    keep = Keep()
+    settings = {"env_id": PENDULUM, "seed": SEED, "hidden": HIDDEN, "warmup": WARMUP, "noise": noise}
+    settings |= EVALUATION | {"steps": steps, "batch_size": 16} | changes
+    curve = protocol.baseline_curve(algorithm, callbacks=(keep, *callbacks), **settings)
+    return curve, keep.model
+
+
+def alone(name, *, steps=100):
+    """Train the same agent with nothing but stable-baselines3."""
+    algorithm, noise = BASELINES[name]
+    env = gymnasium.make(PENDULUM)
+    noise = None if noise is None else NormalActionNoise(np.zeros(1), noise * np.ones(1))
+    settings = {"seed": SEED, "learning_starts": WARMUP, "action_noise": noise, "batch_size": 16, "device": "cpu"}
+    return algorithm("MlpPolicy", env, policy_kwargs={"net_arch": [8, 8]}, **settings).learn(steps)
+
+
+def state(agent):
+    """Return every number that an agent of stable-baselines3 learned or remembers, in one vector."""
+    optimizers = [agent.actor.optimizer, agent.critic.optimizer]
+    moments = [x for optimizer in optimizers for s in optimizer.state.values() for x in s.values()]
+    buffer = agent.replay_buffer
+    kept = [torch.as_tensor(x[: buffer.pos]) for x in (buffer.observations, buffer.actions, buffer.rewards)]
+    parts = [*agent.policy.state_dict().values(), *moments, *kept]
+    return torch.cat([part.double().ravel() for part in parts])
+
+
+class TestBaseline:
+    """The algorithm is the one of stable-baselines3: its code, its defaults, its training."""
+
+    @pytest.mark.parametrize("name", BASELINES)
+    def test_bit_for_bit_as_without_the_protocol(self, name):
+        """Evaluations leave no trace in the training."""
+        curve, agent = baseline(name)
+        assert len(curve) == 4
+        assert torch.equal(state(agent), state(alone(name)))
+
+    @pytest.mark.parametrize("name", BASELINES)
+    def test_its_class_and_its_defaults(self, name):
+        algorithm, noise = BASELINES[name]
+        keep = Keep()
+        given = {"seed": SEED, "steps": 2, "hidden": HIDDEN, "warmup": WARMUP, "noise": noise}
+        protocol.baseline_curve(algorithm, PENDULUM, callbacks=(keep,), **given, **EVALUATION)
+        agent = keep.model
+        plain = algorithm("MlpPolicy", PENDULUM, policy_kwargs={"net_arch": [8, 8]})
+        assert type(agent) is algorithm
+        assert type(agent.replay_buffer) is ReplayBuffer
+        set_here = {"self", "policy", "env", "learning_starts", "action_noise", "policy_kwargs", "seed", "device"}
+        names = {name for name in inspect.signature(algorithm).parameters if hasattr(plain, name)} - set_here
+        assert {"learning_rate", "tau", "gamma", "train_freq", "gradient_steps", "batch_size", "buffer_size"} <= names
+        for name in names:
+            mine, default = getattr(agent, name), getattr(plain, name)
+            assert mine == default, name
+        assert repr(agent.policy) == repr(plain.policy), "layers, widths, activations and the number of critics"
+        for mine, default in ((agent.actor, plain.actor), (agent.critic, plain.critic)):
+            assert type(mine.optimizer) is type(default.optimizer)
+            assert mine.optimizer.defaults == default.optimizer.defaults
+
+    def test_settings_reach_it(self):
+        _, agent = baseline("td3", steps=2, hidden=(5, 4, 3), tau=0.25, noise=0.3, warmup=2)
+        assert (agent.tau, agent.batch_size, agent.learning_starts, agent.seed) == (0.25, 16, 2, SEED)
+        assert [layer.out_features for layer in agent.actor.mu if hasattr(layer, "out_features")] == [5, 4, 3, 1]
+        assert [layer.out_features for layer in agent.critic.qf0 if hasattr(layer, "out_features")] == [5, 4, 3, 1]
+
+    def test_the_noise_has_the_size_asked_for(self):
+        """In units of half the range; an actor of zeros leaves nothing but the noise."""
+
+        class Still(BaseCallback):
+            def _on_training_start(self):
+                with torch.no_grad():
+                    for p in self.model.actor.parameters():
+                        p.zero_()
+
+            def _on_step(self):
+                return True
+
+        _, agent = baseline("td3", Still(), steps=3000, warmup=0, noise=0.2, eval_every=9999, gradient_steps=0)
+        played = agent.replay_buffer.actions[:3000, 0, 0]
+        assert played.std() == pytest.approx(0.2, rel=0.05)
+        assert abs(played.mean()) < 0.02
+
+    @pytest.mark.parametrize("name", BASELINES)
+    def test_warmup(self, name):
+        """So many actions do not depend on the networks, and fill the range; then updates begin, one a step."""
+        _, agent = baseline(name)
+        _, other = baseline(name, hidden=(30,))
+        first, second = (each.replay_buffer.actions[:100, 0, 0] for each in (agent, other))
+        np.testing.assert_array_equal(first[:WARMUP], second[:WARMUP])
+        assert (first[WARMUP:] != second[WARMUP:]).mean() > 0.5, "the actor decides"
+        assert 0.4 < first[:WARMUP].std() < 0.8
+        assert agent._n_updates == 100 - WARMUP
+
+    def test_the_seed_decides(self):
+        first, _ = baseline("sac")
+        torch.manual_seed(17)
+        np.random.seed(17)  # noqa: NPY002
+        pd.testing.assert_frame_equal(first, baseline("sac")[0], check_exact=True)
+        other, _ = baseline("sac", seed=SEED + 1)
+        assert (first["return"] != other["return"]).all()
+
+
+class Shadow(BaseCallback):
+    """Play the evaluations once more, by hand."""
+
+    def __init__(self, *, every, episodes):
+        super().__init__()
+        self.every, self.episodes, self.rows = every, episodes, []
+        self.seed = int(np.random.default_rng(SEED).integers(2**31, size=2)[1])
+
+    def _on_step(self):
+        step = self.model.num_timesteps
+        if step in range(self.every, 10_000, self.every):
+            env = gymnasium.make(PENDULUM)
+            returns = []
+            for k in range(self.episodes):
+                obs = env.reset(seed=self.seed)[0] if k == 0 else env.reset()[0]
+                total, over = 0.0, False
+                while not over:
+                    obs, reward, terminated, truncated, _ = env.step(self.model.predict(obs, deterministic=True)[0])
+                    total += reward
+                    over = terminated or truncated
+                returns.append(total)
+            self.rows.append([step, sum(returns) / self.episodes])
+        return True
+
+
+def starts(monkeypatch, train):
+    """Return the first observation of each episode of each evaluation: shape (evaluations, episodes, d)."""
+    found, evaluate = [], replay.evaluate
+
+    def spy(env_id, act, **keywords):
+        seen = []
+
+        def look(obs):
+            seen.append(obs.copy())
+            return act(obs)
+
+        returns = evaluate(env_id, look, **keywords)
+        found.append(seen[::20])
+        return returns
+
+    with monkeypatch.context() as patch:
+        patch.setattr(replay, "evaluate", spy)
+        train()
+    return np.array(found)
+
+
+class TestEvaluations:
+    """At the right steps, without noise, the same initial states for all with the same seed."""
+
+    @pytest.mark.parametrize("name", BASELINES)
+    def test_against_a_second_evaluation_by_hand(self, name):
+        shadow = Shadow(every=30, episodes=3)
+        curve, _ = baseline(name, shadow, eval_episodes=3, steps=90)
+        assert list(curve.columns) == ["step", "return", "status"]
+        assert curve["step"].tolist() == [30, 60, 90]
+        assert curve["status"].tolist() == ["finished"] * 3
+        assert curve[["step", "return"]].to_numpy().tolist() == shadow.rows
+        assert curve["return"].nunique() == 3, "the agent learned something"
+
+    @pytest.mark.parametrize("steps, found", [(60, [30, 60]), (70, [30, 60, 70]), (5, [5])])
+    def test_after_the_last_step_too(self, steps, found):
+        assert baseline("td3", steps=steps)[0]["step"].tolist() == found
+
+    def test_same_initial_states_for_all(self, monkeypatch):
+        def ours(seed=SEED):
+            preqn.train(PENDULUM, config=SMALL, steps=60, seed=seed, **EVALUATION)
+
+        found = [starts(monkeypatch, ours)]
+        found += [starts(monkeypatch, lambda name=name: baseline(name, steps=60)) for name in BASELINES]
+        assert found[0].shape == (2, 2, 3)
+        for other in found[1:]:
+            np.testing.assert_array_equal(other, found[0])
+        np.testing.assert_array_equal(found[0][0], found[0][1], "each time the same")
+        assert np.abs(found[0][0, 0] - found[0][0, 1]).max() > 0.01, "each episode another"
+        other = starts(monkeypatch, lambda: baseline("td3", steps=60, seed=SEED + 1))
+        assert np.abs(other - found[0]).max() > 0.01
+        np.testing.assert_array_equal(other, starts(monkeypatch, lambda: ours(SEED + 1)))
+
+
+class TestPreQN:
+    """Our agent's curve is what training returns, with the status beside it."""
+
+    def test_curve(self):
+        curve = protocol.preqn_curve(PENDULUM, SMALL, steps=90, seed=SEED, **EVALUATION)
+        run = preqn.train(PENDULUM, config=SMALL, steps=90, seed=SEED, **EVALUATION)
+        pd.testing.assert_frame_equal(curve.drop(columns="status"), run.curve, check_exact=True)
+        assert list(curve.columns) == ["step", "return", *METRICS, "status"]
+        assert curve["step"].tolist() == [30, 60, 90]
+        assert set(curve["status"]) == {"finished"}
+        assert curve["return"].notna().all()
+        assert curve[METRICS].isna().all(axis=1).tolist() == [True, False, False], "no updates while warming up"
+        assert curve[METRICS].iloc[1:].notna().all(axis=None)
+
+    def test_diverged(self):
+        config = dataclasses.replace(SMALL, bound=0.7, alpha=1, eta=-1, solver="none")
+        curve = protocol.preqn_curve(PENDULUM, config, steps=200, seed=SEED, **EVALUATION)
+        assert set(curve["status"]) == {"diverged"}
+        assert curve["return"].isna().tolist() == [False] * (len(curve) - 1) + [True]
+        assert WARMUP <= curve["step"].iloc[-1] < 200
+        assert curve["max_q"].iloc[-1] > 0.7
+
+
+class TestLog:
+    """MuJoCo's warnings go to the log and to no file."""
+
+    def unstable(self):
+        model = mujoco.MjModel.from_xml_string(
+            "<mujoco><worldbody><body><freejoint/><geom size='1'/></body></worldbody></mujoco>"
+        )
+        data = mujoco.MjData(model)
+        data.qpos[:3] = np.nan
+        mujoco.mj_step(model, data)
+
+    def test_no_file(self, tmp_path, monkeypatch, caplog):
+        monkeypatch.chdir(tmp_path)
+        with protocol.mujoco_in_the_log():
+            self.unstable()
+        assert not list(tmp_path.iterdir())
+        assert [(r.name, r.levelno) for r in caplog.records] == [("mujoco", logging.WARNING)]
+        assert "unstable" in caplog.text
+
+    def test_what_is_deprecated_is_said_quietly(self, caplog):
+        with caplog.at_level(logging.DEBUG), protocol.mujoco_in_the_log():
+            mujoco.get_mju_user_warning()("this is deprecated")
+        assert [r.levelno for r in caplog.records] == [logging.DEBUG]
+
+    def test_the_handler_before_returns(self):
+        def mine(message):
+            raise AssertionError(message)
+
+        before = mujoco.get_mju_user_warning()
+        try:
+            mujoco.set_mju_user_warning(mine)
+            with pytest.raises(KeyError), protocol.mujoco_in_the_log():
+                assert mujoco.get_mju_user_warning() is not mine
+                raise KeyError
+            assert mujoco.get_mju_user_warning() is mine
+        finally:
+            mujoco.set_mju_user_warning(before)
+
+    def test_training_leaves_no_file(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        protocol.preqn_curve("HalfCheetah-v5", SMALL, steps=2, seed=0, **EVALUATION)
+        baseline("td3", env_id="HalfCheetah-v5", steps=2, eval_every=1)
+        assert not list(tmp_path.iterdir())
+
+
+def forward(weights, name, x):
+    """Run one row through a network of stable-baselines3, in double precision."""
+    for k in itertools.count(0, 2):
+        x = weights[f"{name}.{k}.weight"].double().numpy() @ x + weights[f"{name}.{k}.bias"].double().numpy()
+        if f"{name}.{k + 2}.weight" not in weights:
+            return x
+        x = np.maximum(x, 0)
+
+
+def cosine_by_hand(before, after, rows, *, n_critics, gamma):
+    """Return the cosine between change and TD errors, row by row."""
+    product = changes = errors = 0.0
+    for obs, action, reward, next_obs, done in rows:
+        next_action = np.tanh(forward(before, "actor_target.mu", next_obs))
+        pair = np.concatenate([next_obs, next_action])
+        targets = [forward(before, f"critic_target.qf{i}", pair)[0] for i in range(n_critics)]
+        here = np.concatenate([obs, action])
+        q, new = (forward(weights, "critic.qf0", here)[0] for weights in (before, after))
+        error = (reward if done else reward + gamma * min(targets)) - q
+        product += (new - q) * error
+        changes += (new - q) ** 2
+        errors += error**2
+    return product / math.sqrt(changes * errors)
+
+
+FIERCE = {"env_id": CART, "tau": 0.5, "learning_rate": 0.03, "gamma": 0.9, "warmup": 21, "eval_every": 1000}
+"""Targets that move far in one update, and episodes that end."""
+
+
+class TestAlignments:
+    """What the callback says of an update is what the update did, and it does not meddle."""
+
+    @pytest.mark.parametrize("name, n_critics", [("td3", 2), ("ddpg", 1)])
+    def test_against_loops(self, name, n_critics, monkeypatch):
+        algorithm, noise = BASELINES[name]
+        updates, drawn, sample = {}, [], ReplayBuffer.sample
+
+        def spy(*arguments, **keywords):
+            drawn.append(sample(*arguments, **keywords))
+            return drawn[-1]
+
+        class Recorded(algorithm):
+            def train(self, gradient_steps, batch_size):
+                before = copy.deepcopy(self.policy.state_dict())
+                super().train(gradient_steps=gradient_steps, batch_size=batch_size)
+                updates[self.num_timesteps] = before, copy.deepcopy(self.policy.state_dict()), drawn[-1]
+
+        monkeypatch.setattr(ReplayBuffer, "sample", spy)
+        monkeypatch.setitem(BASELINES, name, (Recorded, noise))
+        watch = alignment.Alignments(every=3, seed=11)
+        _, agent = baseline(name, watch, steps=60, replay_buffer_class=alignment.RememberingBuffer, **FIERCE)
+        assert sorted(updates) == list(range(22, 61))
+        measured = list(range(24, 61, 3))
+        assert [row["step"] for row in watch.rows] == measured, "the first has no update, the last is not forgotten"
+
+        rng, buffer = np.random.default_rng(11), agent.replay_buffer
+        spread = []
+        for step, row in zip(measured, watch.rows, strict=True):
+            before, after, batch = updates[step]
+            k = rng.integers(step, size=16)
+            others = [buffer.observations, buffer.actions, buffer.rewards, buffer.next_observations, buffer.dones]
+            others = [x[k, 0] for x in others]
+            others[4] = others[4] * (1 - buffer.timeouts[k, 0])
+            batch = [batch.observations, batch.actions, batch.rewards[:, 0], batch.next_observations, batch.dones[:, 0]]
+            settings = {"n_critics": n_critics, "gamma": 0.9}
+            on = cosine_by_hand(before, after, zip(*(x.numpy() for x in batch), strict=True), **settings)
+            off = cosine_by_hand(before, after, zip(*others, strict=True), **settings)
+            assert row["on"] == pytest.approx(on, abs=1e-4)
+            assert row["off"] == pytest.approx(off, abs=1e-4)
+            spread.append([on, off])
+        spread = np.array(spread)
+        assert np.abs(spread[:, 0] - spread[:, 1]).max() > 0.01, "on and off are not the same"
+        assert spread.std(axis=0).min() > 0.01
+        assert buffer.dones[:60].sum() - buffer.timeouts[:60].sum() > 2, "some episodes terminate"
+
+    @pytest.mark.parametrize("name", ["td3", "ddpg"])
+    def test_the_run_is_left_alone(self, name):
+        watch = alignment.Alignments(every=3, seed=11)
+        curve, agent = baseline(name, watch, replay_buffer_class=alignment.RememberingBuffer)
+        assert len(watch.rows) == 20
+        plain, other = baseline(name)
+        assert torch.equal(state(agent), state(other))
+        pd.testing.assert_frame_equal(curve, plain, check_exact=True)
+
+    def test_the_seed_draws_what_is_off(self):
+        rows = []
+        for seed in (1, 1, 2):
+            watch = alignment.Alignments(every=3, seed=seed)
+            baseline("td3", watch, steps=60, replay_buffer_class=alignment.RememberingBuffer)
+            rows.append(pd.DataFrame(watch.rows))
+        pd.testing.assert_frame_equal(rows[0], rows[1], check_exact=True)
+        pd.testing.assert_series_equal(rows[0]["on"], rows[2]["on"], check_exact=True)
+        assert (rows[0]["off"] != rows[2]["off"]).all()
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Make the runs of every study small."""
+    monkeypatch.setattr(pendulum, "CONFIG", SMALL)
+    monkeypatch.setattr(pendulum, "SHARED", EVALUATION)
+    monkeypatch.setattr(robots, "CONFIG", SMALL)
+    monkeypatch.setattr(robots, "SHARED", EVALUATION)
+    bases = {name: (SMALL, {"steps": 100} | EVALUATION) for name in ablation.BASES}
+    monkeypatch.setattr(ablation, "BASES", bases)
+    monkeypatch.setattr(alignment, "EVERY", 3)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Return a list of what a study asks the protocol to do, in place of doing it."""
+    calls = []
+
+    def baseline_curve(algorithm, env_id, **keywords):
+        calls.append(keywords | {"algorithm": algorithm, "env_id": env_id})
+        return pd.DataFrame({"step": [1]})
+
+    def preqn_curve(env_id, config, **keywords):
+        calls.append(keywords | {"config": config, "env_id": env_id})
+        return pd.DataFrame({"step": [1], "alignment": [0.5], "off_alignment": [0.5], "return": [1.0]})
+
+    monkeypatch.setattr(protocol, "baseline_curve", baseline_curve)
+    monkeypatch.setattr(protocol, "preqn_curve", preqn_curve)
+    return calls
+
+
+def columns(agent):
+    """Return the columns of an agent of the first two studies."""
+    ours = agent.startswith(("preqn", "plain"))
+    return ["step", "return", *METRICS, "status"] if ours else ["step", "return", "status"]
+
+
+FULL = {
+    "hidden": (64, 64),
+    "activation": "sin",
+    "policy_hidden": (64, 64),
+    "policy_activation": "relu",
+    "gamma": 0.99,
+    "solver": "cholesky",
+    "jitter": 1e-4,
+    "alpha": 0.1,
+    "eta": 0.97,
+    "shrink": 0.5,
+    "max_backtracks": 10,
+    "policy_learning_rate": 1e-3,
+    "noise": 0.1,
+    "batch_size": 256,
+    "held_out": 16,
+    "capacity": 1_000_000,
+    "warmup": 1_000,
+    "update_every": 1,
+    "bound": 1e6,
+    "seed": 0,
+}
+"""What a PreQN is in the pendulum study."""
+LARGE = FULL | {"hidden": (256, 256), "policy_hidden": (256, 256), "batch_size": 100, "warmup": 10_000}
+"""What it is on robots."""
+SWING = {"steps": 10_000, "seed": 2, "eval_every": 500, "eval_episodes": 5, "env_id": PENDULUM}
+ROBOTS = {"steps": 100_000, "seed": 2, "eval_every": 5_000, "eval_episodes": 5}
+"""How they are trained there."""
+
+
+class TestPendulum:
+    """Eight agents, one change at a time."""
+
+    @pytest.mark.parametrize("agent", pendulum.PARAMETERS["agent"])
+    def test_runs(self, agent, small):
+        found = pendulum.run(agent=agent, seed=1, steps=60)
+        assert list(found.columns) == columns(agent)
+        assert found["step"].tolist() == [30, 60]
+        assert set(found["status"]) == {"finished"}
+
+    @pytest.mark.parametrize(
+        "agent, changes",
+        [
+            ("preqn-relu", {"activation": "relu"}),
+            ("preqn-tanh", {"activation": "tanh"}),
+            ("preqn-sin", {}),
+            ("plain-0.001", {"solver": "none", "alpha": 0.001, "eta": -1}),
+            ("plain-0.01", {"solver": "none", "alpha": 0.01, "eta": -1}),
+            ("plain-0.1", {"solver": "none", "alpha": 0.1, "eta": -1}),
+        ],
+    )
+    def test_ours(self, agent, changes, asked):
+        pendulum.run(agent=agent, seed=2)
+        (call,) = asked
+        assert dataclasses.asdict(call.pop("config")) == FULL | changes
+        assert call == SWING
+
+    @pytest.mark.parametrize("agent, algorithm, noise", [("td3", TD3, 0.1), ("sac", SAC, None)])
+    def test_baselines(self, agent, algorithm, noise, asked):
+        pendulum.run(agent=agent, seed=2)
+        given = {"algorithm": algorithm, "noise": noise, "hidden": (64, 64), "warmup": 1_000}
+        assert asked == [SWING | given]
+
+    def test_the_plain_step_is_the_mean_semi_gradient(self):
+        """The step that the agent takes, against autograd on the squared TD error with fixed targets."""
+        config = dataclasses.replace(SMALL, solver="none", alpha=0.01, eta=-1, gamma=0.9)
+        box = gymnasium.spaces.Box(-1, 1, (3,), np.float32), gymnasium.spaces.Box(-2, 2, (1,), np.float32)
+        agent = preqn.PreQN(*box, config)
+        g = torch.Generator().manual_seed(0)
+        obs, next_obs = torch.randn(16, 3, generator=g), torch.randn(16, 3, generator=g)
+        action, reward = 4 * torch.rand(16, 1, generator=g) - 2, torch.randn(16, generator=g)
+        done = torch.arange(16) % 5 == 0
+        net = copy.deepcopy(agent.net)
+        with torch.no_grad():
+            after = net(torch.cat([next_obs, torch.tanh(agent.policy(next_obs))], dim=1))[:, 0]
+        error = reward + 0.9 * torch.where(done, 0, after) - net(torch.cat([obs, action / 2], dim=1))[:, 0]
+        (error[:12].square().mean() / 2).backward()
+        agent.update(replay.Batch(obs, action, reward, next_obs, done))
+        for p, q in zip(net.parameters(), agent.net.parameters(), strict=True):
+            torch.testing.assert_close(q, p - 0.01 * p.grad)
+
+
+class TestRobots:
+    """PreQN and TD3, of the same sizes."""
+
+    @pytest.mark.parametrize("environment", robots.PARAMETERS["environment"])
+    @pytest.mark.parametrize("agent", robots.PARAMETERS["agent"])
+    def test_runs(self, environment, agent, small):
+        found = robots.run(environment=environment, agent=agent, seed=1, steps=60)
+        assert list(found.columns) == columns(agent)
+        assert found["step"].tolist() == [30, 60]
+        assert set(found["status"]) == {"finished"}
+
+    @pytest.mark.parametrize("environment", ["HalfCheetah-v5", "Hopper-v5", "Swimmer-v5"])
+    def test_settings(self, environment, asked):
+        for agent in ("preqn", "td3"):
+            robots.run(environment=environment, agent=agent, seed=2)
+        ours, theirs = asked
+        assert dataclasses.asdict(ours.pop("config")) == LARGE
+        assert ours == ROBOTS | {"env_id": environment}
+        sizes = {"hidden": (256, 256), "warmup": 10_000, "batch_size": 100, "noise": 0.1}
+        assert theirs == ROBOTS | sizes | {"algorithm": TD3, "env_id": environment}
+
+
+CHANGES = {
+    "default": {},
+    "relu": {"activation": "relu"},
+    "tanh": {"activation": "tanh"},
+    "no-line-search": {"eta": -1},
+    "jitter-1e-06": {"jitter": 0.000001},
+    "jitter-0.01": {"jitter": 0.01},
+    "minimum-norm": {"solver": "minimum-norm"},
+    "alpha-0.03": {"alpha": 0.03},
+    "alpha-1": {"alpha": 1},
+}
+
+
+class TestAblation:
+    """Each variant changes one setting."""
+
+    def test_all_are_here(self):
+        assert set(CHANGES) == set(ablation.PARAMETERS["variant"])
+
+    @pytest.mark.parametrize("variant", CHANGES)
+    def test_settings(self, variant, asked):
+        for environment in ablation.PARAMETERS["environment"]:
+            ablation.run(seed=2, environment=environment, variant=variant)
+        swing, cheetah = asked
+        assert dataclasses.asdict(swing.pop("config")) == FULL | CHANGES[variant]
+        assert swing == SWING
+        assert dataclasses.asdict(cheetah.pop("config")) == LARGE | {"warmup": 5_000} | CHANGES[variant]
+        evaluated = {"steps": 25_000, "seed": 2, "eval_every": 2_500, "eval_episodes": 5}
+        assert cheetah == evaluated | {"env_id": "HalfCheetah-v5"}
+
+    @pytest.mark.parametrize("variant", ablation.PARAMETERS["variant"])
+    def test_runs(self, variant, small):
+        found = ablation.run(seed=1, environment=PENDULUM, variant=variant, steps=60)
+        assert list(found.columns) == ["step", "return", *METRICS, "status"]
+        assert found["step"].tolist() == [30, 60]
+
+    def test_runs_on_robots(self, small):
+        """The length is the study's own if none is asked for."""
+        found = ablation.run(seed=1, environment="HalfCheetah-v5", variant="default")
+        assert found["step"].tolist() == [30, 60, 90, 100]
+
+    def test_variants_differ_in_what_they_do(self, small):
+        """None is the default under another name."""
+        runs = [ablation.run(seed=1, environment=PENDULUM, variant=name, steps=60) for name in CHANGES]
+        last = [tuple(run[METRICS].iloc[-1]) for run in runs]
+        assert len(set(last)) == len(CHANGES)
+
+
+class TestAlignmentStudy:
+    """One row for every tenth part, the mean of the updates in it."""
+
+    @pytest.mark.parametrize("environment", alignment.PARAMETERS["environment"])
+    @pytest.mark.parametrize("agent", alignment.PARAMETERS["agent"])
+    def test_runs(self, environment, agent, small):
+        found = alignment.run(seed=1, environment=environment, agent=agent, steps=100)
+        assert list(found.columns) == ["step", "on", "off", "return"]
+        assert found["step"].tolist() == list(range(50, 101, 10))
+        assert found.notna().all(axis=None)
+        assert found[["on", "off"]].abs().max(axis=None) <= 1
+
+    @pytest.mark.parametrize("activation", ["sin", "relu"])
+    def test_ours_are_the_metrics_of_the_curve(self, activation, small):
+        found = alignment.run(seed=1, environment=PENDULUM, agent=f"preqn-{activation}", steps=100)
+        config = dataclasses.replace(SMALL, activation=activation, held_out=12)
+        curve = protocol.preqn_curve(PENDULUM, config, steps=100, seed=1, eval_every=10, eval_episodes=5)
+        curve = curve[curve["step"] > WARMUP]
+        for mine, theirs in {"step": "step", "on": "alignment", "off": "off_alignment", "return": "return"}.items():
+            assert found[mine].tolist() == curve[theirs].tolist()
+
+    @pytest.mark.parametrize("name", ["td3", "ddpg"])
+    def test_rows_are_means(self, name, small, monkeypatch):
+        watches, create = [], alignment.Alignments
+
+        def spy(**keywords):
+            watches.append(create(**keywords))
+            return watches[-1]
+
+        monkeypatch.setattr(alignment, "Alignments", spy)
+        found = alignment.run(seed=SEED, environment=PENDULUM, agent=name, steps=100)
+        (watch,) = watches
+        assert [row["step"] for row in watch.rows] == list(range(42, 101, 3))
+        for row in found.itertuples():
+            inside = [each for each in watch.rows if row.step - 10 < each["step"] <= row.step]
+            assert len(inside) in (3, 4)
+            assert row.on == pytest.approx(sum(each["on"] for each in inside) / len(inside))
+            assert row.off == pytest.approx(sum(each["off"] for each in inside) / len(inside))
+        curve, _ = baseline(name, batch_size=12, eval_every=10, eval_episodes=5)
+        assert found["return"].tolist() == curve["return"].tolist()[4:]
+        again = create(every=3, seed=SEED)
+        baseline(name, again, batch_size=12, replay_buffer_class=alignment.RememberingBuffer)
+        assert again.rows == watch.rows
+
+    @pytest.mark.parametrize(
+        "environment, base, steps", [(PENDULUM, FULL, 10_000), ("HalfCheetah-v5", LARGE | {"warmup": 5_000}, 25_000)]
+    )
+    def test_settings(self, environment, base, steps, asked):
+        evaluated = {"steps": steps, "seed": 2, "eval_every": steps // 10, "eval_episodes": 5, "env_id": environment}
+        for activation in ("sin", "relu"):
+            alignment.run(seed=2, environment=environment, agent=f"preqn-{activation}")
+            call = asked.pop()
+            config = dataclasses.asdict(call.pop("config"))
+            assert config == base | {"activation": activation, "held_out": base["batch_size"]}
+            assert call == evaluated
+        for agent, algorithm in (("td3", TD3), ("ddpg", DDPG)):
+            with pytest.raises(KeyError):  # nothing was measured in place of the run
+                alignment.run(seed=2, environment=environment, agent=agent)
+            call = asked.pop()
+            (watch,) = call.pop("callbacks")
+            assert watch.every == 20
+            sizes = {"hidden": base["hidden"], "warmup": base["warmup"], "batch_size": base["batch_size"], "noise": 0.1}
+            rest = {"algorithm": algorithm, "replay_buffer_class": alignment.RememberingBuffer}
+            assert call == evaluated | sizes | rest
+
+
+STUDIES = {study.__name__.rpartition(".")[2]: study for study in (pendulum, robots, ablation, alignment)}
+LENGTHS = {PENDULUM: (500, 10_000), "HalfCheetah-v5": (2_500, 25_000)}
+"""Steps from one row to the next, and in all, of the ablation."""
+
+
+def spacing(name, parameters):
+    """Return the steps from one row to the next, and in all, of a run of a study."""
+    if name == "pendulum":
+        return 500, 10_000
+    if name == "mujoco":
+        return 5_000, 100_000
+    every, steps = LENGTHS[parameters["environment"]]
+    return (every, steps) if name == "ablation" else (steps // 10, steps)
+
+
+class TestCommittedResults:
+    """Each run of a grid that is there is what its name says, and whole."""
+
+    def there(self, name):
+        """Return the parameters and the table of each run that is there."""
+        study = STUDIES[name]
+        paths = [
+            (parameters, runner.result_path(study, parameters, studies.RESULTS)) for parameters in runner.grid(study)
+        ]
+        return [(p, pd.read_csv(path, keep_default_na=False, na_values=[""])) for p, path in paths if path.exists()]
+
+    def test_the_studies_are_known(self):
+        assert set(STUDIES) <= set(runner.names())
+        for name, study in STUDIES.items():
+            assert runner.find(name) is study
+
+    def test_some_are_there(self):
+        assert self.there("pendulum")
+
+    @pytest.mark.parametrize("name", STUDIES)
+    def test_parameters(self, name):
+        for parameters, table in self.there(name):
+            assert list(table.columns[: len(parameters)]) == list(parameters)
+            for key, value in parameters.items():
+                assert set(table[key].astype(str)) == {str(value)}
+
+    @pytest.mark.parametrize("name", STUDIES)
+    def test_steps(self, name):
+        for parameters, table in self.there(name):
+            every, steps = spacing(name, parameters)
+            found, diverged = table["step"].tolist(), table["return"].isna()
+            assert all(a < b for a, b in itertools.pairwise(found))
+            assert not diverged.iloc[:-1].any(), "only the last row can lack a return"
+            regular = found[:-1] if diverged.iloc[-1] else found
+            assert regular == list(range(regular[0], regular[-1] + 1, every)) if regular else True
+            assert found[-1] <= steps if diverged.iloc[-1] else found[-1] == steps
+            if "status" in table:
+                assert set(table["status"]) == {"diverged" if diverged.iloc[-1] else "finished"}
+                assert found[0] <= every
+
+    @pytest.mark.parametrize("name", STUDIES)
+    def test_numbers(self, name):
+        for parameters, table in self.there(name):
+            ours = parameters.get("agent", "preqn").startswith(("preqn", "plain"))
+            if name == "alignment":
+                want = ["step", "on", "off", "return"]
+            else:
+                want = ["step", "return", *METRICS, "status"] if ours else ["step", "return", "status"]
+            assert list(table.columns[len(parameters) :]) == want
+            cosines = table[[key for key in ("alignment", "off_alignment", "on", "off") if key in table]]
+            assert (cosines.abs().fillna(0) <= 1 + 1e-6).all(axis=None)
