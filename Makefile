@@ -30,7 +30,7 @@ study: env
 	@$(BIN)/python -m divergence_notes.studies $(if $(NAME),run $(NAME) $(OPTIONS),list)
 
 bench:
-	@$(PYTHON) benchmarks/run.py
+	@$(PYTHON) benchmarks/run.py $(if $(ONLY),--only $(ONLY))
 
 clean:
 	rm -rf .venv .venv-bench* _build _offline node_modules .pytest_cache .ruff_cache .hypothesis .import_linter_cache

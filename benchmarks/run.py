@@ -1,8 +1,13 @@
-"""Measure everything, print the table, write results.json and README.md; with --render, only the last.
+"""Measure, print the table, write results.json and README.md.
+
+run.py                 everything
+run.py --only preqn    one section of `SECTIONS`; the other numbers stay as they are
+run.py --render        nothing: README.md is written again from results.json
 
 Standard library only: the measured code runs in environments of its own, which this makes first.
 """
 
+import argparse
 import datetime
 import json
 import os
@@ -21,7 +26,15 @@ HERE = Path(__file__).resolve().parent
 MAIN, JAX = ".venv-bench", ".venv-bench-jax"
 SIZES = (64, 256, 1024, 4096)
 OURS = "divergence_notes"
-PACKAGES = "torch numpy scipy numba nngeometry asdfghjkl quantecon neural-tangents jax".split()
+PACKAGES = (
+    "torch numpy scipy numba nngeometry asdfghjkl quantecon stable-baselines3 gymnasium mujoco neural-tangents jax"
+).split()
+SECTIONS = {
+    "gram": ("gram",),
+    "tabular": ("backup", "value iteration"),
+    "preqn": ("update", "part of an update", "solve"),
+}
+"""What each module of this folder measures, in the order of the table."""
 
 GOALS = [
     # (quantity, what, method, case, at least / at most, bound)
@@ -40,6 +53,8 @@ GOALS = [
     ("ms", "backup", "quantecon", "dense 1000 x 10", ">=", 1 / 1.2),
     ("ms", "backup", "quantecon", "sparse 10000 x 10", ">=", 1 / 1.2),
     ("ms", "value iteration", "quantecon", "sparse 10000 x 10", ">=", 20),
+    ("ms", "update", "stable-baselines3, TD3", "256-256", ">=", 1 / 1.3),
+    ("ms", "update", "stable-baselines3, TD3", "400-300", ">=", 1 / 1.3),
 ]
 """A ratio is the peer's number over ours of the same run: CPU time for `ms`, peak memory for `mb`; `MB` is our own."""
 
@@ -63,6 +78,17 @@ once the environments were there. The machine is never the same twice, so what c
 - *Value iteration*: both guarantee a sup-norm error of 1e-6; `error` is what they reach, measured against an optimum
   that policy iteration found. The random graph mixes fast, which is what stopping on the span lives on; quantecon's
   modified policy iteration knows that rule too.
+- *Update*: one `PreQN.update` beside one `TD3.train(gradient_steps=1)`, drawing the minibatch of 256 included. Hidden
+  widths as given in all networks, with rectifiers; *sine* is the default activation of our Q, beside the same TD3.
+  HalfCheetah-v5, 3000 random transitions in each buffer. Ten updates are timed together and divided by ten, because
+  TD3 moves its policy and its targets at every second one only. TD3 trains two critics and keeps three target
+  networks; ours has one Q and no target network, and watches 16 more transitions. The goal is at most 1.3 times
+  their time. *Trials*: step sizes that the line search tried, on average.
+- *Part of an update*: what ours with rectifiers consists of, each part alone on one minibatch. `targets` are the TD
+  targets, `policy` is the step of the policy; copies and the numbers that an update reports are in none.
+- *Solve*: K z = delta for the kernel and the TD errors of one minibatch, drawn with replacement, so that K is
+  singular. Ours is Cholesky with jitter in float32; the other two find the minimum-norm solution in float64,
+  `preqn.solve` by eigh, rounded to float32, and LAPACK. *Residual*: |K z - delta| / |delta|, in float64.
 - *Times ours*: the peer's number divided by ours of the same run; above 1 ours is smaller. *Difference*: largest
   deviation from ours, for K in units of max |K|.
 """
@@ -111,6 +137,8 @@ def table(rows):
         "MB",
         "difference",
         "error",
+        "trials",
+        "residual",
     )
     lines = [head]
     for row in rows:
@@ -128,6 +156,8 @@ def table(rows):
                 cell(row.get("mb")),
                 "" if own else cell(row.get("difference"), "{:.0e}"),
                 cell(row.get("error"), "{:.0e}"),
+                cell(row.get("trials")),
+                cell(row.get("residual"), "{:.0e}"),
             )
         )
     widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
@@ -153,6 +183,7 @@ def render(results):
             ABOUT.format(minutes=results["minutes"]),
             f"{results['date']}, {machine['cpu']}, {machine['cores']} cores, {machine['ram_gib']} GiB, "
             f"{machine['system']}, Python {machine['python']}.",
+            *(f"Measured again alone: {name}, {date}." for name, date in results.get("again", {}).items()),
             "",
             *(
                 f"- `{name}`: {', '.join(f'{k} {v}' for k, v in versions.items())}."
@@ -213,8 +244,9 @@ def machine():
 
 def versions(place):
     """Return the versions of what an environment measures."""
-    code = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
-    found = json.loads(subprocess.check_output([ROOT / place / "bin" / "python", "-c", code], text=True))
+    code = "import importlib.metadata as m, json; print(json.dumps([(d.name, d.version) for d in m.distributions()]))"
+    listed = json.loads(subprocess.check_output([ROOT / place / "bin" / "python", "-c", code], text=True))
+    found = {name.replace("_", "-"): version for name, version in listed}
     return {name: found[name] for name in PACKAGES if name in found}
 
 
@@ -223,27 +255,57 @@ def environment(*arguments):
     return subprocess.run([sys.executable, ROOT / "tools" / "environment.py", *arguments]).returncode == 0
 
 
-def main():
+def section(name, second):
+    """Return the rows of one section."""
+    if name == "gram":
+        return grams(MAIN, "torch", SIZES) + (grams(JAX, "jax", SIZES[:3]) if second else [])
+    rows = measured(MAIN, f"benchmarks.{name}")
+    print(f"{', '.join(SECTIONS[name])}: done", flush=True)
+    return rows
+
+
+def belong(old, new):
+    """Return whether two results are of one machine and of the same versions; the new one may have more packages."""
+    return old["machine"] == new["machine"] and all(
+        found.items() <= new["versions"].get(place, {}).items() for place, found in old["versions"].items()
+    )
+
+
+def joined(old, new, name):
+    """Return the old results with one section, its date and the versions from the new ones."""
+    kept = [row for row in old["rows"] if row["what"] not in SECTIONS[name]]
+    order = [what for whats in SECTIONS.values() for what in whats]
+    rows = sorted(kept + new["rows"], key=lambda row: order.index(row["what"]))
+    again = old.get("again", {}) | {name: new["date"]}
+    return old | {"versions": new["versions"], "again": again, "rows": rows}
+
+
+def main(only=None):
     """Measure, print and write."""
     if not environment(MAIN, "benchmarks/requirements.txt", "benchmarks/requirements-bare.txt"):
         sys.exit("The peers could not be installed: see what pip says above.")
     second = environment(JAX, "benchmarks/requirements-jax.txt")
     start = datetime.datetime.now(datetime.UTC)
-    rows = measured(MAIN, "benchmarks.tabular")
-    print("backup and value iteration: done", flush=True)
-    rows = grams(MAIN, "torch", SIZES) + (grams(JAX, "jax", SIZES[:3]) if second else []) + rows
     results = {
         "date": f"{start:%Y-%m-%d}",
-        "minutes": round((datetime.datetime.now(datetime.UTC) - start).total_seconds() / 60),
+        "minutes": None,
         "machine": machine(),
         "versions": {place: versions(place) for place in [MAIN, JAX][: 1 + second]},
         "left_out": [] if second else ["neural-tangents is left out: its environment could not be made."],
-        "rows": rows,
+        "rows": [],
     }
+    if only:
+        old = json.loads((HERE / "results.json").read_text(encoding="utf-8"))
+        if not belong(old, results):
+            sys.exit("results.json is of another machine or of other versions: measure everything.")
+        results = joined(old, results | {"rows": section(only, second)}, only)
+    else:
+        results["rows"] = [row for name in SECTIONS for row in section(name, second)]
+        results["minutes"] = round((datetime.datetime.now(datetime.UTC) - start).total_seconds() / 60)
     (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     write(results)
-    print("\n".join(table(rows)))
-    for goal, value, met in judge(rows):
+    print("\n".join(table(results["rows"])))
+    for goal, value, met in judge(results["rows"]):
         print(f"{'met' if met else 'MISSED':6}  {goal}; measured {cell(value) or 'nothing'}")
 
 
@@ -253,7 +315,12 @@ def write(results):
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--render"]:
+    parser = argparse.ArgumentParser(description="Measure everything, unless told otherwise.")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--only", choices=SECTIONS, help="measure one section and keep the other numbers")
+    choice.add_argument("--render", action="store_true", help="measure nothing, write README.md from results.json")
+    given = parser.parse_args()
+    if given.render:
         write(json.loads((HERE / "results.json").read_text(encoding="utf-8")))
     else:
-        main()
+        main(given.only)

@@ -10,6 +10,10 @@ from tests.pages import ROOT
 RESULTS = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
 PAGE = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
 PEERS = {"divergence_notes", "torch.func", "nngeometry", "asdl", "limit"}
+TD3 = "stable-baselines3, TD3"
+WIDTHS = ("256-256", "400-300")
+PARTS = {"replay.sample", "ntk.linearize", "targets", "gram", "preqn.solve", "pull_back", "preqn.line_search", "policy"}
+SOLVERS = {"divergence_notes", "minimum norm, eigh", "torch.linalg.lstsq, gelsd"}
 
 
 def made_up(ours=2.0, theirs=50.0):
@@ -21,6 +25,28 @@ def made_up(ours=2.0, theirs=50.0):
     return [row | {"run": "torch", "difference": 1e-7} for row in rows]
 
 
+def made_up_update(ours, theirs=10.0, case="256-256"):
+    """Return rows of one update, CPU time only."""
+    return [
+        {"what": "update", "case": case, "method": run.OURS, "ms": ours, "repeats": 3, "trials": 1.25},
+        {"what": "update", "case": case, "method": TD3, "ms": theirs, "repeats": 3},
+    ]
+
+
+def made_up_results(rows, **more):
+    """Return results with these rows."""
+    place = {"cpu": "a", "cores": 2, "ram_gib": 3, "system": "b", "python": "c"}
+    return {
+        "date": "2026-01-01",
+        "minutes": 4,
+        "machine": place,
+        "versions": {".venv-bench": {"torch": "1"}},
+        "left_out": [],
+        "rows": rows,
+        **more,
+    }
+
+
 class TestRecorded:
     """results.json and the page made of it."""
 
@@ -30,6 +56,12 @@ class TestRecorded:
     def test_every_row_is_there(self):
         found = {(row["what"], row["case"], row["method"]) for row in RESULTS["rows"]}
         assert {("gram", f"n = {n}", method) for n in run.SIZES for method in PEERS} <= found
+        assert {
+            ("update", f"{k}{end}", method) for k in WIDTHS for end in ("", ", sine") for method in (run.OURS, TD3)
+        } <= found
+        assert {("part of an update", k, method) for k in WIDTHS for method in PARTS} <= found
+        assert {("solve", k, method) for k in WIDTHS for method in SOLVERS} <= found
+        assert {what for what, *_ in found} == {what for whats in run.SECTIONS.values() for what in whats}
         for _, what, method, case, *_ in run.GOALS:
             if not (method == "neural-tangents" and RESULTS["left_out"]):
                 assert (what, case, method) in found
@@ -45,6 +77,17 @@ class TestRecorded:
         error = {row["method"]: row["error"] for row in RESULTS["rows"] if row["what"] == "value iteration"}
         assert error["divergence_notes"] <= error["quantecon"]
 
+    def test_jitter_costs_a_residual_and_the_minimum_norm_has_none(self):
+        for case in WIDTHS:
+            residual = {
+                row["method"]: row["residual"]
+                for row in RESULTS["rows"]
+                if row["what"] == "solve" and row["case"] == case
+            }
+            assert residual["torch.linalg.lstsq, gelsd"] < 1e-9
+            assert residual["minimum norm, eigh"] < 1e-4
+            assert residual[run.OURS] < 0.1
+
     def test_a_missed_goal_is_named(self):
         missed, _, met = PAGE.partition("Met:\n")
         for goal, _, reached in run.judge(RESULTS["rows"]):
@@ -53,7 +96,8 @@ class TestRecorded:
     def test_a_faster_peer_is_named(self):
         _, _, ahead = PAGE.partition("## Where a peer is faster")
         for row in RESULTS["rows"]:
-            if row["method"] not in (run.OURS, "limit") and run.ratio(RESULTS["rows"], row, "ms") < 1:
+            share = run.ratio(RESULTS["rows"], row, "ms")
+            if row["method"] not in (run.OURS, "limit") and share is not None and share < 1:
                 assert f"{row['what']}, {row['case']}: {row['method']} takes" in ahead
 
     def test_the_front_page_quotes_them(self):
@@ -68,6 +112,8 @@ class TestRecorded:
         machine = RESULTS["machine"]
         assert machine["cpu"] and machine["cores"] and machine["ram_gib"] and machine["python"] and RESULTS["date"]
         pinned = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("requirements*.txt"))
+        named = {name for place in RESULTS["versions"].values() for name in place}
+        assert {"torch", "nngeometry", "asdfghjkl", "quantecon", "stable-baselines3", "mujoco"} <= named
         for place in RESULTS["versions"].values():
             for name, version in place.items():
                 assert f"{name}=={version.partition('+')[0]}" in pinned
@@ -94,8 +140,71 @@ class TestTable:
         assert value == 50 / ours
         assert reached is met
 
+    @pytest.mark.parametrize("case", WIDTHS)
+    @pytest.mark.parametrize(("ours", "met"), [(12.0, True), (12.9, True), (13.1, False), (26.0, False)])
+    def test_an_update_may_take_1_3_times_theirs(self, case, ours, met):
+        rows = made_up_update(ours, case=case)
+        [(goal, value, reached)] = [verdict for verdict in run.judge(rows) if f"{TD3}, {case}:" in verdict[0]]
+        assert goal == f"update, {TD3}, {case}: >= 0.769 times ours, CPU time"
+        assert value == 10 / ours
+        assert reached is met
+        missed, _, done = run.render(made_up_results(rows)).partition("Met:\n")
+        assert f"- {goal}; measured {run.cell(value)}" in (done if met else missed)
+        assert f"- {goal};" not in (missed if met else done)
+
+    def test_the_sine_is_in_no_goal(self):
+        assert not any(value for _, value, _ in run.judge(made_up_update(12.0, case="256-256, sine")))
+
+    def test_a_part_has_no_ratio(self):
+        part = {"what": "part of an update", "case": "256-256", "method": "gram", "ms": 1.0, "repeats": 3}
+        head, _, *lines = (
+            [text.strip() for text in line.split("|")] for line in run.table([*made_up_update(12.0), part])
+        )
+        ours, theirs, alone = (dict(zip(head, line, strict=True)) for line in lines)
+        assert (ours["times ours"], theirs["times ours"], alone["times ours"]) == ("1", "0.833", "")
+        assert (ours["trials"], theirs["trials"], alone["CPU ms"]) == ("1.25", "", "1")
+
     def test_what_was_not_measured_is_no_goal_met(self):
         assert not any(met for _, _, met in run.judge([]))
+
+
+class TestOneSection:
+    """One section measured alone takes the place of its own numbers and of no others."""
+
+    OLD = made_up_results([*made_up(), {"what": "backup"}, *made_up_update(12.0), {"what": "solve"}])
+
+    def test_sections_share_nothing(self):
+        whats = [what for each in run.SECTIONS.values() for what in each]
+        assert len(set(whats)) == len(whats)
+        assert {what for _, what, *_ in run.GOALS} <= set(whats)
+        assert all((ROOT / "benchmarks" / f"{name}.py").is_file() for name in run.SECTIONS)
+
+    def test_joined(self):
+        fresh = made_up_results(
+            made_up_update(11.0), date="2026-02-02", versions={".venv-bench": {"torch": "1", "x": "2"}}
+        )
+        both = run.joined(self.OLD, fresh, "preqn")
+        assert both["rows"] == [*made_up(), {"what": "backup"}, *made_up_update(11.0)]
+        assert both["versions"] == fresh["versions"]
+        assert (both["date"], both["minutes"], both["again"]) == ("2026-01-01", 4, {"preqn": "2026-02-02"})
+        assert "Measured again alone: preqn, 2026-02-02." in run.render(both | {"rows": made_up_update(11.0)})
+
+    def test_the_order_is_that_of_the_sections(self):
+        fresh = made_up_results(made_up(ours=3.0))
+        assert run.joined(self.OLD, fresh, "gram")["rows"] == [*made_up(ours=3.0), *self.OLD["rows"][2:]]
+
+    @pytest.mark.parametrize(
+        ("change", "fit"),
+        [
+            ({}, True),
+            ({"versions": {".venv-bench": {"torch": "1", "x": "2"}}}, True),
+            ({"versions": {".venv-bench": {"torch": "2"}}}, False),
+            ({"versions": {}}, False),
+            ({"machine": {"cpu": "another"}}, False),
+        ],
+    )
+    def test_another_machine_or_version_does_not_belong(self, change, fit):
+        assert run.belong(self.OLD, made_up_results([], **change)) is fit
 
 
 class TestMeasured:
@@ -132,3 +241,61 @@ class TestMeasured:
             assert np.abs(solution.Q.max(axis=1) - best).max() <= tabular.TOL
             assert np.abs(bellman.optimality_backup(solution.Q, model).max(axis=1) - best).max() <= tabular.TOL
         assert isinstance(model, mdp.FiniteMDP)
+
+    def test_preqn(self, tmp_path, monkeypatch):
+        import torch
+
+        from benchmarks import preqn
+
+        monkeypatch.chdir(tmp_path)
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            agents = preqn.Agents((16, 8), transitions=40, batch_size=24)
+            for net in (agents.ours["relu"].net, agents.ours["relu"].policy, *agents.theirs.critic.q_networks):
+                assert [layer.out_features for layer in net if isinstance(layer, torch.nn.Linear)][:-1] == [16, 8]
+                assert sum(isinstance(layer, torch.nn.ReLU) for layer in net) == 2
+            assert agents.theirs.replay_buffer.size() == len(agents.buffer) == 40
+            assert agents.theirs._n_updates == 0
+            rows = preqn.measured(agents, "16-8", 2)
+        finally:
+            torch.set_num_threads(before)
+        found = {(row["what"], row["case"], row["method"]) for row in rows}
+        assert found == (
+            {("update", f"16-8{end}", method) for end in ("", ", sine") for method in (run.OURS, TD3)}
+            | {("part of an update", "16-8", method) for method in PARTS}
+            | {("solve", "16-8", method) for method in SOLVERS}
+        )
+        assert agents.theirs._n_updates == 3 * preqn.BLOCK
+        assert agents.ours["relu"].updates == agents.ours["sin"].updates == 3 * preqn.BLOCK
+        assert not list(tmp_path.iterdir())
+
+    def test_what_is_timed_is_what_an_update_does(self):
+        import copy
+
+        import torch
+
+        from benchmarks import preqn
+        from divergence_notes import preqn as ours
+
+        agents = preqn.Agents((16, 8), transitions=40, batch_size=24)
+        agent, batch = agents.ours["relu"], agents.draw()
+        x, line, delta = preqn.linear(agent, batch)
+        net = copy.deepcopy(agent.net)
+        way = ours.direction(line.head(24), delta)
+        search = {name: getattr(agent.config, name) for name in ("alpha", "eta", "shrink", "max_backtracks")}
+        step = ours.line_search(net, x, line.values, delta, way.slopes, **search)
+        said = agent.update(batch)
+        assert (said["accepted"], said["residual"]) == pytest.approx((step.alpha, way.residual))
+        for p, q in zip(net.parameters(), agent.net.parameters(), strict=True):
+            torch.testing.assert_close(p, q)
+
+    def test_residual(self):
+        import torch
+
+        from benchmarks import preqn
+
+        K, delta = torch.diag(torch.tensor([1.0, 2.0, 0.0])), torch.tensor([3.0, 4.0, 0.0])
+        torch.testing.assert_close(preqn.gelsd(K, delta), torch.tensor([3.0, 2.0, 0.0], dtype=torch.float64))
+        assert preqn.residual(K, torch.tensor([3.0, 2.0, 0.0]), delta) == 0
+        assert preqn.residual(K, torch.zeros(3), delta) == 1
