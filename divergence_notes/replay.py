@@ -1,7 +1,7 @@
 """The memory of an agent, and the loop with its environment that every agent shares."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -263,6 +263,7 @@ def learn(
     eval_every: int,
     eval_episodes: int,
     keep: str = "last",
+    others: Mapping[str, Act] | None = None,
     bound: float | int = 1e6,
     progress: bool = False,
 ) -> Run:
@@ -289,6 +290,8 @@ def learn(
     keep : {"last", "best"}
         Which agent to return: the one given, after its last update, or a copy of it from the evaluation with the
         highest mean return, the latest of equals. Judge a chosen one on other episodes: it was chosen on these.
+    others : mapping of str to callable, optional
+        More policies to evaluate beside that of the agent, in columns of these names; they may look at the agent.
     bound : float
         A metric called ``max_...`` beyond this, or any metric that is not finite, ends the run as diverged.
     progress : bool
@@ -334,8 +337,10 @@ def learn(
                 rows.append({"step": step, "return": np.nan} | _summary(recent))
                 break
         if step % eval_every == 0 or step == steps:
-            returns = evaluate(env_id, agent.act, episodes=eval_episodes, seed=eval_seed)
-            rows.append({"step": step, "return": returns.mean()} | _summary(recent))
+            played = {"episodes": eval_episodes, "seed": eval_seed}
+            returns = evaluate(env_id, agent.act, **played)
+            beside = {name: evaluate(env_id, other, **played).mean() for name, other in (others or {}).items()}
+            rows.append({"step": step, "return": returns.mean()} | beside | _summary(recent))
             recent = []
             if keep == "best" and returns.mean() >= best:
                 kept, best = copy.deepcopy(agent), returns.mean()

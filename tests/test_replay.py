@@ -5,6 +5,7 @@ from collections import deque
 
 import gymnasium
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete
@@ -324,6 +325,29 @@ class TestLearn:
     def test_bound(self):
         assert learn(Recorder(lambda k: {"max_q": float(k)}), bound=5).status == "diverged"
         assert learn(Recorder(lambda k: {"max_q": float(k)}), bound=10).status == "finished"
+
+    def test_other_policies_beside(self):
+        """From the same initial states as the agent, without a trace in anything else."""
+        agent = Recorder()
+        run = learn(agent, others={"nines": lambda obs: 9})
+        assert list(run.curve.columns) == ["step", "return", "nines", "loss", "max_q"]
+        assert run.curve["nines"].tolist() == [45.0] * 3
+        dice = "DivergenceNotesDice-v0"
+        run, alone = learn(Recorder(), dice, others={"sevens": lambda obs: 7}), learn(Recorder(), dice)
+        assert run.curve["sevens"].tolist() == run.curve["return"].tolist()
+        pd.testing.assert_frame_equal(run.curve[list(alone.curve.columns)], alone.curve, check_exact=True)
+
+    def test_an_update_that_diverged_may_know_fewer_metrics(self):
+        run = learn(Recorder(lambda k: {"max_q": np.inf} if k == 4 else {"loss": float(k), "max_q": 1.0}))
+        assert run.status == "diverged"
+        assert run.curve["loss"].tolist() == [1.5, 3.0]
+        assert run.curve["max_q"].tolist() == [1.0, np.inf]
+
+    def test_seeds(self):
+        """The same for everybody with the same generator, and two different ones."""
+        one, same, other = (replay.seeds(np.random.default_rng(s)) for s in (1, 1, 2))
+        assert one == same != other
+        assert one[0] != one[1]
 
     def test_keep(self):
         """The best is a copy from the evaluation with the highest mean, the latest of equals; the last is the agent."""

@@ -19,7 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise
 
 from divergence_notes import preqn, replay, studies
-from divergence_notes.studies import ablation, alignment, pendulum, protocol, runner
+from divergence_notes.studies import ablation, alignment, collapse, pendulum, protocol, runner
 from divergence_notes.studies import mujoco as robots
 
 PENDULUM, CART = "Pendulum-v1", "InvertedPendulum-v5"
@@ -578,6 +578,39 @@ class TestAblation:
         assert len(set(last)) == len(CHANGES)
 
 
+class TestCollapse:
+    """The run of the pendulum study, but longer, with Q asked beside the policy."""
+
+    def test_q_is_asked_at_the_same_states(self, small):
+        """The column `return` is that of plain training; `greedy` is found again by hand at the end of the run."""
+        config = dataclasses.replace(SMALL, activation="tanh", alpha=0.3)
+        plain = preqn.train(PENDULUM, config=config, steps=500, seed=1, eval_every=250, eval_episodes=5)
+        found = collapse.run(seed=1, variant="alpha-0.3", steps=500)
+        pd.testing.assert_frame_equal(found.drop(columns=["greedy", "status"]), plain.curve, check_exact=True)
+        assert list(found.columns) == ["step", "return", "greedy", *METRICS, "status"]
+
+        def by_hand(obs):
+            values = []
+            for k in range(41):
+                torque = -1 + k / 20
+                row = torch.tensor([[*obs.tolist(), torque]])
+                values.append((plain.agent.net(row).item(), torque))
+            return np.array([2 * max(values)[1]], dtype=np.float32)
+
+        seed = replay.seeds(np.random.default_rng(1))[1]
+        expected = replay.evaluate(PENDULUM, by_hand, episodes=5, seed=seed).mean()
+        assert found["greedy"].iloc[-1] == pytest.approx(expected, rel=0.01)
+        assert found["greedy"].iloc[-1] != found["return"].iloc[-1]
+
+    def test_settings(self):
+        changes = {"alpha-0.1": {}, "alpha-0.3": {"alpha": 0.3}, "slow-policy": {"policy_learning_rate": 1e-4}}
+        assert set(collapse.VARIANTS) == set(collapse.PARAMETERS["variant"])
+        for name, settings in collapse.VARIANTS.items():
+            config = dataclasses.replace(pendulum.CONFIG, activation="tanh", **settings)
+            assert dataclasses.asdict(config) == FULL | {"activation": "tanh"} | changes[name]
+        assert collapse.STEPS == 20_000
+
+
 class TestAlignmentStudy:
     """One row for every tenth part, the mean of the updates in it."""
 
@@ -644,7 +677,7 @@ class TestAlignmentStudy:
             assert call == evaluated | sizes | rest
 
 
-STUDIES = {study.__name__.rpartition(".")[2]: study for study in (pendulum, robots, ablation, alignment)}
+STUDIES = {study.__name__.rpartition(".")[2]: study for study in (pendulum, robots, ablation, alignment, collapse)}
 LENGTHS = {PENDULUM: (500, 10_000), "HalfCheetah-v5": (2_500, 25_000)}
 """Steps from one row to the next, and in all, of the ablation."""
 
@@ -655,6 +688,8 @@ def spacing(name, parameters):
         return 500, 10_000
     if name == "mujoco":
         return 5_000, 100_000
+    if name == "collapse":
+        return 250, 20_000
     every, steps = LENGTHS[parameters["environment"]]
     return (every, steps) if name == "ablation" else (steps // 10, steps)
 
@@ -706,7 +741,8 @@ class TestCommittedResults:
             if name == "alignment":
                 want = ["step", "on", "off", "return"]
             else:
-                want = ["step", "return", *METRICS, "status"] if ours else ["step", "return", "status"]
+                asked = ["greedy"] if name == "collapse" else []
+                want = ["step", "return", *asked, *(METRICS if ours else []), "status"]
             assert list(table.columns[len(parameters) :]) == want
             cosines = table[[key for key in ("alignment", "off_alignment", "on", "off") if key in table]]
             assert (cosines.abs().fillna(0) <= 1 + 1e-6).all(axis=None)

@@ -163,7 +163,7 @@ def plot_seeds(runs: pd.DataFrame, *, ax: Axes | None = None, label: str | None 
     Parameters
     ----------
     runs : DataFrame
-        A column for each seed, at least two; the index is the horizontal axis.
+        A column for each seed; the index is the horizontal axis. One alone has no interval.
     ax : Axes, optional
         Where to draw; a new figure by default.
     label : str, optional
@@ -179,5 +179,6 @@ def plot_seeds(runs: pd.DataFrame, *, ax: Axes | None = None, label: str | None 
     x, y = runs.index.to_numpy(), runs.to_numpy(dtype=float)
     (line,) = ax.plot(x, y.mean(axis=1), label=label, **line_kw)
     ax.plot(x, y, lw=0.7, alpha=0.45, color=line.get_color())
-    ax.fill_between(x, *diagnostics.mean_interval(y), color=line.get_color(), alpha=0.18, lw=0)
+    if y.shape[1] > 1:
+        ax.fill_between(x, *diagnostics.mean_interval(y), color=line.get_color(), alpha=0.18, lw=0)
     return ax

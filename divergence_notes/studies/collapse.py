@@ -1,4 +1,4 @@
-"""Does a PreQN that has learned the pendulum unlearn it later.
+"""Does a PreQN that has learned the pendulum unlearn it later, and if so, is it Q or the policy that fails.
 
 In earlier trials single runs with tanh in Q had fallen back at about 10,000 steps, where they ended. Here such runs are
 twice as long and evaluated twice as often, so that a fall can be told from a dip. Pendulum-v1, 20,000 steps, tanh, else
@@ -7,15 +7,19 @@ as in the study `pendulum`.
 - ``alpha-0.1``, ``alpha-0.3``: the first step size;
 - ``slow-policy``: alpha 0.1, and a tenth of the policy's step size, 1e-4.
 
-Every 250 steps five episodes without noise. Columns as in the study `pendulum`; `td_error` and `off_alignment` tell
-whether a bad evaluation goes with a change of Q.
+Every 250 steps two policies play five episodes each from the same initial states: the agent's, in the column `return`,
+and the one that asks Q alone, in `greedy`: at each step it takes the best of 41 torques. If the first fails and the
+second does not, Q knows what to do and the policy does not do it. Other columns as in the study `pendulum`.
 """
 
 import dataclasses
 
+import numpy as np
 import pandas as pd
+import torch
 
-from divergence_notes.studies import pendulum, protocol
+from divergence_notes import preqn, replay
+from divergence_notes.studies import pendulum
 
 VARIANTS = {
     "alpha-0.1": {"alpha": 0.1},
@@ -45,6 +49,27 @@ def run(*, seed: int, variant: str, steps: int = STEPS) -> pd.DataFrame:
     DataFrame
         A row for each evaluation.
     """
-    config = dataclasses.replace(pendulum.CONFIG, activation="tanh", **VARIANTS[variant])
-    evaluation = {"eval_every": 250, "eval_episodes": 5}
-    return protocol.preqn_curve(pendulum.ENVIRONMENT, config, steps=steps, seed=seed, **evaluation)
+    config = dataclasses.replace(pendulum.CONFIG, activation="tanh", seed=seed, **VARIANTS[variant])
+    agent = preqn.PreQN(*replay.spaces(pendulum.ENVIRONMENT), config)
+    shared = {name: getattr(config, name) for name in ("warmup", "capacity", "update_every", "bound")}
+    trained = replay.learn(
+        agent,
+        pendulum.ENVIRONMENT,
+        steps=steps,
+        seed=seed,
+        batch_size=config.batch_size + config.held_out,
+        eval_every=250,
+        eval_episodes=5,
+        others={"greedy": lambda obs: greedy_action(agent, obs)},
+        **shared,
+    )
+    return trained.curve.assign(status=trained.status)
+
+
+@torch.no_grad()
+def greedy_action(agent: preqn.PreQN, obs: np.ndarray) -> np.ndarray:
+    """Return the torque, of 41 that are evenly spaced, to which Q gives the largest value; shape (1,)."""
+    torques = torch.linspace(-1.0, 1.0, 41)[:, None]  # in units of the largest
+    seen = torch.as_tensor(obs, dtype=torch.float32).expand(len(torques), -1)
+    best = agent.net(torch.cat([seen, torques], dim=1))[:, 0].argmax()
+    return 2.0 * torques[best].numpy()
