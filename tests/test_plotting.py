@@ -191,6 +191,9 @@ class TestCurves:
         edges = ax.collections[0].get_paths()[0].vertices
         assert edges[:, 1].max() == pytest.approx(3 + 12.7062)
         assert edges[:, 1].min() == pytest.approx(3 - 12.7062)
+        alone = plotting.plot_seeds(SEEDS[[0]])
+        assert alone.lines[0].get_ydata().tolist() == [2, 5]
+        assert not alone.collections
 
     def test_remainders_beside_slope_two(self, ax):
         alphas = [0.1, 0.2, 0.4]

@@ -1,8 +1,9 @@
 """Chapter 6, What if we undo the kernel?"""
 
 import numpy as np
+import torch
 
-from divergence_notes import updates
+from divergence_notes import networks, ntk, preqn, updates
 from divergence_notes.mdp import FiniteMDP, random_mdp
 from tests.equations import Equation
 
@@ -158,6 +159,171 @@ def rate_cases(rng):
     ]
 
 
+# --- networks ---
+
+
+def network_cases(rng):
+    """Return small networks, a batch with one input twice, and TD errors."""
+    found = []
+    for seed, kind in enumerate(("tanh", "sin", "relu")):
+        generator = torch.Generator().manual_seed(seed)
+        net = networks.MLP([3, 10, 1], activation=kind, generator=generator, dtype=torch.float64)
+        x = rng.standard_normal((6, 3))
+        x[5] = x[0]
+        found.append(
+            {"net": net, "x": torch.as_tensor(x), "delta": torch.as_tensor(rng.standard_normal(6)), "alpha": 0.4}
+        )
+    return found
+
+
+def linear_net(weights):
+    """Return a network without a bias and without a hidden layer: its gradients are its inputs."""
+    net = torch.nn.Linear(len(weights), 1, bias=False, dtype=torch.float64)
+    with torch.no_grad():
+        net.weight.copy_(torch.as_tensor(np.asarray(weights))[None])
+    return net
+
+
+# One input (1, 2), error 1: the gradient has length 5 squared.
+ONE_INPUT = {
+    "net": linear_net([0.0, 0.0]),
+    "x": torch.tensor([[1.0, 2.0]], dtype=torch.float64),
+    "delta": torch.ones(1, dtype=torch.float64),
+    "alpha": 0.5,
+}
+
+
+def gradients(net, x):
+    """Return J by one backward pass for each input."""
+    rows = []
+    for row in x:
+        net.zero_grad()
+        net(row[None]).sum().backward()
+        rows.append(torch.cat([p.grad.ravel() for p in net.parameters()]).numpy().copy())
+    return np.array(rows)
+
+
+def network_step(net, x, delta, alpha, *, inverse=np.linalg.pinv, mean=False, sign=1.0, transpose=True):
+    """Transcribe eq-preqn-step."""
+    J = gradients(net, x)
+    z = inverse(J @ J.T) @ delta.numpy()
+    step = sign * alpha * (J.T @ z if transpose else J.T @ delta.numpy())
+    return step / (2 * len(x)) if mean else step
+
+
+def package_network_step(net, x, delta, alpha):
+    way = preqn.direction(ntk.linearize(net, x), delta, solver="minimum-norm")
+    return alpha * torch.cat([slope.ravel() for slope in way.slopes]).numpy()
+
+
+def ridge(kernel, delta, jitter, *, mean=True, square=False, sign=1.0):
+    """Transcribe eq-preqn-solve."""
+    n = len(delta)
+    scale = np.trace(kernel) / (n if mean else 1)
+    return np.linalg.inv(kernel + sign * (jitter**2 if square else jitter) * scale * np.eye(n)) @ delta
+
+
+def ridge_cases(rng):
+    found = []
+    for _ in range(4):
+        A = rng.standard_normal((5, 7))
+        found.append({"kernel": A @ A.T, "delta": rng.standard_normal(5), "jitter": rng.uniform(0.01, 0.3)})
+    return found
+
+
+def package_ridge(kernel, delta, jitter):
+    given = {"solver": "cholesky", "jitter": jitter}
+    return preqn.solve(torch.as_tensor(kernel), torch.as_tensor(delta), **given).numpy()
+
+
+def accepted(delta, moved, eta, *, cosine=True, signed=True, at_least=True):
+    """Transcribe eq-preqn-accept: 1 where the step passes."""
+    product = sum(a * b for a, b in zip(moved, delta, strict=True))
+    lengths = np.sqrt(sum(a * a for a in moved)) * np.sqrt(sum(b * b for b in delta))
+    value = product / lengths if cosine else product / sum(b * b for b in delta)
+    value = value if signed else abs(value)
+    return float(value >= eta if at_least else value <= eta)
+
+
+def package_accepted(delta, moved, eta):
+    """Move a network whose parameters are its values, along the direction given."""
+    net, n = linear_net(np.zeros(len(delta))), len(delta)
+    given = {"alpha": 1, "eta": eta, "shrink": 0.5, "max_backtracks": 0}
+    values, delta, slopes = torch.zeros(n).double(), torch.tensor(delta).double(), [torch.tensor([moved]).double()]
+    return float(preqn.line_search(net, torch.eye(n).double(), values, delta, slopes, **given).alpha > 0)
+
+
+def accept_cases(rng):
+    """Return directions on both sides of the threshold, and of other sizes than the errors."""
+    found = []
+    for _ in range(20):
+        delta, other = rng.standard_normal(3), rng.standard_normal(3)
+        moved = rng.uniform(-1, 1) * other + rng.choice([-3.0, 0.2, 0.5, 3.0]) * delta
+        found.append({"delta": delta.tolist(), "moved": moved.tolist(), "eta": 0.7})
+    return found
+
+
+def standing(Q, mdp, kernel, weights, alpha, inner, *, power=None, outer=True, plain=False):
+    """Transcribe eq-frozen-target."""
+    n = len(kernel)
+    one = np.eye(n) - alpha * kernel @ np.diag(weights)
+    bracket = np.eye(n) - np.linalg.matrix_power(one, inner if power is None else power(inner))
+    if not outer:
+        bracket = np.linalg.matrix_power(one, inner)
+    if plain:
+        bracket = inner * alpha * kernel @ np.diag(weights)
+    return np.asarray(Q) + (bracket @ td_error(Q, mdp)).reshape(np.shape(Q))
+
+
+def standing_cases(rng):
+    return [
+        {k: v for k, v in case.items() if k != "batch"}
+        | {"weights": rng.dirichlet(np.ones(6)), "alpha": 0.1, "inner": inner}
+        for case, inner in zip(table_cases(rng), (1, 2, 3, 6), strict=True)
+    ]
+
+
+def excited(net, x, following, reward, gamma, alpha, *, sign=1.0, discount=True, mean=True, same=False):
+    """Transcribe eq-self-excitation."""
+    J, ahead = gradients(net, x), gradients(net, x if same else following)
+    with torch.no_grad():
+        u = (reward + gamma * net(following)[:, 0] - net(x)[:, 0]).numpy()
+    bracket = (gamma if discount else 1.0) * ahead @ J.T - sign * J @ J.T
+    return u + alpha / (len(x) if mean else 1) * bracket @ u
+
+
+def package_excited(net, x, following, reward, gamma, alpha):
+    """Take a real step of a network whose first order is exact, and look at the errors after it."""
+    target = reward.numpy() + gamma * networks.values(net, following)
+    stepped = networks.semi_gradient_step(net, x, target, weights=np.full(len(x), 1 / len(x)), alpha=alpha)
+    return reward.numpy() + gamma * networks.values(stepped, following) - networks.values(stepped, x)
+
+
+def excited_cases(rng):
+    return [
+        {
+            "net": linear_net(rng.standard_normal(4)),
+            "x": torch.as_tensor(rng.standard_normal((5, 4))),
+            "following": torch.as_tensor(rng.standard_normal((5, 4))),
+            "reward": torch.as_tensor(rng.standard_normal(5)),
+            "gamma": 0.8,
+            "alpha": 0.3,
+        }
+        for _ in range(3)
+    ]
+
+
+# w -> 2w at w = 1: the error 2 gamma - 1 = 0.8 grows by the factor 1 + alpha (2 gamma - 1).
+ONE_TO_TWO = {
+    "net": linear_net([1.0]),
+    "x": torch.ones(1, 1).double(),
+    "following": torch.full((1, 1), 2.0).double(),
+    "reward": torch.zeros(1).double(),
+    "gamma": 0.9,
+    "alpha": 0.5,
+}
+
+
 EQUATIONS = {
     "eq-wish": Equation(
         printed=wish,
@@ -219,6 +385,76 @@ EQUATIONS = {
             "sum of the two": lambda **k: rate(**k, pick=sum),
             "gamma twice": lambda kernel, alpha, gamma: rate(kernel, alpha, gamma, square=gamma),
             "no alpha": lambda **k: rate(**k, scaled=False),
+        },
+    ),
+    "eq-preqn-step": Equation(
+        printed=network_step,
+        package=package_network_step,
+        cases=network_cases,
+        closed=(ONE_INPUT, np.array([0.1, 0.2])),
+        wrong={
+            "kernel left alone": lambda **k: network_step(**k, transpose=False),
+            "diagonal only": lambda **k: network_step(**k, inverse=lambda K: np.diag(1 / np.diag(K))),
+            "mean over the batch": lambda **k: network_step(**k, mean=True),
+            "away from the target": lambda **k: network_step(**k, sign=-1.0),
+        },
+    ),
+    "eq-preqn-solve": Equation(
+        printed=ridge,
+        package=package_ridge,
+        cases=ridge_cases,
+        # K = 2 I, jitter 1/2 of a mean diagonal of 2: each entry is divided by 3.
+        closed=({"kernel": 2 * np.eye(2), "delta": np.array([3.0, -6.0]), "jitter": 0.5}, np.array([1.0, -2.0])),
+        wrong={
+            "trace for mean": lambda **k: ridge(**k, mean=False),
+            "jitter squared": lambda **k: ridge(**k, square=True),
+            "jitter taken away": lambda **k: ridge(**k, sign=-1.0),
+        },
+    ),
+    "eq-preqn-accept": Equation(
+        printed=accepted,
+        package=package_accepted,
+        cases=accept_cases,
+        closed=({"delta": [1.0, 0.0], "moved": [5.0, 5.0], "eta": 0.7}, 1.0),
+        wrong={
+            "at most": lambda **k: accepted(**k, at_least=False),
+            "sign lost": lambda **k: accepted(**k, signed=False),
+            "share of the errors": lambda **k: accepted(**k, cosine=False),
+        },
+    ),
+    "eq-frozen-target": Equation(
+        printed=standing,
+        package=lambda Q, mdp, **k: updates.frozen_target_update(Q, mdp, **k),
+        cases=standing_cases,
+        # A table of one pair, K = 1, error 1: two steps of 1/2 make three quarters of it.
+        closed=(
+            {
+                "Q": np.zeros((1, 1)),
+                "mdp": FiniteMDP(np.ones((1, 1, 1)), np.ones((1, 1)), 0.5),
+                "kernel": np.eye(1),
+                "weights": np.ones(1),
+                "alpha": 0.5,
+                "inner": 2,
+            },
+            np.array([[0.75]]),
+        ),
+        wrong={
+            "one step more": lambda **k: standing(**k, power=lambda n: n + 1),
+            "one step for all": lambda **k: standing(**k, power=lambda n: 1),
+            "identity forgotten": lambda **k: standing(**k, outer=False),
+            "steps simply added": lambda **k: standing(**k, plain=True),
+        },
+    ),
+    "eq-self-excitation": Equation(
+        printed=excited,
+        package=package_excited,
+        cases=excited_cases,
+        closed=(ONE_TO_TWO, np.array([0.8 * 1.4])),
+        wrong={
+            "own kernel added": lambda **k: excited(**k, sign=-1.0),
+            "no gamma": lambda **k: excited(**k, discount=False),
+            "sum for mean": lambda **k: excited(**k, mean=False),
+            "same inputs twice": lambda **k: excited(**k, same=True),
         },
     ),
 }
