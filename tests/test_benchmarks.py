@@ -107,6 +107,9 @@ class TestRecorded:
                 if row["what"] == "gram" and row["case"] == f"n = {n}" and row["method"] in peers:
                     faster, less = (run.ratio(RESULTS["rows"], row, unit) for unit in ("ms", "mb"))
                     assert f"| {row['method']} | {n} | {faster:.3g} | {less:.3g} |" in front
+        case = {"what": "update", "case": "256-256"}
+        ours, theirs = (row["ms"] for row in RESULTS["rows"] if case.items() <= row.items())
+        assert f"PreQN takes {ours / theirs:.3g} times as long" in front
 
     def test_machine_and_versions(self):
         machine = RESULTS["machine"]
