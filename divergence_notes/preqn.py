@@ -61,7 +61,8 @@ class PreQNConfig:
     batch_size: int = 256
     """Transitions in an update. Open in the paper; the default of current baselines."""
     held_out: int = 16
-    """More transitions, drawn with each batch and only watched: what the update does where it was not asked to."""
+    """More transitions, drawn with each batch and only watched: what the update does where it was not asked to. While
+    the buffer is small, a few of them are in the batch as well."""
     capacity: int = 1_000_000
     """Transitions in the replay buffer. Open in the paper; everybody's."""
     warmup: int = 1_000

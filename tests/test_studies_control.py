@@ -457,7 +457,7 @@ ROBOTS = {"steps": 100_000, "seed": 2, "eval_every": 5_000, "eval_episodes": 5}
 
 
 class TestPendulum:
-    """Eight agents, one change at a time."""
+    """Nine agents, one change at a time."""
 
     @pytest.mark.parametrize("agent", pendulum.PARAMETERS["agent"])
     def test_runs(self, agent, small):
@@ -472,6 +472,7 @@ class TestPendulum:
             ("preqn-relu", {"activation": "relu"}),
             ("preqn-tanh", {"activation": "tanh"}),
             ("preqn-sin", {}),
+            ("plain-0.0001", {"solver": "none", "alpha": 0.0001, "eta": -1}),
             ("plain-0.001", {"solver": "none", "alpha": 0.001, "eta": -1}),
             ("plain-0.01", {"solver": "none", "alpha": 0.01, "eta": -1}),
             ("plain-0.1", {"solver": "none", "alpha": 0.1, "eta": -1}),

@@ -1,7 +1,8 @@
 """Does an update of Q move values towards their targets: on its minibatch, and on transitions outside of it.
 
 For each update, the cosine of the angle between the change of the values and the TD errors before it, once on the
-minibatch that the update saw and once on as many other transitions, drawn from the replay buffer for this only. 1: the
+minibatch that the update saw and once on as many other transitions, drawn from the replay buffer for this only (with
+replacement: while the buffer is small, some of them are in the minibatch too, which flatters the second number). 1: the
 values move in proportion to their errors; 0: at a right angle; below 0: away from their targets.
 
 - ``preqn-sin``, ``preqn-relu``: PreQN as in the studies `pendulum` and `mujoco`;

@@ -2,11 +2,11 @@
 
 HalfCheetah-v5, Hopper-v5 and Swimmer-v5; the first 10,000 steps are random, then one update after each. Every 5,000
 steps five episodes without noise, the same initial states for both agents with the same seed. All networks have two
-hidden layers of 256 units, minibatches have 100 transitions, as in the TD3 paper and in Spinning Up.
+hidden layers of 256 units, minibatches have 100 transitions, as in Spinning Up.
 
 - ``preqn``: our PreQN (`CONFIG`) with sines in Q.
-- ``td3``: of stable-baselines3 with its own defaults but for the sizes above; both explore with noise of standard
-  deviation 0.1.
+- ``td3``: of stable-baselines3 with its own defaults but for the sizes and the random steps above; both explore with
+  noise of standard deviation 0.1.
 
 Neither was tuned on these tasks. One row for each evaluation: `step`, `return`, `status`, and for PreQN the metrics of
 the updates since the row before, as `preqn.PreQN.update` names them.

@@ -5,10 +5,12 @@ steps five episodes without noise, the same initial states for every agent with 
 -1200, a policy that swings up and balances about -150. All networks have two hidden layers of 64 units.
 
 - ``preqn-relu``, ``preqn-tanh``, ``preqn-sin``: our PreQN (`CONFIG`), which differ in the activation of Q only.
-- ``plain-0.001``, ``plain-0.01``, ``plain-0.1``: the same code with the mean semi-gradient step, of that step size, in
-  place of the preconditioned one; without line search, which would reject nearly every one. The activation is the sine.
-- ``td3``, ``sac``: of stable-baselines3 with their own defaults, target networks and Adam among them; TD3 explores with
-  noise of standard deviation 0.1, like ours.
+- ``plain-0.0001`` to ``plain-0.1``: the same code with the mean semi-gradient step, of that step size, in place of the
+  preconditioned one; without line search, which would reject nearly every one. The activation is the sine.
+- ``td3``, ``sac``: of stable-baselines3 with their own defaults, target networks and Adam among them, but for widths,
+  the random steps at the start, and for TD3 noise of standard deviation 0.1 while exploring, like ours.
+
+The settings of PreQN were chosen in short trials on this very task; those of TD3 and SAC were not.
 
 One row for each evaluation: `step`, `return`, `status`, and for our agents the metrics of the updates since the row
 before, as `preqn.PreQN.update` names them. A run that diverged ends with a row without a return.
@@ -23,7 +25,12 @@ from divergence_notes import preqn
 from divergence_notes.studies import protocol
 
 PARAMETERS = {
-    "agent": ("preqn-relu", "preqn-tanh", "preqn-sin", "plain-0.001", "plain-0.01", "plain-0.1", "td3", "sac"),
+    "agent": (
+        *(f"preqn-{activation}" for activation in ("relu", "tanh", "sin")),
+        *(f"plain-{alpha}" for alpha in ("0.0001", "0.001", "0.01", "0.1")),
+        "td3",
+        "sac",
+    ),
     "seed": tuple(range(5)),
 }
 SECONDS = 45
