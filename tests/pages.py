@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
 PAGES = [*NOTEBOOKS, *sorted(BOOK.glob("*.md"))]
-LABEL = re.compile(r"(ch|sec|eq|thm|fig|ex|sol|corr)-[a-z0-9]+(-[a-z0-9]+)*")
+LABEL = re.compile(r"(ch|sec|eq|thm|alg|fig|ex|sol|corr)-[a-z0-9]+(-[a-z0-9]+)*")
 REFUTED = "% refuted"  # in a display equation: it is quoted to be refuted, and carries no label
 
 
