@@ -222,7 +222,8 @@ class TestMeasured:
         assert first == {"a": 1, "b": 2}
 
     def test_peak_is_over_the_start(self):
-        assert 20 < measure.peak_mb(lambda: bytearray(40_000_000)) < 60
+        """To within what the system takes from an idle process meanwhile."""
+        assert 120 < measure.peak_mb(lambda: bytearray(200_000_000)) < 220
 
     def test_gram(self):
         import torch
