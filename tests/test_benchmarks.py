@@ -1,6 +1,8 @@
 """The benchmarks: what was recorded, how it is judged and written, and that our side of it runs. Nothing is timed."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -222,8 +224,10 @@ class TestMeasured:
         assert first == {"a": 1, "b": 2}
 
     def test_peak_is_over_the_start(self):
-        """To within what the system takes from an idle process meanwhile."""
-        assert 120 < measure.peak_mb(lambda: bytearray(200_000_000)) < 220
+        """In a process of its own, as in a benchmark: where the peak so far cannot be forgotten, an older one hides it."""
+        code = "from benchmarks import measure; print(measure.peak_mb(lambda: bytearray(40_000_000)))"
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert 20 < float(done.stdout) < 60
 
     def test_gram(self):
         import torch
