@@ -224,13 +224,12 @@ class TestMeasured:
         assert first == {"a": 1, "b": 2}
 
     def test_peak_is_over_the_start(self):
-        """Of this process, whatever it and the one that started it held before."""
-        held = bytearray(300_000_000)
-        del held
-        assert 20 < measure.peak_mb(lambda: bytearray(40_000_000)) < 60
-        code = "from benchmarks import measure; print(measure.peak_mb(lambda: bytearray(40_000_000)))"
+        """Of a process of its own, whatever the one that started it holds."""
+        held = bytearray(600_000_000)
+        code = "from benchmarks import measure; print(measure.peak_mb(lambda: bytearray(400_000_000)))"
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-        assert 20 < float(done.stdout) < 60
+        del held
+        assert 200 < float(done.stdout) < 450
 
     def test_gram(self):
         import torch
