@@ -1,6 +1,7 @@
 """Preconditioned Q-networks: undo the kernel on every minibatch (PreQN of arXiv:1903.08894, after its description)."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -501,6 +502,7 @@ def train(
     eval_every: int = 1_000,
     eval_episodes: int = 5,
     keep: str = "last",
+    others: Mapping[str, Callable[["PreQN", np.ndarray], Any]] | None = None,
     progress: bool = False,
 ) -> replay.Run:
     """Train a `PreQN` from nothing.
@@ -515,7 +517,7 @@ def train(
         Environment steps to take.
     seed : int
         Of everything random: on one thread, two runs with the same seed are the same, bit by bit.
-    eval_every, eval_episodes, keep, progress
+    eval_every, eval_episodes, keep, others, progress
         As in `replay.learn`.
 
     Returns
@@ -537,6 +539,7 @@ def train(
         eval_every=eval_every,
         eval_episodes=eval_episodes,
         keep=keep,
+        others=others,
         bound=config.bound,
         progress=progress,
     )

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -263,7 +264,7 @@ def learn(
     eval_every: int,
     eval_episodes: int,
     keep: str = "last",
-    others: Mapping[str, Act] | None = None,
+    others: Mapping[str, Callable[[Any, np.ndarray], Any]] | None = None,
     bound: float | int = 1e6,
     progress: bool = False,
 ) -> Run:
@@ -291,7 +292,8 @@ def learn(
         Which agent to return: the one given, after its last update, or a copy of it from the evaluation with the
         highest mean return, the latest of equals. Judge a chosen one on other episodes: it was chosen on these.
     others : mapping of str to callable, optional
-        More policies to evaluate beside that of the agent, in columns of these names; they may look at the agent.
+        More ways to act, evaluated beside the agent's own in columns of these names: each maps the agent and an
+        observation to an action.
     bound : float
         A metric called ``max_...`` beyond this, or any metric that is not finite, ends the run as diverged.
     progress : bool
@@ -339,7 +341,8 @@ def learn(
         if step % eval_every == 0 or step == steps:
             played = {"episodes": eval_episodes, "seed": eval_seed}
             returns = evaluate(env_id, agent.act, **played)
-            beside = {name: evaluate(env_id, other, **played).mean() for name, other in (others or {}).items()}
+            ways = {name: partial(way, agent) for name, way in (others or {}).items()}
+            beside = {name: evaluate(env_id, way, **played).mean() for name, way in ways.items()}
             rows.append({"step": step, "return": returns.mean()} | beside | _summary(recent))
             recent = []
             if keep == "best" and returns.mean() >= best:

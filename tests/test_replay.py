@@ -329,11 +329,14 @@ class TestLearn:
     def test_other_policies_beside(self):
         """From the same initial states as the agent, without a trace in anything else."""
         agent = Recorder()
-        run = learn(agent, others={"nines": lambda obs: 9})
+        run = learn(agent, others={"nines": lambda agent, obs: 9})
         assert list(run.curve.columns) == ["step", "return", "nines", "loss", "max_q"]
         assert run.curve["nines"].tolist() == [45.0] * 3
         dice = "DivergenceNotesDice-v0"
-        run, alone = learn(Recorder(), dice, others={"sevens": lambda obs: 7}), learn(Recorder(), dice)
+        run, alone = (
+            learn(Recorder(), dice, others={"sevens": lambda agent, obs: agent.act(obs)}),
+            learn(Recorder(), dice),
+        )
         assert run.curve["sevens"].tolist() == run.curve["return"].tolist()
         pd.testing.assert_frame_equal(run.curve[list(alone.curve.columns)], alone.curve, check_exact=True)
 

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from divergence_notes import preqn, replay
-from divergence_notes.studies import pendulum
+from divergence_notes import preqn
+from divergence_notes.studies import pendulum, protocol
 
 VARIANTS = {
     "alpha-0.1": {"alpha": 0.1},
@@ -49,21 +49,9 @@ def run(*, seed: int, variant: str, steps: int = STEPS) -> pd.DataFrame:
     DataFrame
         A row for each evaluation.
     """
-    config = dataclasses.replace(pendulum.CONFIG, activation="tanh", seed=seed, **VARIANTS[variant])
-    agent = preqn.PreQN(*replay.spaces(pendulum.ENVIRONMENT), config)
-    shared = {name: getattr(config, name) for name in ("warmup", "capacity", "update_every", "bound")}
-    trained = replay.learn(
-        agent,
-        pendulum.ENVIRONMENT,
-        steps=steps,
-        seed=seed,
-        batch_size=config.batch_size + config.held_out,
-        eval_every=250,
-        eval_episodes=5,
-        others={"greedy": lambda obs: greedy_action(agent, obs)},
-        **shared,
-    )
-    return trained.curve.assign(status=trained.status)
+    config = dataclasses.replace(pendulum.CONFIG, activation="tanh", **VARIANTS[variant])
+    evaluation = {"eval_every": 250, "eval_episodes": 5, "others": {"greedy": greedy_action}}
+    return protocol.preqn_curve(pendulum.ENVIRONMENT, config, steps=steps, seed=seed, **evaluation)
 
 
 @torch.no_grad()

@@ -38,12 +38,12 @@ def mujoco_in_the_log() -> Iterator[None]:
 
 
 def preqn_curve(
-    env_id: str, config: preqn.PreQNConfig, *, steps: int, seed: int, eval_every: int, eval_episodes: int
+    env_id: str, config: preqn.PreQNConfig, *, steps: int, seed: int, eval_every: int, eval_episodes: int, **more: Any
 ) -> pd.DataFrame:
-    """Train a PreQN and return its curve, the ``status`` of the run in a last column."""
+    """Train a PreQN and return its curve, the ``status`` of the run in a last column; `more` is for `preqn.train`."""
     evaluation = {"eval_every": eval_every, "eval_episodes": eval_episodes}
     with mujoco_in_the_log():
-        run = preqn.train(env_id, config=config, steps=steps, seed=seed, **evaluation)
+        run = preqn.train(env_id, config=config, steps=steps, seed=seed, **evaluation, **more)
     return run.curve.assign(status=run.status)
 
 
