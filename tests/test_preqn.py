@@ -1102,7 +1102,14 @@ class TestTrain:
         told, run = {}, replay.Run(None, pd.DataFrame(), "finished")
         monkeypatch.setattr(replay, "learn", lambda _, env_id, **named: told.update(named, env_id=env_id) or run)
         settings = config(batch_size=7, held_out=3, capacity=99, warmup=8, update_every=5, bound=77.0)
-        asked = {"steps": 11, "seed": 2, "eval_every": 6, "eval_episodes": 9, "keep": "best", "others": {"still": lambda agent, obs: 0}}
+        asked = {
+            "steps": 11,
+            "seed": 2,
+            "eval_every": 6,
+            "eval_episodes": 9,
+            "keep": "best",
+            "others": {"still": lambda agent, obs: 0},
+        }
         assert preqn.train("CartPole-v1", config=settings, **asked) is run
         assert told == {
             "env_id": "CartPole-v1",
