@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from icons import cut_icons
 from PIL import Image
 from vendor import vendor
 
@@ -82,6 +83,7 @@ def main():
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)  # else the next build skips the pages that warned
         sys.exit("The book has faults: see above.")
     shrink_pictures()
+    cut_icons(SITE)
     if found := faults():
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
         sys.exit("The book has faults:\n  " + "\n  ".join(found))

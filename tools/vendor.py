@@ -1,7 +1,8 @@
 """Put what the pages load in the browser into _offline/vendor, so that the site asks no other host for anything.
 
-Math needs MathJax; a slider on a page without a kernel needs require.js and the html-manager of ipywidgets. They come
-out of package-lock.json by `npm ci`, with the npm of the environment, and only the files in use are kept.
+Prose needs a typeface, math MathJax; a slider on a page without a kernel needs require.js and the html-manager of
+ipywidgets. They come out of package-lock.json by `npm ci`, with the npm of the environment, and only the files in use
+are kept.
 """
 
 import hashlib
@@ -17,6 +18,11 @@ STAMP = VENDOR.parent / "made-from"
 SHIM = ROOT / "tools" / "widgets-local.js"
 # From, to. MathJax without the speech rules and the other formats; of the widgets' fonts the icons only.
 FILES = [
+    ("@fontsource/source-serif-4/files/source-serif-4-latin-400-*.woff2", "fonts"),
+    (
+        "@fontsource/source-serif-4/files/source-serif-4-latin-600-normal.woff2",
+        "fonts/source-serif-4-latin-600-normal.woff2",
+    ),
     ("requirejs/require.js", "require.js"),
     ("@jupyter-widgets/html-manager/dist/embed-amd.js", "embed-amd.js"),
     ("@jupyter-widgets/html-manager/dist/*.woff2", "@jupyter-widgets/html-manager/dist"),
