@@ -1,9 +1,11 @@
-"""The glossary: in order, each definition with the place where it is treated, each word linked where a page first uses it."""
+"""The glossary: in order, each definition with the place where it is treated, each word linked at its first use."""
 
+import itertools
 import re
 
 import nbformat
 import pytest
+from build_book import toc_files
 
 from tests import pages
 
@@ -80,7 +82,7 @@ def faults_of_glossary(entries):
     names = [name for name, _ in entries]
     found = [
         f"{after} stands after {before}"
-        for before, after in zip(names, names[1:], strict=False)
+        for before, after in itertools.pairwise(names)
         if before.casefold() >= after.casefold()
     ]
     for name, definition in entries:
@@ -113,6 +115,17 @@ def unlinked(names, texts):
     return sorted(set(names) - linked), sorted(linked - set(names))
 
 
+def not_indexed(text):
+    """Return the titles of theorems, lemmas and algorithms that have no entry in the index right above them."""
+    above = (
+        r"^```\{index\} single: (?:theorems|algorithms); (?P=title)\n```\n\n`{3,}\{prf:(?:theorem|lemma|algorithm)\} "
+    )
+    titles = re.findall(r"^`{3,}\{prf:(?:theorem|lemma|algorithm)\} *(.*)$", text, re.MULTILINE)
+    return [
+        title for title in titles if not re.search(above.replace("(?P=title)", re.escape(title)), text, re.MULTILINE)
+    ]
+
+
 def test_glossary():
     entries = terms(GLOSSARY.read_text(encoding="utf-8"))
     assert len(entries) == len(re.findall(r"^\S", GLOSSARY.read_text("utf-8").split(":::{glossary}\n")[1], re.M)) - 1
@@ -137,10 +150,31 @@ def test_heads_link_nothing():
     assert [found for head in heads for found in links(head)] == []
 
 
+@pytest.mark.parametrize("path", LINKING, ids=lambda path: path.stem)
+def test_theorems_are_in_the_index(path):
+    pages.none(not_indexed(source(path)), "give these an entry in the index, right above them")
+
+
+def test_the_index_is_in_the_table_of_contents():
+    """Sphinx writes genindex.html in the place of a page of that name, which must be there to be listed."""
+    assert toc_files()[-1] == "genindex"
+    assert (pages.ROOT / "genindex.md").read_text(encoding="utf-8").startswith("# Index\n")
+
+
 class TestFaults:
     """Each check finds what it is for."""
 
-    GOOD = "(ch-glossary)=\n# Glossary\n\n:::{glossary}\nagent\n  Who acts.\n  See {ref}`ch-a`.\n\nValue\n  Worth, {eq}`eq-a`.\n:::\n"
+    GOOD = """# Glossary
+
+:::{glossary}
+agent
+  Who acts.
+  See {ref}`ch-a`.
+
+Value
+  Worth, {eq}`eq-a`.
+:::
+"""
 
     def test_reads_entries(self):
         assert terms(self.GOOD) == [("agent", "Who acts. See {ref}`ch-a`."), ("Value", "Worth, {eq}`eq-a`.")]
@@ -168,10 +202,22 @@ class TestFaults:
             ("```{note}\n```\n```\nagent\n```\n\n$$\nagent\n$$ (eq-agent)\n\n    agent\n\nAn {term}`agent`", []),
             ("reagent, multi-agent: an {term}`agent`", []),
             ("A {term}`TD error` and an {term}`error in time <TD error>`", ["TD error is linked twice"]),
-            ("The agents act. {term}`agent`", ["agent is linked after its first use: ...The agents act. {term}`agent`..."]),
-            ("*TD\nerror*: {term}`TD error`", ["TD error is linked after its first use: ...*TD error*: {term}`TD error`..."]),
-            ("Acts, acts: it {term}`acts <action>`", ["action is linked after its first use: ...Acts, acts: it {term}`acts <action>`..."]),
-            ("```{note}\nAgent\n```\n{term}`It <agent>`", ["agent is linked after its first use: ...```{note} Agent ``` {term}`It <agent>`..."]),
+            (
+                "The agents act. {term}`agent`",
+                ["agent is linked after its first use: ...The agents act. {term}`agent`..."],
+            ),
+            (
+                "*TD\nerror*: {term}`TD error`",
+                ["TD error is linked after its first use: ...*TD error*: {term}`TD error`..."],
+            ),
+            (
+                "Acts, acts: it {term}`acts <action>`",
+                ["action is linked after its first use: ...Acts, acts: it {term}`acts <action>`..."],
+            ),
+            (
+                "```{note}\nAgent\n```\n{term}`It <agent>`",
+                ["agent is linked after its first use: ...```{note} Agent ``` {term}`It <agent>`..."],
+            ),
         ],
     )
     def test_finds_links_that_stand_too_late(self, text, faults):
@@ -179,6 +225,18 @@ class TestFaults:
 
     def test_finds_terms_without_links_and_links_without_terms(self):
         assert unlinked(["agent", "state"], ["{term}`agent`", "{term}`it <action>`"]) == (["state"], ["action"])
+
+    @pytest.mark.parametrize(
+        ("text", "missing"),
+        [
+            ("```{index} single: theorems; Some norm\n```\n\n````{prf:theorem} Some norm\n", []),
+            ("```{prf:theorem} Some norm\n", ["Some norm"]),
+            ("```{index} single: theorems; Banach\n```\n\n```{prf:theorem} Some norm\n", ["Some norm"]),
+            ("```{prf:lemma}\n", [""]),
+        ],
+    )
+    def test_finds_theorems_that_the_index_lacks(self, text, missing):
+        assert not_indexed(text) == missing
 
     def test_skips_the_head_of_a_notebook(self, tmp_path):
         cells = [nbformat.v4.new_markdown_cell(text) for text in ("# Agents\n\nThe agent.", "An {term}`agent`.")]
