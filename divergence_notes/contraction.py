@@ -601,8 +601,9 @@ def some_norm(
     Returns
     -------
     bool or None
-        False if some product has an eigenvalue of size 1 or more, within 1e-12. True if every long product splits into
-        pieces whose norms are below 1, all in one norm whose unit ball is an ellipsoid. None if neither is seen.
+        True if a weighted sup norm will do, or if every long product splits into pieces that are shorter than 1 in one
+        norm whose unit ball is an ellipsoid. False if some product has an eigenvalue of size 1 or more, within 1e-12.
+        None if neither is seen.
 
     Raises
     ------
@@ -617,6 +618,8 @@ def some_norm(
     left = _checks.integer("products", products, low=1)
     given = {"kernel": kernel, "weights": weights, "alpha": alpha}
     factors = jacobians(mdp, **given)
+    if weighted_modulus(mdp, **given)[0] < 1:
+        return True
     growth, matrices = np.linalg.eig(sum(np.kron(J.T, J.T) for J in factors))  # of X, row by row
     X = matrices[:, growth.real.argmax()].real.reshape(factors.shape[1:])
     X = (X + X.T) / np.trace(X) + 1e-9 * np.eye(mdp.n_pairs)
