@@ -1,6 +1,7 @@
 """The explorable figures of the chapters: the question before, the words for the ear, and what each position shows."""
 
 import ast
+import dataclasses
 import functools
 import itertools
 import re
@@ -70,7 +71,6 @@ def drawn(explorer, **position):
     """Return the Axes of a frame."""
     result = explorer.draw(**position)
     figure = getattr(result, "figure", result)
-    figure.canvas.draw()
     plt.close(figure)
     return figure.axes
 
@@ -131,17 +131,30 @@ class TestLegs:
             letters = [letter for letter, on in zip("FBO", switches.values(), strict=True) if on]
             assert f"{' + '.join(letters) or 'none'} on: " in words
 
-    def test_the_run_is_that_of_the_switches(self, legs):
-        """Against `triad_operator`, called anew: a switch that turned the wrong leg would show."""
-        example = legs.namespace["examples"]["pair"]
+    def wrong(self, legs):
+        """Return the switches whose curve is not the run of `triad_operator`, called anew."""
+        example, found = legs.namespace["examples"]["pair"], []
         for switches in itertools.product((False, True), repeat=3):
             keys = ("approximation", "bootstrapping", "off_policy")
             operator = counterexamples.triad_operator(example, **dict(zip(keys, switches, strict=True)))
             want = dynamics.iterate(operator, example.Q0, max_iter=4000)
             position = dict(zip(list(legs.options)[1:], switches, strict=True))
             line = drawn(legs, example="pair", **position)[0].lines[0]
-            np.testing.assert_array_equal(line.get_ydata(), want.sizes)
-            assert line.get_color() == plotting.STATUS_STYLE[want.status]["color"]
+            same = np.array_equal(line.get_ydata(), want.sizes)
+            found += [] if same and line.get_color() == plotting.STATUS_STYLE[want.status]["color"] else [switches]
+        return found
+
+    def test_the_run_is_that_of_the_switches(self, legs):
+        assert self.wrong(legs) == []
+
+    def test_two_crossed_switches_are_found(self, legs):
+        chosen = legs.namespace["chosen"]
+
+        def crossed(example, function_approximation, bootstrapping, off_policy):
+            return chosen(example, function_approximation, off_policy, bootstrapping)
+
+        with mock.patch.dict(legs.namespace, chosen=crossed):
+            assert self.wrong(legs) == [(f, b, o) for f in (False, True) for b, o in ((False, True), (True, False))]
 
     def test_ends(self, legs):
         for position in positions(legs, ends=True):
@@ -204,29 +217,39 @@ class TestPhases:
         ids = ("setup", "fig-boxes", "ratios", "phases", "explore-phases", "explore-phases-show")
         return explorer("contraction", *ids)
 
-    def test_region_and_certificate(self, phases):
+    def wrong(self, phases):
+        """Return the positions whose dot stands in another region than the words and the certificates name."""
         map_, couplings, gammas = (phases.namespace[name] for name in ("phases", "couplings", "gammas"))
-        seen = set()
+        orbit, found = counterexamples.orbit(), []
         for position in positions(phases):
             gamma, coupling = position["gamma"], position["coupling"]
             row, column = np.abs(gammas - gamma).argmin(), np.abs(couplings - coupling).argmin()
             assert (gammas[row], couplings[column]) == pytest.approx((gamma, coupling), abs=1e-9)
             code, words = map_[row, column], phases.alt(**position)
-            seen.add(int(code))
-            assert f"the dot in region {code + 1}, {counterexamples.PHASES[code].replace('_', ' ')}" in words
-            orbit = counterexamples.orbit()
             given = orbit.settings | {"kernel": np.array([[8, coupling], [coupling, 1]])}
-            mdp = type(orbit.mdp)(orbit.mdp.P, np.zeros((1, 2)), gamma)
+            mdp = dataclasses.replace(orbit.mdp, R=np.zeros((1, 2)), gamma=gamma)
             holds = [
                 contraction.row_sum_bound(**given, gamma=gamma) < 1,
                 contraction.exact_modulus(mdp, **given) < 1,
                 contraction.weighted_modulus(mdp, **given)[0] < 1,
                 contraction.some_norm(mdp, **given) is True,
+                not words.endswith(" 0 of six runs run off"),
             ]
-            assert holds == [code <= k for k in range(4)]
-            off = int(re.search(r"(\d) of six runs", words)[1])
-            assert (off > 0) == (code == 5)
-        assert seen == set(range(6))
+            named = f"the dot in region {code + 1}, {counterexamples.PHASES[code].replace('_', ' ')};" in words
+            good = holds == [*(bool(code <= k) for k in range(4)), bool(code == 5)]
+            found += [] if named and good else [(gamma, coupling)]
+        return found
+
+    def test_region_and_certificate(self, phases):
+        assert self.wrong(phases) == []
+
+    def test_a_map_of_another_game_is_found(self, phases):
+        with mock.patch.dict(phases.namespace, phases=np.roll(phases.namespace["phases"], 1, axis=1)):
+            assert (0.5, 0.2) in self.wrong(phases)
+
+    def test_every_region_is_visited(self, phases):
+        named = {re.search(r"region (\d)", phases.alt(**position))[1] for position in positions(phases)}
+        assert named == set("123456")
 
     def test_ends(self, phases):
         for position in positions(phases, ends=True):
