@@ -580,6 +580,63 @@ def joint_spectral_radius(
     return lower, upper
 
 
+def some_norm(
+    mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: float | int, products: int = 30_000
+) -> bool | None:
+    """Return whether the kernel update is a contraction in some norm, as far as products of Jacobians tell.
+
+    Parameters
+    ----------
+    mdp : FiniteMDP
+        A process with few deterministic policies and few pairs.
+    kernel : ndarray of shape (n_pairs, n_pairs)
+        Any real matrix K.
+    weights : ndarray of shape (n_pairs,)
+        Sampling distribution rho; non-negative, sums to 1.
+    alpha : float
+        Step size, > 0.
+    products : int
+        Most products to look at.
+
+    Returns
+    -------
+    bool or None
+        True if a weighted sup norm will do, or if every long product splits into pieces that are shorter than 1 in one
+        norm whose unit ball is an ellipsoid. False if some product has an eigenvalue of size 1 or more, within 1e-12.
+        None if neither is seen.
+
+    Raises
+    ------
+    ValueError
+        If there are too many policies, a shape disagrees, or a number is out of range.
+
+    Notes
+    -----
+    Label ``thm-some-norm``. Only the products that are not yet shorter than 1 are continued, so that this decides many
+    updates for which the bounds of `joint_spectral_radius` have 1 between them.
+    """
+    left = _checks.integer("products", products, low=1)
+    given = {"kernel": kernel, "weights": weights, "alpha": alpha}
+    factors = jacobians(mdp, **given)
+    if weighted_modulus(mdp, **given)[0] < 1:
+        return True
+    growth, matrices = np.linalg.eig(sum(np.kron(J.T, J.T) for J in factors))  # of X, row by row
+    X = matrices[:, growth.real.argmax()].real.reshape(factors.shape[1:])
+    X = (X + X.T) / np.trace(X) + 1e-9 * np.eye(mdp.n_pairs)
+    root = np.linalg.cholesky(X).T  # the norm of x is that of root @ x
+    factors = root @ factors @ np.linalg.inv(root)
+    words = factors
+    while len(words) <= left:
+        left -= len(words)
+        words = words[np.linalg.norm(words, 2, axis=(1, 2)) >= 1]
+        if len(words) == 0:
+            return True
+        if np.abs(np.linalg.eigvals(words)).max() >= 1 - 1e-12:
+            return False
+        words = np.einsum("pij,qjk->pqik", words, factors).reshape(-1, *factors.shape[1:])
+    return None
+
+
 UNIT_SQUARE = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
 """Corners of the set of all differences of sup norm at most 1, for two pairs."""
 UNIT_SQUARE.setflags(write=False)

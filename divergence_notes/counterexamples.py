@@ -426,16 +426,92 @@ def certificate_map(example: Counterexample, *, couplings: ArrayLike, alphas: Ar
     return codes
 
 
-def _crudest(mdp: FiniteMDP, given: dict) -> int:
-    """Return the position in `CERTIFICATES` for an update with one policy, looking no further than needed."""
+def _sup_norm_certificate(mdp: FiniteMDP, given: dict) -> int | None:
+    """Return the position in `CERTIFICATES` of the crudest that is a sup norm's, looking no further than needed."""
     if contraction.row_sum_bound(**given, gamma=mdp.gamma) < 1:
         return 0
     if contraction.exact_modulus(mdp, **given) < 1:
         return 1
-    if contraction.weighted_modulus(mdp, **given)[0] < 1:
-        return 2
+    return 2 if contraction.weighted_modulus(mdp, **given)[0] < 1 else None
+
+
+def _crudest(mdp: FiniteMDP, given: dict) -> int:
+    """Return the position in `CERTIFICATES` for an update with one policy."""
+    code = _sup_norm_certificate(mdp, given)
+    if code is not None:
+        return code
     J = contraction.jacobian(mdp, **given, policy=np.zeros(mdp.n_states, dtype=int))
     return 3 if np.abs(np.linalg.eigvals(J)).max() < 1 else 4
+
+
+PHASES = (*CERTIFICATES[:4], "none runs off", "some run off")
+"""What `phase_map` tells apart: the crudest certificate that holds, else what was seen to happen without reward."""
+
+
+def phase_map(
+    example: Counterexample, *, couplings: ArrayLike, gammas: ArrayLike, starts: int = 64, max_iter: int = 3000
+) -> np.ndarray:
+    """Return which certificate covers an example of two pairs, or what happens without one, over coupling and discount.
+
+    Parameters
+    ----------
+    example : Counterexample
+        One state with two actions or two states with one; its kernel off the diagonal, its discount and its rewards
+        are not used.
+    couplings : ndarray of shape (n,)
+        Values of the kernel's entry off the diagonal.
+    gammas : ndarray of shape (m,)
+        Discounts in [0, 1).
+    starts : int
+        How many tables of length 1, evenly spread over the directions of the plane, are run where no norm is found.
+    max_iter : int
+        Most updates of a run.
+
+    Returns
+    -------
+    ndarray of int, shape (m, n)
+        Positions in `PHASES` of the first that holds. Without reward the update commutes with scaling, so that the
+        length of a start does not matter; a run has run off when a value exceeds 1e6.
+
+    Raises
+    ------
+    ValueError
+        If the example has not two pairs, or a number is out of range.
+    """
+    mdp = example.mdp
+    if mdp.n_pairs != 2:
+        raise ValueError(f"example must have two state-action pairs, it has {mdp.n_pairs}")
+    couplings = _checks.array("couplings", couplings, shape=(None,))
+    gammas = _checks.array("gammas", gammas, shape=(None,))
+    angle = np.arange(_checks.integer("starts", starts, low=1)) * 2 * np.pi / starts
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    max_iter = _checks.integer("max_iter", max_iter, low=1)
+    codes = np.zeros((len(gammas), len(couplings)), dtype=int)
+    for row, column in np.ndindex(codes.shape):
+        here = replace(mdp, R=np.zeros_like(mdp.R), gamma=gammas[row])
+        kernel = _coupled(np.diag(example.kernel), couplings[column])
+        given = {"kernel": kernel, "weights": example.weights, "alpha": example.alpha}
+        codes[row, column] = _phase(here, given, circle, max_iter)
+    return codes
+
+
+def _phase(mdp: FiniteMDP, given: dict, tables: np.ndarray, max_iter: int) -> int:
+    """Return the position in `PHASES` of an update on two pairs without reward, running it on tables (m, 2)."""
+    code = _sup_norm_certificate(mdp, given)
+    if code is not None:
+        return code
+    if contraction.some_norm(mdp, **given):
+        return 3
+    pieces = contraction.jacobians(mdp, **given)
+    for _ in range(max_iter):
+        greedy = tables.argmax(axis=1) if mdp.n_actions == 2 else np.zeros(len(tables), dtype=int)
+        tables = np.einsum("mij,mj->mi", pieces[greedy], tables)
+        size = np.abs(tables).max()
+        if size > 1e6:
+            return 5
+        if size < 1e-6:
+            break
+    return 4
 
 
 def random_update(

@@ -88,7 +88,7 @@ def _slider(name: str, labels: list[str], position: int) -> ipywidgets.Selection
         options=labels,
         index=position,
         description=_spoken(name),
-        style={"description_width": "9em"},
+        style={"description_width": "12em"},
         layout={"width": "min(32em, 98%)"},
     )
 

@@ -1,5 +1,6 @@
-"""What chapter 4 adds to `contraction`: the exact modulus and the images of the unit square."""
+"""What chapter 4 adds: the exact modulus, the images of the unit square, whether some norm shrinks, the phase map."""
 
+import dataclasses
 import itertools
 import re
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from divergence_notes import contraction, counterexamples
+from divergence_notes import contraction, counterexamples, dynamics
 from divergence_notes.mdp import FiniteMDP, random_mdp
 from tests import oracles
 from tests.strategies import kernel_cases
@@ -186,3 +187,129 @@ class TestRowSumBound:
             P[:, :, worst // 2] = 1.0
             exact = contraction.exact_modulus(FiniteMDP(P, np.zeros((3, 2)), 0.8), **given_)
             assert exact == pytest.approx(contraction.row_sum_bound(**given_, gamma=0.8), rel=1e-12)
+
+
+def orbit_at(gamma, coupling):
+    """Return the orbit without reward, at another discount and coupling."""
+    orbit = counterexamples.orbit()
+    mdp = dataclasses.replace(orbit.mdp, R=np.zeros((1, 2)), gamma=gamma)
+    return dataclasses.replace(orbit, mdp=mdp, kernel=np.array([[8.0, coupling], [coupling, 1.0]]))
+
+
+class TestSomeNorm:
+    """thm-some-norm, decided: a product with an eigenvalue of 1, or pieces that all shrink in one norm."""
+
+    @pytest.mark.parametrize(
+        ("name", "want"),
+        [
+            ("dominant", True),
+            ("calm", True),
+            ("weighted_only", True),
+            ("some_norm_only", True),
+            ("orbit", False),
+            ("pair", False),
+            ("patient", False),
+        ],
+    )
+    def test_cast(self, name, want):
+        example = getattr(counterexamples, name)()
+        assert contraction.some_norm(example.mdp, **example.settings) is want
+
+    def test_two_in_turn_decide(self):
+        """Each Jacobian of the patient has its eigenvalues inside the circle: one product alone says nothing."""
+        patient = counterexamples.patient()
+        assert np.abs(np.linalg.eigvals(contraction.jacobians(patient.mdp, **patient.settings))).max() < 0.97
+        assert contraction.some_norm(patient.mdp, **patient.settings, products=2) is None
+
+    def test_one_policy_is_the_spectral_radius(self, rng):
+        seen = set()
+        for _ in range(60):
+            mdp = random_mdp(3, 1, gamma=0.9, branching=2, rng=rng)
+            phi = rng.standard_normal((3, 3))
+            given_ = {"kernel": phi @ phi.T, "weights": rng.dirichlet(np.ones(3)), "alpha": 1.0}
+            J = contraction.jacobian(mdp, **given_, policy=np.zeros(3, dtype=int))
+            want = bool(np.abs(np.linalg.eigvals(J)).max() < 1)
+            assert contraction.some_norm(mdp, **given_) is want
+            seen.add(want)
+        assert seen == {True, False}
+
+    @pytest.mark.parametrize(("gamma", "coupling"), [(0.5, 2.1), (0.5, 2.3), (0.7, 1.4), (0.7, 1.6), (0.9, 1.1)])
+    def test_between_the_bounds_of_the_products(self, gamma, coupling):
+        """Never against the bounds, and it decides where products of ten leave 1 between them."""
+        example = orbit_at(gamma, coupling)
+        low, high = contraction.joint_spectral_radius(example.mdp, **example.settings, depth=10)
+        found = contraction.some_norm(example.mdp, **example.settings)
+        assert found is not None
+        assert high >= 1 or found
+        assert low < 1 or not found
+
+    def test_decides_more_than_bounds_on_products(self):
+        example = orbit_at(0.7, 1.3)
+        low, high = contraction.joint_spectral_radius(example.mdp, **example.settings, depth=10)
+        assert low < 1 <= high
+        assert contraction.some_norm(example.mdp, **example.settings) is True
+
+    def test_a_box_will_do_where_products_shrink_slowly(self):
+        """No ellipsoid is found in a thousand products, but the square itself fits."""
+        example = orbit_at(0.98, -0.3)
+        assert contraction.exact_modulus(example.mdp, **example.settings) < 1
+        assert contraction.some_norm(example.mdp, **example.settings, products=1000) is True
+
+    def test_singular_is_a_contraction_in_no_norm(self):
+        """thm-singular: a missing pair leaves the eigenvalue 1."""
+        pair = counterexamples.pair()
+        given_ = {"kernel": pair.kernel, "weights": np.array([1.0, 0.0]), "alpha": 0.1}
+        assert contraction.some_norm(pair.mdp, **given_) is False
+
+    def test_refuses(self):
+        pair = counterexamples.pair()
+        with pytest.raises(ValueError, match=re.escape("products must be in [1, inf), got 0")):
+            contraction.some_norm(pair.mdp, **pair.settings, products=0)
+
+
+class TestPhaseMap:
+    """Each cell names the crudest certificate that holds there, or what runs without reward do where none does."""
+
+    COUPLINGS, GAMMAS = np.linspace(-1.2, 2.7, 14), np.array([0.1, 0.5, 0.7, 0.9])
+
+    def test_agrees_with_the_verdicts_and_the_runs(self):
+        codes = counterexamples.phase_map(counterexamples.orbit(), couplings=self.COUPLINGS, gammas=self.GAMMAS)
+        assert set(codes.ravel()) == set(range(6))
+        for (row, column), code in np.ndenumerate(codes):
+            here = orbit_at(self.GAMMAS[row], self.COUPLINGS[column])
+            found = counterexamples.verdicts(here, products=500)
+            if code < 3:
+                assert found.certified_by == counterexamples.PHASES[code]
+                continue
+            assert found.weighted_modulus >= 1
+            assert found.joint_spectral_radius[0] < 1 or code > 3
+            assert found.joint_spectral_radius[1] >= 1 or code == 3
+            fates = {
+                dynamics.iterate(here.operator, [start], max_iter=3000, tol=1e-7, bound=1e6).status
+                for start in ([0.8, -0.6], [-0.6, 0.8], [-1, 0], [1, 0], [0.6, 0.8])
+            }
+            assert ("diverged" in fates) == (code == 5), (self.GAMMAS[row], self.COUPLINGS[column])
+
+    def test_a_game_with_one_policy(self):
+        """There the fourth certificate is exact, and the map is that of `certificate_map`."""
+        dominant = counterexamples.dominant()
+        couplings = np.linspace(-1.1, 1.1, 7)
+        for gamma in (0.3, 0.9):
+            here = dataclasses.replace(dominant, mdp=dataclasses.replace(dominant.mdp, gamma=gamma))
+            want = counterexamples.certificate_map(here, couplings=couplings, alphas=[dominant.alpha])
+            found = counterexamples.phase_map(dominant, couplings=couplings, gammas=[gamma], max_iter=20_000)
+            np.testing.assert_array_equal(found, np.where(want == 4, 5, want))
+
+    def test_reward_does_not_matter(self):
+        calls = [
+            counterexamples.phase_map(example, couplings=[0.2, 2.5], gammas=[0.5, 0.7])
+            for example in (counterexamples.orbit(), orbit_at(0.1, 1.0))
+        ]
+        np.testing.assert_array_equal(*calls)
+        assert calls[0].tolist() == [[2, 4], [3, 5]]
+
+    def test_refuses(self):
+        with pytest.raises(ValueError, match=re.escape("example must have two state-action pairs, it has 7")):
+            counterexamples.phase_map(counterexamples.baird_star(), couplings=[0.1], gammas=[0.5])
+        with pytest.raises(ValueError, match="gamma"):
+            counterexamples.phase_map(counterexamples.orbit(), couplings=[0.1], gammas=[1.0])

@@ -257,7 +257,7 @@ def plot_regions(
     codes : ndarray of int, shape (m, n)
         Number of the region of each point, from 0.
     x, y : ndarray of shape (n,) and (m,)
-        The grid.
+        The grid, evenly spaced; a point fills the cell around it.
     labels : sequence of str
         Names of the regions; the last one is drawn in the colour of divergence.
     ax : Axes, optional
@@ -271,7 +271,9 @@ def plot_regions(
     ax = style.axes(ax)
     steps = plt.get_cmap("Blues_r")(np.linspace(0.15, 0.85, len(labels) - 1))
     colors = ListedColormap([*steps, style.VERMILION])
-    ax.pcolormesh(x, y, codes, cmap=colors, vmin=-0.5, vmax=len(labels) - 0.5, shading="nearest", rasterized=True)
+    (left, right), (low, high) = ((v[0] - (v[1] - v[0]) / 2, v[-1] + (v[-1] - v[-2]) / 2) for v in (x, y))
+    look = {"vmin": -0.5, "vmax": len(labels) - 0.5, "interpolation": "none", "origin": "lower", "aspect": "auto"}
+    ax.imshow(codes, cmap=colors, extent=(left, right, low, high), **look)  # one pixel a cell: a small file
     for code in np.unique(codes):
         depth = distance_transform_edt(np.pad(codes == code, 1))[1:-1, 1:-1]
         row, column = np.unravel_index(depth.argmax(), depth.shape)

@@ -1,0 +1,263 @@
+"""The explorable figures of the chapters: the question before, the words for the ear, and what each position shows."""
+
+import ast
+import dataclasses
+import functools
+import itertools
+import re
+from types import SimpleNamespace
+from unittest import mock
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from divergence_notes import contraction, counterexamples, dynamics, plotting, widgets
+from tests import pages
+
+CHAPTERS = [path for path in pages.NOTEBOOKS if path.stem not in ("index", "reproduction")]
+ASKS = re.compile(r"\?|guess|find|predict", re.I)
+TELLS = re.compile(r"\*\*Try this:\*\*|^Try: |Move the sliders|Start far out", re.M)
+
+
+def calls_of_explore(cell):
+    """Return the calls of `explore` in a code cell."""
+    nodes = ast.walk(ast.parse(cell.source)) if cell.cell_type == "code" else ()
+    return [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("explore")]
+
+
+def faults(cells):
+    """Return what is missing around the explorers of a notebook: question, advice, words that follow the sliders."""
+    found, functions = [], set()
+    for place, cell in enumerate(cells):
+        if cell.cell_type != "code":
+            continue
+        functions |= {node.name for node in ast.parse(cell.source).body if isinstance(node, ast.FunctionDef)}
+        for call in calls_of_explore(cell):
+            before = next(c.source for c in cells[place::-1] if c.cell_type == "markdown")
+            after = next(c for c in cells[place + 1 :] if "remove-cell" not in pages.tags(c))
+            alt = next((ast.unparse(word.value) for word in call.keywords if word.arg == "alt"), None)
+            checks = {
+                "asks nothing before": ASKS.search(before),
+                "does not say what to try": TELLS.search(before),
+                "has one alt for all positions": alt in functions,
+                "has no answer after it": after.cell_type == "markdown" or "nbval-check-output" in pages.tags(after),
+            }
+            found += [f"{cell.id} {fault}" for fault, good in checks.items() if not good]
+    return found
+
+
+@functools.cache
+def explorer(stem, *ids):
+    """Run cells of a chapter up to the one that calls `explore`, and return what it was given and the namespace."""
+    cells = {cell.id: cell.source for cell in pages.code_cells(pages.BOOK / f"{stem}.ipynb")}
+    given, namespace = [], {}
+    with mock.patch.object(widgets, "explore", lambda draw, **words: given.append((draw, words))):
+        for name in ids:
+            exec(cells[name], namespace)
+    ((draw, words),) = given
+    start, alt = words.pop("start", {}), words.pop("alt")
+    options = {name: list(values.values() if isinstance(values, dict) else values) for name, values in words.items()}
+    return SimpleNamespace(draw=draw, alt=alt, start=start, options=options, names=words, namespace=namespace)
+
+
+def positions(explorer, *, ends=False):
+    """Return the values of every combination, or of those at both ends of every slider."""
+    values = [[options[0], options[-1]] if ends else options for options in explorer.options.values()]
+    return [dict(zip(explorer.options, combination, strict=True)) for combination in itertools.product(*values)]
+
+
+def drawn(explorer, **position):
+    """Return the Axes of a frame."""
+    result = explorer.draw(**position)
+    figure = getattr(result, "figure", result)
+    plt.close(figure)
+    return figure.axes
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+class TestEveryChapter:
+    """A figure that answers is there, answers a question, and speaks."""
+
+    def test_has_an_explorer(self, path):
+        assert any(calls_of_explore(cell) for cell in pages.notebook(path).cells)
+
+    def test_asks_tells_speaks_and_answers(self, path):
+        pages.none(faults(pages.notebook(path).cells), "explorers that want a word")
+
+
+class TestFaults:
+    """Each fault is found when it is planted."""
+
+    TEXT = "**Try this:** where does it turn?"
+    CODE = "def seen(a):\n    return str(a)\n\nexplore(print, alt=seen, a=[1, 2])"
+
+    def cells(self, *, before=TEXT, code=CODE, after="There."):
+        cells = [("markdown", before), ("code", code), ("markdown" if after else "code", after or "1 + 1")]
+        return [SimpleNamespace(cell_type=kind, source=text, id="x", metadata={}) for kind, text in cells]
+
+    def test_none(self):
+        assert faults(self.cells()) == []
+
+    @pytest.mark.parametrize(
+        ("change", "fault"),
+        [
+            ({"before": "**Try this:** look."}, "asks nothing before"),
+            ({"before": "Where does it turn?"}, "does not say what to try"),
+            ({"code": 'explore(print, alt="a picture", a=[1, 2])'}, "has one alt for all positions"),
+            ({"code": "explore(print, a=[1, 2])"}, "has one alt for all positions"),
+            ({"after": ""}, "has no answer after it"),
+        ],
+    )
+    def test_planted(self, change, fault):
+        assert faults(self.cells(**change)) == [f"x {fault}"]
+
+
+class TestLegs:
+    """Chapter 2: every position of the three switches shows its own run, and says what became of it."""
+
+    @pytest.fixture
+    def legs(self):
+        ids = ("imports", "examples", "eight-runs", "explore-legs", "explore-legs-show")
+        return explorer("function_approximation", *ids)
+
+    def test_forty_verdicts(self, legs):
+        """Only three legs together diverge, in each of the five examples."""
+        assert len(positions(legs)) == 40
+        for position in positions(legs):
+            words = legs.alt(**position)
+            switches = {name: on for name, on in position.items() if name != "example"}
+            assert ("diverged" in words) == all(switches.values()), words
+            letters = [letter for letter, on in zip("FBO", switches.values(), strict=True) if on]
+            assert f"{' + '.join(letters) or 'none'} on: " in words
+
+    def wrong(self, legs):
+        """Return the switches whose curve is not the run of `triad_operator`, called anew."""
+        example, found = legs.namespace["examples"]["pair"], []
+        for switches in itertools.product((False, True), repeat=3):
+            keys = ("approximation", "bootstrapping", "off_policy")
+            operator = counterexamples.triad_operator(example, **dict(zip(keys, switches, strict=True)))
+            want = dynamics.iterate(operator, example.Q0, max_iter=4000)
+            position = dict(zip(list(legs.options)[1:], switches, strict=True))
+            line = drawn(legs, example="pair", **position)[0].lines[0]
+            same = np.array_equal(line.get_ydata(), want.sizes)
+            found += [] if same and line.get_color() == plotting.STATUS_STYLE[want.status]["color"] else [switches]
+        return found
+
+    def test_the_run_is_that_of_the_switches(self, legs):
+        assert self.wrong(legs) == []
+
+    def test_two_crossed_switches_are_found(self, legs):
+        chosen = legs.namespace["chosen"]
+
+        def crossed(example, function_approximation, bootstrapping, off_policy):
+            return chosen(example, function_approximation, off_policy, bootstrapping)
+
+        with mock.patch.dict(legs.namespace, chosen=crossed):
+            assert self.wrong(legs) == [(f, b, o) for f in (False, True) for b, o in ((False, True), (True, False))]
+
+    def test_ends(self, legs):
+        for position in positions(legs, ends=True):
+            (ax,) = drawn(legs, **position)
+            verdict = ax.get_xlabel().split("\n")[1]
+            assert verdict in legs.alt(**position)
+            status = re.search("converged|diverged|undecided", verdict)[0]
+            assert ax.lines[0].get_linestyle() == plotting.STATUS_STYLE[status]["linestyle"]
+
+
+class TestWords:
+    """Chapter 2: what the other two explorers say agrees with what is computed directly."""
+
+    def test_leakage(self):
+        ids = ("imports", "four-kernels", "explore-leakage", "explore-leakage-show")
+        leakage = explorer("function_approximation", *ids)
+        for position in positions(leakage):
+            kernel, j = position["kernel"], 8 * position["trained"][0] + position["trained"][1]
+            ahead = np.sum(kernel[:, j] > kernel[j, j] * (1 + 1e-9))
+            wrong = np.sum(kernel[:, j] < 0)
+            assert f" {ahead} of the others" in leakage.alt(**position)
+            assert f" {wrong} the wrong way" in leakage.alt(**position)
+
+    def test_w_to_2w(self):
+        ids = ("imports", "threshold-numbers", "explore-w2w", "explore-w2w-show")
+        share = explorer("function_approximation", *ids)
+        for position in positions(share):
+            gamma, second = position.values()
+            drift = (1 - second) * (2 * gamma - 1) - 4 * second * (1 - gamma)
+            words = share.alt(**position)
+            assert ("above" in words and "diverged" in words) if drift > 0 else "below" in words and "conv" in words
+
+
+class TestBox:
+    """Chapter 4: a cross where a corner sticks out, and the words say the same."""
+
+    @pytest.fixture
+    def box(self):
+        return explorer("contraction", "setup", "fig-boxes", "explore-box", "explore-box-show")
+
+    def test_inside_or_out(self, box):
+        for position in positions(box):
+            coupling, game = position["coupling"], position["leads_to"]
+            J = np.eye(2) - 0.5 * np.array([[1, coupling], [coupling, 1]]) @ (np.eye(2) - 0.9 * game.P[:, 0])
+            out = np.abs(J).sum(axis=1).max() >= 1
+            assert ("sticks out" if out else "lies inside") in box.alt(**position)
+
+    def test_ends(self, box):
+        for position in positions(box, ends=True):
+            (ax,) = drawn(box, **position)
+            crosses = sum(len(line.get_xdata()) for line in ax.lines)
+            assert (crosses > 0) == ("sticks out" in box.alt(**position))
+
+
+class TestPhases:
+    """Chapter 4: the dot stands in the region that is named, and the runs beside it do what the region says."""
+
+    @pytest.fixture
+    def phases(self):
+        ids = ("setup", "fig-boxes", "ratios", "phases", "explore-phases", "explore-phases-show")
+        return explorer("contraction", *ids)
+
+    def wrong(self, phases):
+        """Return the positions whose dot stands in another region than the words and the certificates name."""
+        map_, couplings, gammas = (phases.namespace[name] for name in ("phases", "couplings", "gammas"))
+        orbit, found = counterexamples.orbit(), []
+        for position in positions(phases):
+            gamma, coupling = position["gamma"], position["coupling"]
+            row, column = np.abs(gammas - gamma).argmin(), np.abs(couplings - coupling).argmin()
+            assert (gammas[row], couplings[column]) == pytest.approx((gamma, coupling), abs=1e-9)
+            code, words = map_[row, column], phases.alt(**position)
+            given = orbit.settings | {"kernel": np.array([[8, coupling], [coupling, 1]])}
+            mdp = dataclasses.replace(orbit.mdp, R=np.zeros((1, 2)), gamma=gamma)
+            holds = [
+                contraction.row_sum_bound(**given, gamma=gamma) < 1,
+                contraction.exact_modulus(mdp, **given) < 1,
+                contraction.weighted_modulus(mdp, **given)[0] < 1,
+                contraction.some_norm(mdp, **given) is True,
+                not words.endswith(" 0 of six runs run off"),
+            ]
+            named = f"the dot in region {code + 1}, {counterexamples.PHASES[code].replace('_', ' ')};" in words
+            good = holds == [*(bool(code <= k) for k in range(4)), bool(code == 5)]
+            found += [] if named and good else [(gamma, coupling)]
+        return found
+
+    def test_region_and_certificate(self, phases):
+        assert self.wrong(phases) == []
+
+    def test_a_map_of_another_game_is_found(self, phases):
+        with mock.patch.dict(phases.namespace, phases=np.roll(phases.namespace["phases"], 1, axis=1)):
+            assert (0.5, 0.2) in self.wrong(phases)
+
+    def test_every_region_is_visited(self, phases):
+        named = {re.search(r"region (\d)", phases.alt(**position))[1] for position in positions(phases)}
+        assert named == set("123456")
+
+    def test_ends(self, phases):
+        for position in positions(phases, ends=True):
+            curves, picture = drawn(phases, **position)
+            off = sum(line.get_linestyle() == "--" for line in curves.lines)
+            assert f"; {off} of six runs run off" in phases.alt(**position)
+            assert f"{off} of 6 starts run off" in curves.get_xlabel()
+            assert picture.lines[-1].get_xydata().tolist() == [[position["coupling"], position["gamma"]]]
+            numbers = [text.get_text() for text in picture.texts]
+            assert numbers == ["1", "2", "3", "4", "5", "6"]
+            assert picture.images[0].get_array().shape == (25, 40)
