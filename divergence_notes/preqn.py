@@ -105,7 +105,7 @@ class Direction:
     z: torch.Tensor
     """Weight of each gradient, shape (n,)."""
     residual: float
-    """|K z - delta| / |delta|, what the solver left undone; 0 if delta is 0."""
+    """``|K z - delta| / |delta|``, what the solver left undone; 0 if delta is 0."""
 
     @property
     def length(self) -> float:
