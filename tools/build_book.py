@@ -35,7 +35,6 @@ def made_from():
 def toc_files():
     """Return the names in _toc.yml, in reading order, without endings."""
 
-
     def files(entries):
         for entry in entries:
             yield entry["file"]
