@@ -338,14 +338,22 @@ def test_a_page_that_is_written_again_keeps_its_links(tmp_path):
     (tmp_path / "index.md").write_text(
         "# Index\n\n```{toctree}\nother\n```\n\n```python\nimport planted\nplanted.f()\n```\n"
     )
+    index = tmp_path / "out" / "index.html"
     other = "Other\n=====\n\n.. automodule:: planted\n   :members:\n"
     for text in (other, other + "\nMore.\n"):
         (tmp_path / "other.rst").write_text(text)
-        (tmp_path / "out" / "index.html").unlink(missing_ok=True)
+        if index.exists():
+            index.write_text(index.read_text(encoding="utf-8") + "<!-- old -->", encoding="utf-8")
         done = build(tmp_path, 'def f():\n    """Do it."""\n')
         assert done.returncode == 0, done.stderr
-        page = BeautifulSoup((tmp_path / "out" / "index.html").read_text(encoding="utf-8"), "html.parser")
-        assert dead_links("index", page, {"planted.f", "module-planted"}, "sphinx-codeautolink-a") == []
+        text = index.read_text(encoding="utf-8")
+        assert "<!-- old -->" not in text
+        assert (
+            dead_links(
+                "index", BeautifulSoup(text, "html.parser"), {"planted.f", "module-planted"}, "sphinx-codeautolink-a"
+            )
+            == []
+        )
 
 
 def dead_links(name, page, known, css):
