@@ -247,6 +247,16 @@ def discounted_returns(rewards: ArrayLike, *, gamma: float | int) -> np.ndarray:
 def reward_bound(mdp: FiniteMDP) -> float:
     """Return r_max / (1 - gamma), which no true action value can exceed in size.
 
+    Parameters
+    ----------
+    mdp : FiniteMDP
+        The process.
+
+    Returns
+    -------
+    float
+        In units of discounted reward.
+
     Notes
     -----
     Label ``eq-reward-bound``.

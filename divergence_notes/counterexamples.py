@@ -35,7 +35,18 @@ class Counterexample:
     """Phi, shape (n_pairs, n_features), or None when only the kernel is given."""
 
     def operator(self, Q: np.ndarray) -> np.ndarray:
-        """Apply one kernel update."""
+        """Apply one kernel update.
+
+        Parameters
+        ----------
+        Q : ndarray of shape (n_states, n_actions)
+            The table before it.
+
+        Returns
+        -------
+        ndarray of shape (n_states, n_actions)
+            The table after it, a new array.
+        """
         return updates.kernel_update(Q, self.mdp, **self.settings)
 
     @property
@@ -66,7 +77,18 @@ def _coupled(own: ArrayLike, coupling: float | int) -> np.ndarray:
 
 
 def loop(gamma: float | int = 0.9) -> Counterexample:
-    """Return one state, one action, reward 1: the optimal value is 1 / (1 - gamma)."""
+    """Return one state, one action, reward 1: the optimal value is 1 / (1 - gamma).
+
+    Parameters
+    ----------
+    gamma : float
+        Discount factor in [0, 1).
+
+    Returns
+    -------
+    Counterexample
+        It converges.
+    """
     mdp = _self_loops([[1.0]], gamma)
     return Counterexample(
         "the loop",
@@ -179,6 +201,11 @@ def lever(gamma: float | int = 0.9, weights: ArrayLike = (1.0, 0.0)) -> Countere
         Discount factor in [0, 1).
     weights : ndarray of shape (2,)
         How often each state is trained; only the first one by default.
+
+    Returns
+    -------
+    Counterexample
+        It diverges or converges, as the weights decide.
     """
     mdp, phi = _all_to(1, 2, gamma), np.array([[1.0, 0.0], [2.0, 1.0]])
     kernel, rho = features.kernel(phi), _checks.distribution("weights", weights, size=2)
@@ -210,6 +237,11 @@ def w_to_2w(gamma: float | int = 0.9, weights: ArrayLike = (1.0, 0.0)) -> Counte
         Discount factor in [0, 1).
     weights : ndarray of shape (2,)
         How often each state is trained; only the first one by default.
+
+    Returns
+    -------
+    Counterexample
+        It diverges or converges, as discount and weights decide.
 
     Notes
     -----
@@ -258,6 +290,11 @@ def least_squares(gamma: float | int = 0.9) -> Counterexample:
     gamma : float
         Discount factor in [0, 1); each step multiplies the weight by ``6 gamma / 5``.
 
+    Returns
+    -------
+    Counterexample
+        It diverges if the discount exceeds 5/6.
+
     Notes
     -----
     With both states trained, ``alpha K D`` is the projection on the features. After G. Gordon, "Stable function
@@ -284,6 +321,11 @@ def baird_star(gamma: float | int = 0.99) -> Counterexample:
     ----------
     gamma : float
         Discount factor in [0, 1); the update diverges for every small step size if it exceeds 15/17.
+
+    Returns
+    -------
+    Counterexample
+        It diverges if the discount exceeds 15/17.
 
     Notes
     -----

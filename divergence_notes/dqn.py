@@ -117,7 +117,20 @@ class DQN:
         self._explored = 0
 
     def act(self, obs: np.ndarray, *, explore: bool = False) -> int:
-        """Return the action of largest value at an observation of shape (d,), or now and then a random one."""
+        """Return the action of largest value, or now and then a random one.
+
+        Parameters
+        ----------
+        obs : ndarray of shape (d,)
+            What it sees.
+        explore : bool
+            Whether a random action is allowed, more often at the start, as the settings say.
+
+        Returns
+        -------
+        int
+            The number of the action.
+        """
         if explore:
             progress = min(self._explored / self.config.epsilon_steps, 1.0)
             self._explored += 1
@@ -128,6 +141,11 @@ class DQN:
 
     def update(self, batch: replay.Batch) -> dict[str, float]:
         """Take one step of Adam towards the TD targets of a batch.
+
+        Parameters
+        ----------
+        batch : Batch
+            Transitions with discrete actions.
 
         Returns
         -------

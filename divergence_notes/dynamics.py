@@ -38,7 +38,18 @@ class Trajectory:
 
 
 def sup_norm(values: np.ndarray) -> np.ndarray:
-    """Return the largest absolute entry of each item along the first axis."""
+    """Return the largest absolute entry of each item along the first axis.
+
+    Parameters
+    ----------
+    values : ndarray of shape (k, ...)
+        Tables, one after the other.
+
+    Returns
+    -------
+    ndarray of shape (k,)
+        One number for each.
+    """
     return np.abs(values).reshape(len(values), -1).max(axis=1)
 
 

@@ -7,7 +7,18 @@ from divergence_notes._checks import ArrayLike
 
 
 def one_hot(n_pairs: int) -> np.ndarray:
-    """Return one feature for each pair, shape (n_pairs, n_pairs): a table written as a linear function."""
+    """Return one feature for each pair: a table written as a linear function.
+
+    Parameters
+    ----------
+    n_pairs : int
+        At least 1.
+
+    Returns
+    -------
+    ndarray of shape (n_pairs, n_pairs)
+        The identity matrix.
+    """
     return np.eye(_checks.integer("n_pairs", n_pairs, low=1))
 
 

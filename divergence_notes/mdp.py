@@ -77,20 +77,47 @@ class FiniteMDP:
         return np.asarray(self.transitions.sum(axis=1)).ravel()
 
     def flatten(self, Q: ArrayLike) -> np.ndarray:
-        """Turn a table of shape (n_states, n_actions) into a new vector of shape (n_pairs,)."""
+        """Turn a table into a vector.
+
+        Parameters
+        ----------
+        Q : ndarray of shape (n_states, n_actions)
+            A number for each pair.
+
+        Returns
+        -------
+        ndarray of shape (n_pairs,)
+            A new array, state by state.
+        """
         return _checks.array("Q", Q, shape=(self.n_states, self.n_actions)).ravel().copy()
 
     def unflatten(self, q: ArrayLike) -> np.ndarray:
-        """Turn a vector of shape (n_pairs,) into a new table of shape (n_states, n_actions)."""
+        """Turn a vector into a table.
+
+        Parameters
+        ----------
+        q : ndarray of shape (n_pairs,)
+            A number for each pair, state by state.
+
+        Returns
+        -------
+        ndarray of shape (n_states, n_actions)
+            A new array.
+        """
         return _checks.array("q", q, shape=(self.n_pairs,)).reshape(self.n_states, self.n_actions).copy()
 
     def policy_matrix(self, policy: ArrayLike) -> np.ndarray:
-        """Return the action probabilities, shape (n_states, n_actions).
+        """Return the action probabilities of a policy.
 
         Parameters
         ----------
         policy : ndarray of int, shape (n_states,), or ndarray of float, shape (n_states, n_actions)
             The action of each state, or a distribution over actions in each state.
+
+        Returns
+        -------
+        ndarray of shape (n_states, n_actions)
+            Each row sums to 1.
 
         Raises
         ------
@@ -112,12 +139,34 @@ class FiniteMDP:
         return out
 
     def pair_transitions(self, policy: ArrayLike) -> np.ndarray:
-        """Return P_pi, the dense matrix from pair to pair when `policy` acts, shape (n_pairs, n_pairs)."""
+        """Return P_pi, the matrix from pair to pair when `policy` acts.
+
+        Parameters
+        ----------
+        policy : ndarray of int, shape (n_states,), or ndarray of float, shape (n_states, n_actions)
+            As in `policy_matrix`.
+
+        Returns
+        -------
+        ndarray of shape (n_pairs, n_pairs)
+            Dense, also where P is sparse.
+        """
         rows = self.transitions.toarray() if sp.issparse(self.P) else self.transitions
         return (rows[:, :, None] * self.policy_matrix(policy)).reshape(self.n_pairs, self.n_pairs)
 
     def state_transitions(self, policy: ArrayLike) -> Any:
-        """Return the matrix from state to state when `policy` acts, (n_states, n_states), dense or csr as P is."""
+        """Return the matrix from state to state when `policy` acts.
+
+        Parameters
+        ----------
+        policy : ndarray of int, shape (n_states,), or ndarray of float, shape (n_states, n_actions)
+            As in `policy_matrix`.
+
+        Returns
+        -------
+        ndarray or scipy.sparse.csr_array, shape (n_states, n_states)
+            Dense or sparse, as P is.
+        """
         pi = self.policy_matrix(policy)
         starts = np.arange(0, self.n_pairs + 1, self.n_actions)
         average = sp.csr_array((pi.ravel(), np.arange(self.n_pairs), starts), shape=(self.n_states, self.n_pairs))

@@ -17,7 +17,18 @@ class Sine(nn.Module):
     """The sine, entry by entry."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return sin(x)."""
+        """Return sin(x).
+
+        Parameters
+        ----------
+        x : tensor
+            Of any shape.
+
+        Returns
+        -------
+        tensor
+            Of the same shape.
+        """
         return torch.sin(x)
 
 
@@ -67,7 +78,20 @@ def _linear(fan_in: int, fan_out: int, generator: torch.Generator, dtype: torch.
 
 
 def values(net: nn.Module, x: torch.Tensor) -> np.ndarray:
-    """Return the scalar outputs of a network as a numpy vector, shape (n,)."""
+    """Return the scalar outputs of a network as a numpy vector.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        With one output.
+    x : tensor of shape (n, d)
+        Inputs, one to a row.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        In float64; no gradient is kept.
+    """
     with torch.no_grad():
         return _scalar_outputs(net, x).double().numpy()
 

@@ -115,13 +115,35 @@ class Linearization:
     _jacobian: torch.Tensor | None
 
     def head(self, n: int) -> "Linearization":
-        """Return the linearization at the first n inputs; nothing is computed again."""
+        """Return the linearization at the first n inputs; nothing is computed again.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+
+        Returns
+        -------
+        Linearization
+            A view of this one.
+        """
         layers = self._layers and [_Layer(layer.module, layer.a[:n], layer.b[:n]) for layer in self._layers]
         jacobian = None if self._jacobian is None else self._jacobian[:n]
         return Linearization(self.values[:n], self._parameters, layers, jacobian)
 
     def gram(self, *, tile: int = 384) -> torch.Tensor:
-        """Return the kernel J J^T of the inputs, shape (n, n), symmetric to the last bit; `tile` as in `gram`."""
+        """Return the kernel J J^T of the inputs.
+
+        Parameters
+        ----------
+        tile : int
+            As in the function `gram` of this module.
+
+        Returns
+        -------
+        tensor of shape (n, n)
+            Symmetric to the last bit.
+        """
         return _products(self, self, tile)
 
     def pull_back(self, weights: torch.Tensor) -> list[torch.Tensor]:

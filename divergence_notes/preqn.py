@@ -105,7 +105,7 @@ class Direction:
     z: torch.Tensor
     """Weight of each gradient, shape (n,)."""
     residual: float
-    """|K z - delta| / |delta|, what the solver left undone; 0 if delta is 0."""
+    """``|K z - delta| / |delta|``, what the solver left undone; 0 if delta is 0."""
 
     @property
     def length(self) -> float:
@@ -336,7 +336,20 @@ class PreQN:
 
     @torch.no_grad()
     def act(self, obs: np.ndarray, *, explore: bool = False) -> Any:
-        """Return the action at an observation of shape (d,), with noise if exploring: an int, or shape (m,)."""
+        """Return the action at an observation, with noise if exploring.
+
+        Parameters
+        ----------
+        obs : ndarray of shape (d,)
+            What it sees.
+        explore : bool
+            Whether to add noise, or where actions are discrete now and then a random one, as the settings say.
+
+        Returns
+        -------
+        int or ndarray of shape (m,)
+            The number of the action, or the action within its bounds.
+        """
         obs = torch.as_tensor(obs, dtype=torch.float32)
         if self.policy is None:
             if explore and self._rng.random() < self.config.noise:
@@ -467,6 +480,11 @@ class PreQN:
 
         Fed with the same batches and observations on one thread, an agent that was saved and loaded goes on like one
         that was not, to the last bit. The replay buffer and the environment are not part of an agent.
+
+        Parameters
+        ----------
+        path : path
+            The file; one that is there is replaced.
         """
         spaces = [
             int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else [space.low.tolist(), space.high.tolist()]
@@ -478,7 +496,18 @@ class PreQN:
 
     @classmethod
     def load(cls, path: str | Path) -> "PreQN":
-        """Return the agent that `save` wrote; the file is read as data, no code in it runs."""
+        """Return the agent that `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+            The file. It is read as data, no code in it runs.
+
+        Returns
+        -------
+        PreQN
+            Equal to the one that was saved.
+        """
         saved = torch.load(path, weights_only=True)
         observations, actions = (
             gymnasium.spaces.Discrete(ends) if isinstance(ends, int) else gymnasium.spaces.Box(*map(np.float32, ends))

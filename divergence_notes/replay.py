@@ -96,6 +96,11 @@ class ReplayBuffer:
     ) -> None:
         """Store a copy of one transition.
 
+        Parameters
+        ----------
+        obs, action, reward, next_obs, terminated
+            As in `Transition`.
+
         Raises
         ------
         ValueError
@@ -145,7 +150,20 @@ class ReplayBuffer:
 
 
 def vector_length(name: str, space: gymnasium.Space) -> int:
-    """Return d of a box of shape (d,); any other space is an error."""
+    """Return d of a box of shape (d,).
+
+    Parameters
+    ----------
+    name : str
+        How an error calls the space.
+    space : gymnasium.spaces.Box
+        Any other space is an error.
+
+    Returns
+    -------
+    int
+        The number of entries of a vector.
+    """
     if not isinstance(space, gymnasium.spaces.Box):
         raise TypeError(f"{name} must be a Box, got {space}")
     if len(space.shape) != 1:
@@ -154,7 +172,20 @@ def vector_length(name: str, space: gymnasium.Space) -> int:
 
 
 def discrete_size(name: str, space: gymnasium.Space) -> int:
-    """Return n of a discrete space with the actions 0 .. n - 1; any other space is an error."""
+    """Return n of a discrete space with the actions 0 .. n - 1.
+
+    Parameters
+    ----------
+    name : str
+        How an error calls the space.
+    space : gymnasium.spaces.Discrete
+        Any other space is an error.
+
+    Returns
+    -------
+    int
+        The number of actions.
+    """
     if not isinstance(space, gymnasium.spaces.Discrete):
         raise TypeError(f"{name} must be Discrete, got {space}")
     if space.start != 0:
@@ -228,13 +259,35 @@ def evaluate(env_id: str, act: Act, *, episodes: int, seed: int) -> np.ndarray:
 
 
 def spaces(env_id: str) -> tuple[gymnasium.Space, gymnasium.Space]:
-    """Return the observation and the action space of a registered environment."""
+    """Return the spaces of a registered environment.
+
+    Parameters
+    ----------
+    env_id : str
+        Name of a registered environment.
+
+    Returns
+    -------
+    tuple of gymnasium.Space
+        The space of observations and that of actions.
+    """
     with gymnasium.make(env_id) as env:
         return env.observation_space, env.action_space
 
 
 def seeds(rng: np.random.Generator) -> tuple[int, int]:
-    """Return the seed of a run's environment and that of its evaluations, as `learn` draws them from its own."""
+    """Return the seeds of a run, as `learn` draws them from its own.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Seeded with the seed of the run.
+
+    Returns
+    -------
+    tuple of int
+        The seed of the environment, and that of its evaluations.
+    """
     env_seed, eval_seed = (int(seed) for seed in rng.integers(2**31, size=2))
     return env_seed, eval_seed
 

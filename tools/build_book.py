@@ -24,6 +24,7 @@ def made_from():
     files = [
         ROOT / "requirements.txt",
         ROOT / "_toc.yml",
+        ROOT / "tools" / "api_links.py",
         *ROOT.glob("divergence_notes/**/*.py"),
         *ROOT.glob("book/results/**/*"),
     ]
@@ -34,8 +35,14 @@ def made_from():
 
 def toc_files():
     """Return the names in _toc.yml, in reading order, without endings."""
+
+    def files(entries):
+        for entry in entries:
+            yield entry["file"]
+            yield from files(entry.get("sections", ()))
+
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    return [toc["root"], *(name for part in toc["parts"] for name in files(part["chapters"]))]
 
 
 def faults(site=SITE):

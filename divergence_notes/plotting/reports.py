@@ -94,7 +94,7 @@ def plot_history(
     quantities : sequence of str
         Columns of the history, from the top down.
     bound : bool
-        Draw the bound ``r_max / (1 - gamma)`` into the panel of max |Q|.
+        Draw the bound ``r_max / (1 - gamma)`` into the panel of ``max |Q|``.
     label : str, optional
         Name of the run in the legend of the top panel.
     **line_kw

@@ -86,9 +86,21 @@ class RememberingBuffer(ReplayBuffer):
     """A replay buffer that still knows the minibatch that it gave last."""
 
     last: ReplayBufferSamples
+    """The minibatch."""
 
     def sample(self, *arguments, **keywords) -> ReplayBufferSamples:
-        """Draw a minibatch as always, and remember it."""
+        """Draw a minibatch as always, and remember it.
+
+        Parameters
+        ----------
+        *arguments, **keywords
+            As those of the class that this one is made from.
+
+        Returns
+        -------
+        ReplayBufferSamples
+            The minibatch, which is also in ``last``.
+        """
         self.last = super().sample(*arguments, **keywords)
         return self.last
 

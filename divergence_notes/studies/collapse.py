@@ -56,7 +56,20 @@ def run(*, seed: int, variant: str, steps: int = STEPS) -> pd.DataFrame:
 
 @torch.no_grad()
 def greedy_action(agent: preqn.PreQN, obs: np.ndarray) -> np.ndarray:
-    """Return the torque, of 41 that are evenly spaced, to which Q gives the largest value; shape (1,)."""
+    """Return the torque, of 41 that are evenly spaced, to which Q gives the largest value.
+
+    Parameters
+    ----------
+    agent : PreQN
+        With Q and a policy for the pendulum.
+    obs : ndarray of shape (3,)
+        An observation of the pendulum.
+
+    Returns
+    -------
+    ndarray of shape (1,)
+        The torque.
+    """
     torques = torch.linspace(-1.0, 1.0, 41)[:, None]  # in units of the largest
     seen = torch.as_tensor(obs, dtype=torch.float32).expand(len(torques), -1)
     best = agent.net(torch.cat([seen, torques], dim=1))[:, 0].argmax()

@@ -117,6 +117,11 @@ def network(sizes: Sequence[int], *, activation: str, initialisation: str, seed:
         As the module's docstring says.
     seed : int
         The same seed and sizes give the same weights, whatever the activation.
+
+    Returns
+    -------
+    MLP
+        With weights drawn as asked.
     """
     _checks.choice("initialisation", initialisation, PARAMETERS["initialisation"])
     generator = torch.Generator().manual_seed(seed)

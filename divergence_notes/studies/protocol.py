@@ -24,7 +24,13 @@ from divergence_notes import preqn, replay
 
 @contextlib.contextmanager
 def mujoco_in_the_log() -> Iterator[None]:
-    """Keep MuJoCo from writing a file of its own; that a model file is old-fashioned is nobody's concern here."""
+    """Keep MuJoCo from writing a file of its own; that a model file is old-fashioned is nobody's concern here.
+
+    Yields
+    ------
+    None
+        While it lasts, MuJoCo's warnings go to the log.
+    """
 
     def warn(message: str) -> None:
         logging.getLogger("mujoco").log(logging.DEBUG if "is deprecated" in message else logging.WARNING, message)
@@ -40,7 +46,24 @@ def mujoco_in_the_log() -> Iterator[None]:
 def preqn_curve(
     env_id: str, config: preqn.PreQNConfig, *, steps: int, seed: int, eval_every: int, eval_episodes: int, **more: Any
 ) -> pd.DataFrame:
-    """Train a PreQN and return its curve, the ``status`` of the run in a last column; `more` is for `preqn.train`."""
+    """Train a PreQN and return its curve.
+
+    Parameters
+    ----------
+    env_id : str
+        Name of a registered environment.
+    config : PreQNConfig
+        The settings.
+    steps, seed, eval_every, eval_episodes
+        As in `replay.learn`.
+    **more
+        What else `preqn.train` takes.
+
+    Returns
+    -------
+    DataFrame
+        The curve, and the ``status`` of the run in a last column.
+    """
     evaluation = {"eval_every": eval_every, "eval_episodes": eval_episodes}
     with mujoco_in_the_log():
         run = preqn.train(env_id, config=config, steps=steps, seed=seed, **evaluation, **more)
@@ -69,17 +92,19 @@ def baseline_curve(
         TD3, DDPG, SAC, or another one with a replay buffer.
     env_id : str
         Name of a registered environment with continuous actions.
-    steps, seed, eval_every, eval_episodes
+    steps, seed
         As in `replay.learn`.
     hidden : tuple of int
         Widths of the hidden layers of all its networks.
     warmup : int
         Random steps before the first update.
+    eval_every, eval_episodes
+        As in `replay.learn`.
     noise : float, optional
         Standard deviation of Gaussian noise on exploring actions, in units of half their range; none by default.
     callbacks : tuple of BaseCallback
         What else should watch.
-    settings
+    **settings
         Anything else that the algorithm takes.
 
     Returns

@@ -28,6 +28,16 @@ from divergence_notes import studies
 def find(name: str) -> ModuleType:
     """Import a study: a module of this package, or any importable module by its dotted name.
 
+    Parameters
+    ----------
+    name : str
+        A name, or the path of a module with dots.
+
+    Returns
+    -------
+    module
+        The study.
+
     Raises
     ------
     ValueError
@@ -57,29 +67,93 @@ def names() -> list[str]:
 
 
 def grid(study: ModuleType) -> Iterator[dict]:
-    """Yield the parameters of each run, the last one varying fastest."""
+    """Yield the parameters of each run, the last one varying fastest.
+
+    Parameters
+    ----------
+    study : module
+        As the package's docstring says.
+
+    Yields
+    ------
+    dict
+        The value of each parameter.
+    """
     for values in itertools.product(*study.PARAMETERS.values()):
         yield dict(zip(study.PARAMETERS, values, strict=True))
 
 
 def result_path(study: ModuleType, parameters: dict, results: Path) -> Path:
-    """Return where the run with these parameters is kept."""
+    """Return where the run with these parameters is kept.
+
+    Parameters
+    ----------
+    study : module
+        As the package's docstring says.
+    parameters : dict
+        Those of the run.
+    results : path
+        The directory that holds a directory for each study.
+
+    Returns
+    -------
+    path
+        The file, which need not be there yet.
+    """
     stem = ",".join(f"{quote(key, safe='')}={quote(str(value), safe='')}" for key, value in parameters.items())
     return directory(study, results) / f"{stem}.csv"
 
 
 def directory(study: ModuleType, results: Path) -> Path:
-    """Return where the runs of a study are kept."""
+    """Return where the runs of a study are kept.
+
+    Parameters
+    ----------
+    study : module
+        As the package's docstring says.
+    results : path
+        The directory that holds a directory for each study.
+
+    Returns
+    -------
+    path
+        The directory, which need not be there yet.
+    """
     return results / study.__name__.rpartition(".")[2]
 
 
 def missing(study: ModuleType, results: Path) -> list[dict]:
-    """Return the parameters of the runs that are not finished."""
+    """Return the parameters of the runs that are not finished.
+
+    Parameters
+    ----------
+    study : module
+        As the package's docstring says.
+    results : path
+        The directory that holds a directory for each study.
+
+    Returns
+    -------
+    list of dict
+        One for each run.
+    """
     return [parameters for parameters in grid(study) if not result_path(study, parameters, results).exists()]
 
 
 def write(table: object, study: ModuleType, parameters: dict, results: Path) -> None:
-    """Write a run under its final name, whole or not at all, with its parameters in the first columns."""
+    """Write a run under its final name, whole or not at all, with its parameters in the first columns.
+
+    Parameters
+    ----------
+    table : DataFrame
+        What the run returned.
+    study : module
+        As the package's docstring says.
+    parameters : dict
+        Those of the run.
+    results : path
+        The directory that holds a directory for each study.
+    """
     if not isinstance(table, pd.DataFrame) or table.empty:
         raise ValueError(f"run must return a DataFrame with rows, got {type(table).__name__}")
     path = result_path(study, parameters, results)
@@ -101,7 +175,20 @@ def write(table: object, study: ModuleType, parameters: dict, results: Path) -> 
 
 
 def perform(name: str, parameters: dict) -> pd.DataFrame:
-    """Do one run, in a worker, on one thread."""
+    """Do one run, in a worker, on one thread.
+
+    Parameters
+    ----------
+    name : str
+        The path of the study, with dots.
+    parameters : dict
+        Those of the run.
+
+    Returns
+    -------
+    DataFrame
+        What the run returned.
+    """
     study = importlib.import_module(name)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
