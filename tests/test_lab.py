@@ -121,7 +121,7 @@ def run(page, name):
     page.evaluate(OPEN, f"{name}.ipynb")
     try:
         page.evaluate(RUN)
-        page.wait_for_function("window.done", timeout=180_000)
+        page.wait_for_function("window.done", timeout=600_000)
         yield SimpleNamespace(cells=(cells := page.evaluate(READ)), faults=faults(cells))
     finally:
         page.evaluate(CLOSE)
