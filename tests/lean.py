@@ -46,7 +46,10 @@ def closure(requirements):
 
 
 def build(place, requirements, *, paths=()):
-    """Make an environment at `place` of what the requirements need, with `paths` to import from; return its Python."""
+    """Make an environment at `place` of what the requirements need, with `paths` to import from; return its Python.
+
+    A path is a line of a .pth file.
+    """
     venv.create(place, with_pip=False, symlinks=True)
     site_packages = place / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     for found in closure(requirements).values():
@@ -61,7 +64,7 @@ def build(place, requirements, *, paths=()):
     return place / "bin" / "python"
 
 
-def execute(path, python):
+def execute(path, python, env=None):
     """Run a notebook file in its place with a Python of another environment; return what it says of an error."""
     spec = {
         "argv": [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"],
@@ -74,6 +77,6 @@ def execute(path, python):
     kernel.mkdir(parents=True, exist_ok=True)
     kernel.joinpath("kernel.json").write_text(json.dumps(spec), encoding="utf-8")
     command = [Path(sys.executable).with_name("jupyter-execute"), "--inplace", "--kernel_name=lean", "--timeout=300"]
-    env = os.environ | {"JUPYTER_PATH": str(kernel.parent.parent)}
+    env = os.environ | {"JUPYTER_PATH": str(kernel.parent.parent)} | (env or {})
     done = subprocess.run([*command, path], cwd=path.parent, env=env, capture_output=True, text=True)
     return re.sub(r"\x1b\[[\d;]*m", "", done.stderr).strip() if done.returncode else ""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import downloads
 import yaml
 from PIL import Image
 from vendor import vendor
@@ -82,6 +83,7 @@ def main():
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)  # else the next build skips the pages that warned
         sys.exit("The book has faults: see above.")
     shrink_pictures()
+    downloads.prepare(SITE)
     if found := faults():
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
         sys.exit("The book has faults:\n  " + "\n  ".join(found))
