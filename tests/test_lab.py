@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+from playwright.sync_api import TimeoutError as PageTimeout
 
 from tests import pages
 
@@ -29,10 +30,7 @@ OPEN = """async path => {
     await notebook.revealed;
     window.opened = notebook;
 }"""
-RUN = """() => {
-    window.done = false;
-    jupyterapp.commands.execute("notebook:run-all-cells").then(() => { window.done = true; });
-}"""
+RUN = """async () => { await jupyterapp.commands.execute("notebook:run-all-cells"); }"""
 READ = """() => [...window.opened.content.model.cells]
     .filter(cell => cell.type === "code")
     .map(cell => ({id: cell.id, count: cell.executionCount, outputs: cell.outputs.toJSON()}))"""
@@ -110,7 +108,7 @@ def lab(browser, tmp_path_factory):
         page.set_default_timeout(60_000)
         page.goto(address)
         page.wait_for_function("window.jupyterapp")
-        page.evaluate("async () => { await jupyterapp.restored; }")
+        act(page, "async () => { await jupyterapp.restored; }")
         yield page
         page.close()
 
@@ -118,13 +116,20 @@ def lab(browser, tmp_path_factory):
 @contextlib.contextmanager
 def run(page, name):
     """Open a notebook and run it all; yield what is wrong with its code cells, while it is on the screen."""
-    page.evaluate(OPEN, f"{name}.ipynb")
+    act(page, OPEN, f"{name}.ipynb")
     try:
-        page.evaluate(RUN)
-        page.wait_for_function("window.done", timeout=600_000)
+        act(page, RUN, timeout=600_000)
         yield SimpleNamespace(cells=(cells := page.evaluate(READ)), faults=faults(cells))
     finally:
-        page.evaluate(CLOSE)
+        act(page, CLOSE)
+
+
+def act(page, script, argument=None, *, timeout=60_000):
+    """Run an asynchronous script in the page until it is done; fail when it throws or takes too long, in ms."""
+    end = "() => { window.done = 'well'; }, error => { window.done = String(error); }"
+    page.evaluate(f"argument => {{ window.done = ''; ({script})(argument).then({end}); }}", argument)
+    page.wait_for_function("window.done", timeout=timeout)
+    assert (done := page.evaluate("window.done")) == "well", f"JupyterLab: {done}"
 
 
 def faults(cells):
@@ -179,6 +184,12 @@ class TestFaults:
     def test_a_cell_that_did_not_run_is_found(self):
         ran = [{"id": "first", "count": 1, "outputs": []}, {"id": "second", "count": 1, "outputs": []}]
         assert faults(ran) == ["second ran as number 1, not 2"]
+
+    def test_a_script_that_fails_or_hangs_is_found(self, lab):
+        with pytest.raises(AssertionError, match="JupyterLab: Error: no"):
+            act(lab, "async () => { throw new Error('no'); }")
+        with pytest.raises(PageTimeout, match="100ms"):
+            act(lab, "() => new Promise(() => {})", timeout=100)
 
     @pytest.mark.parametrize("name", ["alive", "dead"])
     def test_a_dead_slider_is_found(self, lab, name):
