@@ -18,6 +18,7 @@ from tests.pages import ROOT
 
 CONFIG = downloads.settings()
 URL, BRANCH = CONFIG["repository"]["url"], CONFIG["repository"]["branch"]
+SITE_BRANCH = CONFIG["sphinx"]["config"]["html_context"]["site_branch"]
 BINDER = ROOT / "binder"
 OWN = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org")
 OFFLINE = {  # pip takes what the environment has, and asks nobody
@@ -60,7 +61,7 @@ def button_faults(text, name):
     download = f"_sources/book/{name}.ipynb"
     wanted = [
         f"https://mybinder.org/v2/gh/{repository}/{BRANCH}?urlpath=lab/tree/book/{name}.ipynb",
-        f"https://colab.research.google.com/github/{repository}/blob/gh-pages/{download}",
+        f"https://colab.research.google.com/github/{repository}/blob/{SITE_BRANCH}/{download}",
     ]
     links = [link["href"] for link in box.select("a[href]")]
     found = [f"no link to {address}" for address in wanted if address not in links]
@@ -125,7 +126,7 @@ class TestButtonFaults:
         ("true", "false", "fault"),
         [
             ("lab/tree/book/index.ipynb", "lab/tree/index.ipynb", "no link to https://mybinder.org/v2/gh/"),
-            ("/blob/gh-pages/_sources/", "/blob/main/", "no link to https://colab.research.google.com/github/"),
+            (f"/blob/{SITE_BRANCH}/_sources/", "/blob/main/", "no link to https://colab.research.google.com/github/"),
             (
                 "../_static/images/logo_binder.svg",
                 "https://mybinder.org/logo.svg",
