@@ -3,11 +3,7 @@
 import contextlib
 import functools
 import gzip
-import http.server
-import os
 import re
-import shutil
-import threading
 
 import pytest
 from bs4 import BeautifulSoup
@@ -15,7 +11,6 @@ from build_book import SITE, faults, toc_files
 
 PAGES = toc_files()
 PAGE_BUDGET = 400_000  # bytes that travel for a page, widgets aside: HTML, which servers compress, and pictures
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
 @functools.cache
@@ -82,39 +77,6 @@ class TestPage:
         size = len(gzip.compress(text.replace(state.text if state else "", "").encode()))
         size += sum((SITE / name).parent.joinpath(img["src"]).stat().st_size for img in soup(name).select("main img"))
         assert size <= PAGE_BUDGET
-
-
-@pytest.fixture(scope="module")
-def address():
-    """Serve the site on loopback."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=SITE)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Start a Chromium; where none is found, skip, unless DIVERGENCE_NOTES_REQUIRE_BROWSER is set."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if not found:
-        missing = "no Chromium found: the pages were not opened in a browser"
-        if os.environ.get("DIVERGENCE_NOTES_REQUIRE_BROWSER"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--disable-background-networking", "--disable-component-update", "--disable-gpu", "--disable-quic"]
-    flags += ["--disable-sync", "--no-first-run"] + ["--no-sandbox"] * (os.geteuid() == 0)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=flags)
-        yield browser
-        browser.close()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import downloads
 import yaml
 from icons import cut_icons
 from PIL import Image
@@ -90,6 +91,7 @@ def main():
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)  # else the next build skips the pages that warned
         sys.exit("The book has faults: see above.")
     shrink_pictures()
+    downloads.prepare(SITE)
     cut_icons(SITE)
     if found := faults():
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)

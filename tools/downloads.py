@@ -1,0 +1,139 @@
+"""The notebooks that the site hands out: each says first how to install what it needs, and Colab opens that one.
+
+In the repository a notebook finds the package beside it. A download does not, so two cells stand before it: the
+commands, and a check that says in one sentence what is missing. On Colab the check runs the commands itself. The
+repository is cloned, since some chapters read results and agents that lie beside the package.
+"""
+
+import ast
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "divergence_notes"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+WITH_KERNEL = {"IPython"}  # who runs a notebook has it
+
+TEXT = """**To run this notebook outside the repository**, install what it needs. Two commands in a terminal do it:
+
+    git clone --depth 1 --branch {branch} {url}
+    python -m pip install --editable "./{folder}[{extras}]"
+
+Restart the kernel afterwards. On Colab the next cell runs the commands."""
+
+CODE = """import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec("{package}") is None:
+    if "google.colab" not in sys.modules:
+        raise ModuleNotFoundError("{package} is missing: run the two commands above, then restart the kernel")
+    clone, pip = ["git", "clone", "--depth", "1", "--branch", "{branch}"], [sys.executable, "-m", "pip", "install"]
+    subprocess.run([*clone, "{url}"], check=True)
+    subprocess.run([*pip, "--quiet", "--editable", "./{folder}[{extras}]"], check=True)
+    sys.path.append(str(Path("{folder}").resolve()))"""
+
+
+def settings():
+    """Return the _config.yml of the book."""
+    return yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+
+
+def imported(statements):
+    """Return the dotted names that these statements import."""
+    names = set()
+    for node in statements:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def needs(notebook):
+    """Return the modules of others that a notebook imports, itself or through modules of the package."""
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    todo, seen = imported(node for source in cells for node in ast.walk(ast.parse(source))), set()
+    while todo:
+        name = todo.pop()
+        parts = name.split(".")
+        if name in seen:
+            continue
+        seen.add(name)
+        if parts[0] == PACKAGE:
+            todo |= {".".join(parts[:-1])} - {""}
+            path = ROOT.joinpath(*parts)
+            for file in (path.with_suffix(".py"), path / "__init__.py"):
+                if file.is_file():  # what a function imports when it is called is not needed to import the module
+                    todo |= imported(ast.parse(file.read_text(encoding="utf-8")).body)
+    tops = {name.split(".")[0] for name in seen}
+    return tops - {PACKAGE} - WITH_KERNEL - set(sys.stdlib_module_names)
+
+
+def modules(lines):
+    """Return the modules that these lines of pyproject.toml bring, the extras of the project opened."""
+    found = set()
+    for asked in map(Requirement, lines):
+        if asked.name == PROJECT["name"]:
+            found = found.union(*(modules(PROJECT["optional-dependencies"][extra]) for extra in asked.extras))
+        else:  # gymnasium[mujoco] brings mujoco
+            found |= {name.replace("-", "_") for name in (asked.name, *asked.extras)}
+    return found
+
+
+def extras(notebook):
+    """Return the extras that bring what a notebook needs, and nothing else."""
+    missing = needs(notebook) - modules(PROJECT["dependencies"])
+    brought = {name: modules(lines) for name, lines in PROJECT["optional-dependencies"].items()}
+    useful = {name: found for name, found in brought.items() if found <= missing}
+    chosen = []
+    for name in sorted(useful, key=lambda name: (-len(useful[name]), name)):
+        if useful[name] - set().union(*(useful[other] for other in chosen)):
+            chosen.append(name)
+    if left := missing - set().union(*(useful[name] for name in chosen)):
+        raise ValueError(f"notebook must import what an extra of pyproject.toml brings, got {sorted(left)[0]!r}")
+    return sorted(chosen)
+
+
+def download(notebook, *, url, branch):
+    """Return the notebook with the cells before it that say how to install."""
+    folder = url.rstrip("/").rpartition("/")[2].removesuffix(".git")
+    words = {"url": url, "branch": branch, "folder": folder, "extras": ",".join(extras(notebook)), "package": PACKAGE}
+    cells = [
+        nbformat.v4.new_markdown_cell(TEXT.format(**words), id="install-commands"),
+        nbformat.v4.new_code_cell(CODE.format(**words), id="install-check"),
+    ]
+    return nbformat.from_dict(notebook | {"cells": [*cells, *notebook.cells]})
+
+
+def colab_links(config):
+    """Return the address of the Colab button, and the address of the download, up to the name of a notebook."""
+    repository = config["repository"]
+    name = repository["url"].rstrip("/").removesuffix(".git").removeprefix("https://github.com/")
+    start = f"{config['launch_buttons']['colab_url']}/github/{name}/blob"
+    site_branch = config["sphinx"]["config"]["html_context"]["site_branch"]
+    return f"{start}/{repository['branch']}/", f"{start}/{site_branch}/_sources/"
+
+
+def prepare(site):
+    """Put the downloads into the built site, and let the Colab buttons open them."""
+    config = settings()
+    where = {key: config["repository"][key] for key in ("url", "branch")}
+    for path in sorted(site.glob("_sources/**/*.ipynb")):
+        source = ROOT / path.relative_to(site / "_sources")
+        nbformat.write(download(nbformat.read(source, as_version=4), **where), path)
+    button, opens = colab_links(config)
+    for path in site.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        if button in text:
+            path.write_text(text.replace(button, opens), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    prepare(ROOT / "_build" / "html")
