@@ -1,0 +1,87 @@
+"""Running one notebook cell in this process, and its outputs in the notebook's format: text and pictures only."""
+
+import io
+import signal
+import sys
+
+from divergence_notes.grading import TimeLimit
+from divergence_notes.grading.running import describe
+
+LONGEST = 20_000
+
+
+class Capped(io.TextIOBase):
+    """A stream that keeps the first characters and forgets the rest."""
+
+    def __init__(self):
+        self.kept, self.size, self.lost = [], 0, 0
+
+    def write(self, text):
+        """Keep what fits."""
+        room = max(LONGEST - self.size, 0)
+        self.kept.append(text[:room])
+        self.size += min(len(text), room)
+        self.lost += max(len(text) - room, 0)
+        return len(text)
+
+    def text(self):
+        """Return what was kept, and how much was not."""
+        return "".join(self.kept) + (f"\n[{self.lost} more characters]\n" if self.lost else "")
+
+
+def shell():
+    """Return an interactive shell of IPython, without history and without a terminal."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    made = InteractiveShell.instance(history_load_length=0)
+    made.history_manager.enabled = False
+    made.showtraceback = made.showsyntaxerror = made.showindentationerror = lambda *args, **kwargs: None
+    return made
+
+
+def run_cell(shell, source, *, time_limit):
+    """Run a cell; return its outputs."""
+    from IPython.core.displaypub import CapturingDisplayPublisher
+
+    streams, shown = {"stdout": Capped(), "stderr": Capped()}, CapturingDisplayPublisher()
+    before = sys.stdout, sys.stderr, shell.display_pub, signal.signal(signal.SIGALRM, _stop)
+    sys.stdout, sys.stderr, shell.display_pub = streams["stdout"], streams["stderr"], shown
+    error, values = None, []
+    shell.display_trap.hook = values.append
+    try:
+        signal.setitimer(signal.ITIMER_REAL, time_limit, 0.5)  # again and again: a bare ``except:`` swallows some
+        done = shell.run_cell(source, store_history=False, silent=False)
+        error = done.error_before_exec or done.error_in_exec
+    except TimeLimit as limit:
+        error = limit
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.stdout, sys.stderr, shell.display_pub = before[:3]
+        signal.signal(signal.SIGALRM, before[3])
+    outputs = [
+        {"output_type": "stream", "name": name, "text": stream.text()}
+        for name, stream in streams.items()
+        if stream.size
+    ]
+    outputs += [_display(item) for item in shown.outputs]
+    if error is not None:
+        text = f"took longer than {time_limit:g} seconds" if isinstance(error, TimeLimit) else describe(error)
+        outputs.append(failure(type(error).__name__, text))
+    elif values and values[-1] is not None:
+        data = {"text/plain": repr(values[-1])[:LONGEST]}
+        outputs.append({"output_type": "execute_result", "data": data, "metadata": {}, "execution_count": None})
+    return outputs
+
+
+def failure(name, text):
+    """Return the output of a cell that failed."""
+    return {"output_type": "error", "ename": name, "evalue": text, "traceback": [f"This cell {text}"]}
+
+
+def _display(item):
+    data = {kind: item["data"][kind] for kind in ("text/plain", "image/png") if kind in item["data"]}
+    return {"output_type": "display_data", "data": data, "metadata": {}}
+
+
+def _stop(*_):
+    raise TimeLimit
