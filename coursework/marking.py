@@ -22,7 +22,7 @@ def secret():
 
 
 def draw_parameters(chapter, seed):
-    """Draw the numbers of a chapter's assignment, such that no foreseen mistake gives the right number, or another's."""
+    """Draw the numbers of a chapter's assignment, such that no foreseen mistake gives the right number."""
     made = importlib.import_module(f"questions.{chapter}")
     digest = hashlib.sha256(f"{chapter}:{seed}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "big"))

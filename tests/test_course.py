@@ -2,29 +2,26 @@
 
 import ast
 import csv
+import html
 import importlib
 import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 import zipfile
-
-import nbformat
-import numpy as np
-import pytest
-
-from tests import pages
-
-sys.path[:0] = [str(pages.ROOT / "tools"), str(pages.ROOT / "coursework")]
 
 import clean_notebooks
 import course
 import grade
 import marking
-from grader import sandbox, wire
+import nbformat
+import numpy as np
+import pytest
+from grader import cells, sandbox, wire
+
+from tests import pages
 
 NAMES = course.assignments()
 SEED = "a seed of the tests"
@@ -62,6 +59,20 @@ def secret_lines(name):
     code = [line.strip() for line in module.splitlines()]
     kept = [line for line in code if not re.match(r"(from|import|def draw|class|@|\"\"\"|#)", line)]
     return {line for line in [*regions(name), *kept] if len(line) > 20}
+
+
+def leaks(lines, folder):
+    """Return those of the lines that stand in a file of the folder, as they are, as JSON or as HTML."""
+    found = set()
+    forms = {line: {line, json.dumps(line)[1:-1], html.escape(line), html.escape(line, quote=False)} for line in lines}
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix in READ and "vendor" not in path.parts:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            found |= {line for line in lines - found if any(form in text for form in forms[line])}
+    return sorted(found)
+
+
+READ = (".html", ".ipynb", ".js", ".json", ".md", ".py", ".txt")
 
 
 @pytest.fixture(scope="session")
@@ -156,27 +167,16 @@ class TestEveryAssignment:
         assert given == marking.draw_parameters(name, SEED) != marking.draw_parameters(name, "another seed")
 
     def test_nothing_leaks_into_the_release(self, name, made):
-        text = "\n".join(p.read_text(encoding="utf-8") for p in made[1].rglob("*") if p.is_file())
-        plain = "\n".join(c.source for p in made[1].rglob("*.ipynb") for c in nbformat.read(p, 4).cells) + text
-        pages.none([line for line in secret_lines(name) if line in plain], "these lines are in the release")
-        assert SEED not in plain
+        pages.none(leaks(secret_lines(name) | {SEED}, made[1]), "these lines are in the release")
 
     def test_nothing_leaks_into_the_wheel(self, name):
-        package = pages.ROOT / "divergence_notes"
-        text = "\n".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
-        pages.none([line for line in secret_lines(name) if line in text], "these lines are in the package")
+        pages.none(leaks(secret_lines(name), pages.ROOT / "divergence_notes"), "these lines are in the package")
 
     def test_nothing_leaks_into_the_site(self, name):
         site = pages.ROOT / "_build" / "html"
         if not site.is_dir():
             pytest.skip("there is no site yet: make book")
-        found = set()
-        lines = secret_lines(name)
-        for path in site.rglob("*"):
-            if path.suffix in (".html", ".ipynb", ".js", ".txt", ".md", ".json") and "vendor" not in path.parts:
-                text = path.read_text(encoding="utf-8", errors="replace")
-                found |= {line for line in lines if line in text or json.dumps(line)[1:-1] in text}
-        pages.none(sorted(found), "these lines are on the site")
+        pages.none(leaks(secret_lines(name), site), "these lines are on the site")
 
 
 def questions():
@@ -229,12 +229,11 @@ class TestEditions:
         with pytest.raises(ValueError, match="seed must stay"):
             course.build(seed="other", root=made[0], release=made[1], only=[])
 
-    def test_a_planted_leak_is_found(self, made, tmp_path):
-        planted = regions("bellman")[0]
-        assert len(planted) > 20 and planted in secret_lines("bellman")
-
-
-TEST_IDS = {"soft": "soft-test", "sweep": "sweep-test", "predict": "predict-test", "bug": "bug-test"}
+    @pytest.mark.parametrize("wrap", [str, json.dumps, html.escape])
+    def test_a_planted_leak_is_found(self, tmp_path, wrap):
+        planted = next(line for line in regions("bellman") if len(line) > 20 and '"' in line)
+        (tmp_path / "page.html").write_text(f"before {wrap(planted)} after", encoding="utf-8")
+        assert leaks(secret_lines("bellman"), tmp_path) == [planted]
 
 
 def edit(notebook, name, source):
@@ -433,6 +432,10 @@ class TestAdversaries:
         mine = [line for line in left.splitlines() if "pgrep" not in line]
         assert mine == [] and sandbox.strays("GRADER_MARK=") == []
 
+    def test_twenty_submissions_fit_into_four_minutes_on_two_cores(self, batch):
+        """More than twenty, most of them made to take long."""
+        assert len(ADVERSARIES) >= 20 and batch[1] < 240
+
     def test_a_second_run_grades_nothing_again(self, batch):
         root, _ = batch
         place = grade.record(root, "bellman", "good")
@@ -456,6 +459,7 @@ class TestCollect:
             for name in (
                 "ann.ipynb",
                 "bob/anything.ipynb",
+                "bob/second.ipynb",
                 "../../evil.ipynb",
                 "/etc/evil.ipynb",
                 "..\\x.ipynb",
@@ -465,9 +469,14 @@ class TestCollect:
                 "-rf.ipynb",
                 "a b.ipynb",
             ):
-                file.writestr(name, "{}")
+                file.writestr(name, name)
         refused = grade.collect(tmp_path / "root", "bellman", archive)
-        assert grade.students(tmp_path / "root", "bellman") == ["ann", "bob"] and len(refused) == 8
+        assert grade.students(tmp_path / "root", "bellman") == ["ann", "bob"] and len(refused) == 9
+        assert (
+            "bob/second.ipynb" in refused
+            and (tmp_path / "root" / "submitted" / "bob" / "bellman" / "bellman.ipynb").read_text(encoding="utf-8")
+            == "bob/anything.ipynb"
+        )
         assert not list(tmp_path.rglob("evil*")) and not (tmp_path.parent / "eve.ipynb").exists()
 
 
@@ -489,6 +498,7 @@ class TestFeedback:
     def test_a_planted_request_is_taken_out_or_forbidden(self):
         planted = '<html><head><link href="https://cdn.example/x.css"></head><body><script src="https://x"></script></body></html>'
         clean = grade.alone(planted)
+        assert "refresh" not in grade.alone('<head></head><meta content="0;https://x" http-equiv=refresh>')
         assert "cdn.example" not in clean and "<script" not in clean and "default-src 'none'" in clean
 
 
@@ -520,6 +530,43 @@ class TestWire:
     def test_only_dataclasses_of_the_package_are_made(self, where):
         with pytest.raises(ValueError, match="must be a dataclass of the package"):
             wire.decode({"is": "ours", "class": where, "fields": {}})
+
+
+class TestTheOtherSide:
+    """The process of an answer can send what it likes; the grader takes what it knows."""
+
+    FORGE = "from grader import wire\nsend = wire.send\nwire.send = lambda connection, message: send(connection, {!r})"
+
+    def test_forged_outputs_are_made_ordinary(self):
+        forged = {"outputs": [{"output_type": "execute_result", "data": {"text/html": "<script>", "text/plain": 7}}, 3]}
+        with sandbox.Session() as session:
+            outputs = session.run(self.FORGE.format(forged))
+        assert outputs == [{"output_type": "display_data", "data": {"text/plain": "7"}, "metadata": {}}]
+
+    def test_too_many_and_too_long_outputs_are_cut(self):
+        many = [{"output_type": "stream", "name": "stdout", "text": "x" * 100_000}] * 100
+        made = cells.tidy(many)
+        assert len(made) == cells.MOST and all(len(one["text"]) < cells.LONGEST + 100 for one in made)
+
+    @pytest.mark.parametrize(
+        "forged", [{"value": {"is": "array"}}, {"value": 3}, {"nothing": 1}, {"value": {"is": "list", "items": 3}}]
+    )
+    def test_forged_values_are_no_answer(self, forged):
+        with sandbox.Session() as session:
+            session.run("def answer(x):\n    return x")
+            answer = session.get("answer")
+            session.run(self.FORGE.format({"outputs": []}).replace(repr({"outputs": []}), repr(forged)))
+            with pytest.raises(marking.grading.Fault, match="cannot be read"):
+                answer(1.0)
+
+    def test_pictures_come_over(self):
+        with sandbox.Session() as session:
+            outputs = session.run("import matplotlib.pyplot as plt\nplt.plot([1, 2]);")
+        assert any("image/png" in one.get("data", {}) for one in outputs)
+
+    def test_torch_fits_into_the_limits(self):
+        with sandbox.Session() as session:
+            assert session.run("import torch\nfloat(torch.ones(3).sum())")[-1]["data"]["text/plain"] == "3.0"
 
 
 class TestWithoutNamespaces:

@@ -2,8 +2,8 @@
 
     course.py [--seed SEED]
 
-Writes `coursework/release` (what students get) and `coursework/instructor` (nbgrader's course directory: the sources
-with this class's numbers, the solutions with marking notes, the gradebook, the seed). Without a seed the one of the last
+Writes `coursework/release`, what students get, and `coursework/instructor`, nbgrader's course directory: the sources
+with this class's numbers, the solutions with marking notes, the gradebook, the seed. Without a seed that of the last
 time is taken, or, the first time, one that nobody knows.
 """
 

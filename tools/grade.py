@@ -5,7 +5,7 @@
     grade.py feedback ASSIGNMENT
     grade.py table ASSIGNMENT
 
-All of it in `coursework/instructor`, which `make course` made; nbgrader's own commands and its formgrader work there too.
+All of it in `coursework/instructor`, which `make course` made; nbgrader's own commands and formgrader work there too.
 """
 
 import argparse
@@ -29,7 +29,7 @@ STUDENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 LARGEST = 20 * 2**20
 LIMIT = 300
 """Seconds after which the grading of one submission is ended from outside; its own limits are tighter."""
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; form-action 'none'"
 
 
 def student_of(name):
@@ -58,16 +58,20 @@ def collect(root, assignment, source):
 
 
 def _take(root, assignment, found, refused):
+    taken = set()
     for name, size, read in found:
         student = student_of(name)
         if student is None:
             refused[name] = "the name must be <student>.ipynb or <student>/<file>.ipynb"
         elif size > LARGEST:
             refused[name] = f"larger than {LARGEST // 2**20} MB"
+        elif student in taken:
+            refused[name] = f"a second notebook of {student}"
         else:
             target = root / "submitted" / student / assignment / f"{assignment}.ipynb"
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(read())
+            taken.add(student)
 
 
 def students(root, assignment):
@@ -206,6 +210,7 @@ def alone(html):
     """Return a page without scripts, and with a policy under which nothing in it can ask another host."""
     html = re.sub(r"<script\b.*?</script\s*>", "", html, flags=re.S | re.I)
     html = re.sub(r"<link\b[^>]*>", "", html, flags=re.I)
+    html = re.sub(r"<meta\b[^>]*http-equiv\s*=\s*[\"']?refresh[^>]*>", "", html, flags=re.I)
     html = re.sub(r"@import[^;]*;", "", html)
     policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
     return re.sub(r"<head\b[^>]*>", lambda found: f"{found[0]}\n{policy}", html, count=1, flags=re.I)

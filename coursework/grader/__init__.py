@@ -1,1 +1,1 @@
-"""Grading with nbgrader, where the student's code and the tests run in two processes that share nothing but messages."""
+"""Grading by nbgrader, with the student's code and the tests in two processes that exchange messages only."""

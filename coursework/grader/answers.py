@@ -78,5 +78,5 @@ def serve(connection, *, cell_limit, call_limit):
 if __name__ == "__main__":
     number, seconds, gigabytes, cell_limit, call_limit = sys.argv[1:]
     limits(int(seconds), float(gigabytes))
-    os.environ.setdefault("MPLBACKEND", "agg")
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     serve(socket.socket(fileno=int(number)), cell_limit=float(cell_limit), call_limit=float(call_limit))

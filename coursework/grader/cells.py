@@ -1,13 +1,14 @@
 """Running one notebook cell in this process, and its outputs in the notebook's format: text and pictures only."""
 
 import io
+import re
 import signal
 import sys
 
 from divergence_notes.grading import TimeLimit
 from divergence_notes.grading.running import describe
 
-LONGEST = 20_000
+LONGEST, MOST, LARGEST_PICTURE = 20_000, 50, 2_000_000
 
 
 class Capped(io.TextIOBase):
@@ -63,7 +64,7 @@ def run_cell(shell, source, *, time_limit):
         for name, stream in streams.items()
         if stream.size
     ]
-    outputs += [_display(item) for item in shown.outputs]
+    outputs += [_display(item["data"]) for item in shown.outputs]
     if error is not None:
         text = f"took longer than {time_limit:g} seconds" if isinstance(error, TimeLimit) else describe(error)
         outputs.append(failure(type(error).__name__, text))
@@ -78,9 +79,31 @@ def failure(name, text):
     return {"output_type": "error", "ename": name, "evalue": text, "traceback": [f"This cell {text}"]}
 
 
-def _display(item):
-    data = {kind: item["data"][kind] for kind in ("text/plain", "image/png") if kind in item["data"]}
-    return {"output_type": "display_data", "data": data, "metadata": {}}
+def tidy(outputs):
+    """Return outputs that came from elsewhere in forms that are known, and no more of them than a page bears."""
+    kept = []
+    for output in outputs[:MOST] if isinstance(outputs, list) else []:
+        if not isinstance(output, dict):
+            continue
+        kind, data = output.get("output_type"), output.get("data")
+        if kind == "stream":
+            name = "stderr" if output.get("name") == "stderr" else "stdout"
+            kept.append({"output_type": "stream", "name": name, "text": str(output.get("text"))[: LONGEST + 50]})
+        elif kind == "error":
+            kept.append(failure(str(output.get("ename"))[:80], str(output.get("evalue"))[:2000]))
+        elif isinstance(data, dict):
+            kept.append(_display(data))
+    return kept
+
+
+def _display(data):
+    kept = {}
+    if "text/plain" in data:
+        kept["text/plain"] = str(data["text/plain"])[:LONGEST]
+    picture = data.get("image/png")
+    if isinstance(picture, str) and len(picture) < LARGEST_PICTURE and re.fullmatch(r"[A-Za-z0-9+/=\s]*", picture):
+        kept["image/png"] = picture
+    return {"output_type": "display_data", "data": kept, "metadata": {}}
 
 
 def _stop(*_):

@@ -69,8 +69,8 @@ def source_path(resources):
 class ExecuteApart(NbGraderPreprocessor):
     """Run the student's cells in a process of their own, and the tests in this one.
 
-    The cells that the source locks and does not grade (imports, parameters) run on both sides. A test finds there what
-    they define; every other name that it uses is fetched from the student's side: a value, or a function that runs there.
+    The cells that the source locks and does not grade (imports, parameters) run on both sides. A test finds here what
+    they define; every other name in it is asked of the other side: a value, or a function that runs over there.
     """
 
     seconds = Float(150, help="time for the whole notebook").tag(config=True)

@@ -35,14 +35,17 @@ for place in $READABLE; do
 done
 mkdir -p "$root/proc" "$root/dev" "$root/tmp" "$root/home/answer"
 mount -t proc proc "$root/proc"
-for device in null zero random urandom; do touch "$root/dev/$device"; mount --bind "/dev/$device" "$root/dev/$device"; done
+for device in null zero random urandom; do
+    touch "$root/dev/$device"; mount --bind "/dev/$device" "$root/dev/$device"
+done
 mkdir "$root/dev/shm"
 echo 400 > /proc/sys/kernel/pid_max 2>/dev/null || true
-exec chroot "$root" env -i PATH=/usr/bin:/bin HOME=/tmp TMPDIR=/tmp LANG=C.UTF-8 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
-    PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$PYTHONPATH" GRADER_MARK="$GRADER_MARK" IPYTHONDIR=/tmp/ipython MPLCONFIGDIR=/tmp \
+exec chroot "$root" env -i PATH=/usr/bin:/bin HOME=/tmp TMPDIR=/tmp LANG=C.UTF-8 OMP_NUM_THREADS=1 \
+    PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$PYTHONPATH" GRADER_MARK="$GRADER_MARK" IPYTHONDIR=/tmp/ipython \
+    MPLCONFIGDIR=/tmp MPLBACKEND=module://matplotlib_inline.backend_inline \
     setpriv --bounding-set=-all --inh-caps=-all --no-new-privs sh -c 'cd /home/answer; exec "$@"' sh "$@"
 """
-"""A room of its own: what is readable is bound into an empty root, read-only; capabilities are gone before Python starts."""
+"""A room of its own: what is readable is bound into an empty root, read-only; privileges go before Python starts."""
 
 UNSHARE = "unshare --user --map-root-user --mount --pid --fork --kill-child --net --ipc --uts".split()
 
@@ -92,14 +95,15 @@ def isolation():
 
 
 STATEMENTS = {
-    "namespaces": "Each submission runs in namespaces of its own: no network, no files but Python and the package, no other process.",
-    "process": "Namespaces are not available: a submission runs in a process with limits and a bare environment, but it can reach "
-    "the network and read what you can read. Grade inside a container (coursework/README.md).",
+    "namespaces": "Each submission runs in namespaces of its own: no network, no other process, no files but Python "
+    "and the package.",
+    "process": "Namespaces are not available: a submission runs in a process with limits and a bare environment, but "
+    "it can reach the network and read what you can read. Grade inside a container (coursework/README.md).",
 }
 
 
 class Session:
-    """The conversation with the process of one submission. It starts again, and repeats the cells, when the process dies."""
+    """The conversation with the process of one submission; when that dies, it starts again and repeats the cells."""
 
     def __init__(self, limits=Limits()):
         self.limits = limits
@@ -128,7 +132,7 @@ class Session:
             command = [*UNSHARE, "sh", "-c", ROOM, "sh", self.room, *command]
             env["READABLE"] = " ".join(readable())
         else:
-            env |= {"HOME": self.room, "TMPDIR": self.room, "OMP_NUM_THREADS": "1", "IPYTHONDIR": self.room}
+            env |= dict.fromkeys(["HOME", "TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR"], self.room) | {"OMP_NUM_THREADS": "1"}
             cwd = self.room
         self.process = subprocess.Popen(
             command,
@@ -170,11 +174,8 @@ class Session:
             said = self._ask({"cell": source}, self.limits.cell)
         except Fault as fault:
             return [cells.failure("Ended", str(fault))]
-        outputs = said.get("outputs")
-        if not isinstance(outputs, list):
-            return [cells.failure("Ended", "gave no outputs")]
         self.cells.append(source)
-        return outputs
+        return cells.tidy(said.get("outputs"))
 
     def get(self, name):
         """Return what the student's code calls `name`: a value, or a function that runs over there."""
@@ -182,8 +183,8 @@ class Session:
             said = self._ask({"get": name}, self.limits.call)
             if "value" in said:
                 return wire.decode(said["value"], lambda number, shown: functools.partial(self.call, name))
-        except (Fault, KeyError, TypeError, ValueError):
-            pass
+        except Exception:  # it cannot be had, whatever the other side made of it
+            return ...
         return ...  # not there: not answered
 
     def call(self, name, *args):
@@ -201,7 +202,7 @@ class Session:
             for arg, after in zip(args, said.get("args", ()), strict=False):
                 repeat(arg, wire.decode(after))
             return wire.decode(said["value"])
-        except (KeyError, TypeError, ValueError) as error:
+        except Exception as error:  # whatever the other side made of it
             raise Fault("gave back something that cannot be read") from error
 
     def _ask(self, message, limit, functions=()):

@@ -97,7 +97,7 @@ def receive(connection):
         raise EOFError(f"a message of {size} bytes")
     try:
         message = json.loads(_exactly(connection, size))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EOFError("not a message") from error
     if not isinstance(message, dict):
         raise EOFError("not a message")
