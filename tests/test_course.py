@@ -452,6 +452,26 @@ class TestAdversaries:
         assert {"student_id", "assignment", "score", "max_score", "late_seconds", "status"} <= set(read[0])
 
 
+class TestControl:
+    """The same submissions under nbgrader as it comes: the attacks are real, and the tests above can fail."""
+
+    def test_attacks_succeed_in_one_process(self, batch, tmp_path):
+        root = tmp_path / "instructor"
+        shutil.copytree(batch[0] / "source", root / "source")
+        for name in ("gradebook.db", "seed.txt", "nbgrader_config.py"):
+            shutil.copy(batch[0] / name, root)
+        place = root / "nbgrader_config.py"
+        plain = (
+            place.read_text(encoding="utf-8").replace("    RestoreCells,\n", "").replace("[ExecuteApart,", "[Execute,")
+        )
+        place.write_text(plain, encoding="utf-8")
+        for student in ("overwrite_check", "deleted_test"):
+            shutil.copytree(batch[0] / "submitted" / student, root / "submitted" / f"plain_{student}")
+        grade.autograde(root, "bellman")
+        assert scores(root, "bellman", "plain_overwrite_check")["soft-test"] == 6  # and deserves nothing
+        assert scores(root, "bellman", "plain_deleted_test")["soft-test"] is None  # and deserves six
+
+
 class TestCollect:
     def test_paths_in_names_are_refused(self, tmp_path):
         archive = tmp_path / "class.zip"

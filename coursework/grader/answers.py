@@ -18,7 +18,7 @@ def limits(seconds, gigabytes):
         resource.RLIMIT_CPU: seconds,
         resource.RLIMIT_AS: int(gigabytes * GIGABYTE),
         resource.RLIMIT_FSIZE: 50 * 2**20,
-        resource.RLIMIT_NPROC: 400,
+        resource.RLIMIT_NPROC: 2048,
         resource.RLIMIT_NOFILE: 256,
         resource.RLIMIT_CORE: 0,
     }
