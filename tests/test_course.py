@@ -373,6 +373,14 @@ ADVERSARIES = {
     "exit_call": (instead("soft-answer", SOFT + "import os; os._exit(0)"), NO_SOFT),
     "output": (first_cell("for _ in range(1000):\n    print('x' * 100_000)"), FULL),
     "raw_output": (first_cell("import os\nfor _ in range(1000):\n    os.write(1, b'x' * 100_000)"), FULL),
+    "counts_calls": (
+        instead(
+            "bug-answer",
+            "calls = []\ndef test(implementation):\n"
+            "    calls.append(implementation(Q, mdp, 0.5))\n    assert len(calls) <= 4",
+        ),
+        FULL | {"bug-test": 0},
+    ),
     "always_fails": (instead("bug-answer", "def test(implementation):\n    assert False"), FULL | {"bug-test": 0}),
 }
 

@@ -225,6 +225,18 @@ class TestFindTheBug:
         assert (result.share, result.survivors, result.passed) == (0.5, ("no-gamma",), False)
         assert "exposes 1 of 2" in result.message
 
+    @pytest.mark.parametrize("right_calls", [1, 2, 3, 4])
+    @pytest.mark.parametrize("seed", range(5))
+    def test_counting_the_calls_gains_nothing(self, right_calls, seed):
+        calls = []
+
+        def counts(backup):
+            mdp = EXERCISES[SHIFT].sample()[0][1]
+            calls.append(backup(np.zeros(mdp.R.shape), mdp))
+            assert len(calls) <= right_calls
+
+        assert check("ex-bug", counts, seed=seed).share == 0
+
     def test_false_alarms_and_idle_tests_earn_nothing(self):
         def always(backup):
             raise AssertionError

@@ -59,10 +59,14 @@ class Exercise:
         if len({mistake.name for mistake in self.mistakes}) < len(self.mistakes):
             raise ValueError(f"mistakes of {self.name} must have names of their own")
 
+    def generator(self, seed: Any = None) -> np.random.Generator:
+        """Return the generator of a seed."""
+        digest = hashlib.sha256(f"{self.name}:{'' if seed is None else seed}".encode()).digest()
+        return np.random.default_rng(int.from_bytes(digest[:8], "big"))
+
     def sample(self, *, seed: Any = None, given: Mapping | None = None) -> list[tuple]:
         """Return the instances of a seed; the exercise's name alone is the seed that everybody has."""
-        digest = hashlib.sha256(f"{self.name}:{'' if seed is None else seed}".encode()).digest()
-        rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+        rng = self.generator(seed)
         n = self.instances if self.kind == "function" else 1
         return [self.draw(rng, **(given or {})) for _ in range(n)]
 
@@ -157,7 +161,7 @@ def check(
         return Result(name, False, "Nothing here yet.", open=True)
     judge = {"function": _function, "value": _value, "choice": _choice, "test": _test}[exercise.kind]
     try:
-        return judge(exercise, answer, exercise.sample(seed=seed, given=given), time_limit)
+        return judge(exercise, answer, exercise.sample(seed=seed, given=given), time_limit, seed)
     except Open:
         return Result(name, False, "Nothing here yet: it returns nothing.", open=True)
     except Fault as fault:
@@ -183,7 +187,7 @@ class Open(Exception):
     """The answer is still a stub."""
 
 
-def _function(exercise: Exercise, answer: Any, instances: list[tuple], time_limit: float) -> Result:
+def _function(exercise: Exercise, answer: Any, instances: list[tuple], time_limit: float, seed: Any) -> Result:
     if not callable(answer):
         raise Fault(f"must be a function, and is {_kind(answer)}")
     wrong = []
@@ -195,12 +199,12 @@ def _function(exercise: Exercise, answer: Any, instances: list[tuple], time_limi
     return _verdict(exercise, wrong, len(instances))
 
 
-def _value(exercise: Exercise, answer: Any, instances: list[tuple], time_limit: float) -> Result:
+def _value(exercise: Exercise, answer: Any, instances: list[tuple], time_limit: float, seed: Any) -> Result:
     complaint = _differs(exercise, answer, instances[0])
     return _verdict(exercise, [(instances[0], answer, complaint)] if complaint else [], 1)
 
 
-def _choice(exercise: Exercise, answer: Any, instances: list[tuple], time_limit: float) -> Result:
+def _choice(exercise: Exercise, answer: Any, instances: list[tuple], time_limit: float, seed: Any) -> Result:
     right = exercise.right(*instances[0]) if callable(exercise.right) else exercise.right
     options = {right} | {mistake.wrong for mistake in exercise.mistakes}
     given = answer.strip().upper() if isinstance(answer, str) else answer
@@ -212,7 +216,7 @@ def _choice(exercise: Exercise, answer: Any, instances: list[tuple], time_limit:
     raise Fault(f"must be one of {', '.join(sorted(map(str, options)))}, and is {answer!r}")
 
 
-def _test(exercise: Exercise, answer: Any, instances: list[tuple], time_limit: float) -> Result:
+def _test(exercise: Exercise, answer: Any, instances: list[tuple], time_limit: float, seed: Any) -> Result:
     if not callable(answer):
         raise Fault(f"must be a function that takes an implementation, and is {_kind(answer)}")
     called = []
@@ -224,13 +228,20 @@ def _test(exercise: Exercise, answer: Any, instances: list[tuple], time_limit: f
 
         return call
 
-    if not _passes(answer, watched(exercise.right), time_limit):
+    # In an order that a test cannot know, the right one several times: what counts its calls gains nothing.
+    handed = [None] * 4 + list(exercise.mistakes)
+    passed = {}
+    for position in exercise.generator(seed).permutation(len(handed)):
+        mistake = handed[position]
+        implementation = exercise.right if mistake is None else mistake.wrong
+        passed[position] = _passes(answer, watched(implementation), time_limit)
+    if not all(passed[position] for position in range(4)):
         text = "Your test rejects a right implementation: it tests for something that need not hold"
         return Result(exercise.name, False, text + ".", "rejects-the-right-one")
     if not called:
         text = "Nothing here yet: your test never calls the implementation that it is given."
         return Result(exercise.name, False, text, "never-calls", open=True)
-    survivors = [mistake for mistake in exercise.mistakes if _passes(answer, watched(mistake.wrong), time_limit)]
+    survivors = [mistake for position, mistake in enumerate(handed) if mistake is not None and passed[position]]
     total = len(exercise.mistakes)
     share = 1 - len(survivors) / total
     if not survivors:
