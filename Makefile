@@ -3,10 +3,10 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: help env book test serve lab lock study bench clean
+.PHONY: help env book test serve lab lock study bench course clean
 
 help:
-	@echo "make book | test | serve | lab | lock | study NAME=kernels | bench | clean     see README.md"
+	@echo "make book | test | serve | lab | lock | study NAME=kernels | bench | course SEED=secret | clean     see README.md"
 
 env:
 	@$(PYTHON) tools/environment.py
@@ -31,6 +31,9 @@ study: env
 
 bench:
 	@$(PYTHON) benchmarks/run.py $(if $(ONLY),--only $(ONLY))
+
+course: env
+	@$(BIN)/python tools/course.py $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf .venv .venv-bench* _build _offline node_modules .pytest_cache .ruff_cache .hypothesis .import_linter_cache

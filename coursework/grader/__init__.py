@@ -1,0 +1,1 @@
+"""Grading by nbgrader, with the student's code and the tests in two processes that exchange messages only."""

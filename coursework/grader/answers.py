@@ -1,0 +1,82 @@
+"""The process of an answer: runs the student's cells and calls the student's functions, on demand, under limits.
+
+Nothing that a test knows is ever here: it gets cells and arguments, and gives back outputs and values.
+"""
+
+import contextlib
+import os
+import resource
+import socket
+import sys
+
+GIGABYTE = 2**30
+
+
+def limits(seconds, gigabytes):
+    """Bound what this process and its children may use; without privileges none of it can be raised again."""
+    bounds = {
+        resource.RLIMIT_CPU: seconds,
+        resource.RLIMIT_AS: int(gigabytes * GIGABYTE),
+        resource.RLIMIT_FSIZE: 50 * 2**20,
+        resource.RLIMIT_NPROC: 2048,
+        resource.RLIMIT_NOFILE: 256,
+        resource.RLIMIT_CORE: 0,
+    }
+    for what, bound in bounds.items():
+        with contextlib.suppress(ValueError, OSError):  # a lower one is in force already
+            resource.setrlimit(what, (bound, bound))
+
+
+def serve(connection, *, cell_limit, call_limit):
+    """Answer requests until the other side hangs up."""
+    from divergence_notes.grading.running import Fault, run
+    from grader import cells, wire
+
+    shell = cells.shell()
+
+    def elsewhere(number, name):
+        """Return a function that lives in the grader."""
+
+        def implementation(*args, **kwargs):
+            sent = {"args": [wire.encode(a) for a in args], "kwargs": {k: wire.encode(v) for k, v in kwargs.items()}}
+            wire.send(connection, {"callback": number, **sent})
+            reply = wire.receive(connection)
+            if "error" in reply:
+                raise ValueError(reply["error"])
+            return wire.decode(reply["value"])
+
+        implementation.__name__ = "implementation"
+        return implementation
+
+    while True:
+        try:
+            asked = wire.receive(connection)
+        except EOFError:
+            return
+        if "cell" in asked:
+            reply = {"outputs": cells.run_cell(shell, asked["cell"], time_limit=cell_limit)}
+        elif "get" in asked:
+            known = asked["get"] in shell.user_ns
+            reply = {"value": wire.encode(shell.user_ns[asked["get"]])} if known else {"missing": True}
+        else:
+            try:
+                args = [wire.decode(said, elsewhere) for said in asked["args"]]
+                value = run(shell.user_ns[asked["call"]], *args, time_limit=call_limit)
+                changed = (
+                    [] if any(a.get("is") == "function" for a in asked["args"]) else [wire.encode(a) for a in args]
+                )
+                reply = {"value": wire.encode(value), "args": changed}
+            except AssertionError as error:
+                reply = {"assertion": str(error)[:500]}
+            except Fault as fault:
+                reply = {"fault": str(fault)[:2000]}
+            except Exception as error:
+                reply = {"fault": f"cannot be called: {type(error).__name__}"}
+        wire.send(connection, reply)
+
+
+if __name__ == "__main__":
+    number, seconds, gigabytes, cell_limit, call_limit = sys.argv[1:]
+    limits(int(seconds), float(gigabytes))
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    serve(socket.socket(fileno=int(number)), cell_limit=float(cell_limit), call_limit=float(call_limit))

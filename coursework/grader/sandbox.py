@@ -1,0 +1,266 @@
+"""Starting the process of an answer with as little around it as the platform allows, talking to it, and ending it."""
+
+import functools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import divergence_notes
+from divergence_notes.grading import Fault
+from grader import cells, wire
+
+HERE = Path(__file__).resolve().parent
+
+ROOM = r"""
+set -e
+root=$1; shift
+mount -t tmpfs -o size=64m,mode=755 tmpfs "$root"
+for place in $READABLE; do
+    if [ -L "$place" ]; then
+        mkdir -p "$root$(dirname "$place")"; cp -d "$place" "$root$place"
+    elif [ -d "$place" ]; then
+        mkdir -p "$root$place"; mount --rbind "$place" "$root$place"; mount -o remount,bind,ro "$root$place"
+    elif [ -e "$place" ]; then
+        mkdir -p "$root$(dirname "$place")"; touch "$root$place"; mount --bind "$place" "$root$place"
+        mount -o remount,bind,ro "$root$place"
+    fi
+done
+mkdir -p "$root/proc" "$root/dev" "$root/tmp" "$root/home/answer"
+mount -t proc proc "$root/proc"
+for device in null zero random urandom; do
+    touch "$root/dev/$device"; mount --bind "/dev/$device" "$root/dev/$device"
+done
+mkdir "$root/dev/shm"
+echo 400 > /proc/sys/kernel/pid_max 2>/dev/null || true
+exec chroot "$root" env -i PATH=/usr/bin:/bin HOME=/tmp TMPDIR=/tmp LANG=C.UTF-8 OMP_NUM_THREADS=1 \
+    PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$PYTHONPATH" GRADER_MARK="$GRADER_MARK" IPYTHONDIR=/tmp/ipython \
+    MPLCONFIGDIR=/tmp MPLBACKEND=module://matplotlib_inline.backend_inline \
+    setpriv --bounding-set=-all --inh-caps=-all --no-new-privs sh -c 'cd /home/answer; exec "$@"' sh "$@"
+"""
+"""A room of its own: what is readable is bound into an empty root, read-only; privileges go before Python starts."""
+
+UNSHARE = "unshare --user --map-root-user --mount --pid --fork --kill-child --net --ipc --uts".split()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one submission may use."""
+
+    cell: float = 20.0
+    """Seconds for one cell."""
+    call: float = 5.0
+    """Seconds for one call of an answer."""
+    total: float = 150.0
+    """Seconds for the whole notebook; what comes later counts as not answered."""
+    gigabytes: float = 4.0
+    """Address space of one process."""
+    starts: int = 4
+    """How often a process that has died is started again."""
+
+
+def readable():
+    """List the places that the answer's process may read: the system, Python, the package, and its own side of this."""
+    package = Path(divergence_notes.__file__).resolve().parent
+    own = [HERE / name for name in ("__init__.py", "answers.py", "cells.py", "wire.py")]
+    system = ["/bin", "/sbin", "/lib", "/lib64", "/usr", "/etc/ld.so.cache", "/etc/localtime", "/etc/passwd"]
+    return [*system, *dict.fromkeys([sys.prefix, sys.base_prefix]), str(package), *map(str, own)]
+
+
+def _environment(mark):
+    package = Path(divergence_notes.__file__).resolve().parent.parent
+    return {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "PYTHONPATH": f"{package}:{HERE.parent}", "GRADER_MARK": mark}
+
+
+@functools.cache
+def isolation():
+    """Return ``"namespaces"`` where an answer can have a room of its own, else ``"process"``."""
+    if not all(map(shutil.which, ("unshare", "setpriv", "chroot"))):
+        return "process"
+    with tempfile.TemporaryDirectory() as root:
+        made = subprocess.run(
+            [*UNSHARE, "sh", "-c", ROOM, "sh", root, sys.executable, "-c", "pass"],
+            env=_environment("probe") | {"READABLE": " ".join(readable())},
+            capture_output=True,
+            timeout=60,
+        )
+    return "process" if made.returncode else "namespaces"
+
+
+STATEMENTS = {
+    "namespaces": "Each submission runs in namespaces of its own: no network, no other process, no files but Python "
+    "and the package.",
+    "process": "Namespaces are not available: a submission runs in a process with limits and a bare environment, but "
+    "it can reach the network and read what you can read. Grade inside a container (coursework/README.md).",
+}
+
+
+class Session:
+    """The conversation with the process of one submission; when that dies, it starts again and repeats the cells."""
+
+    def __init__(self, limits=Limits()):
+        self.limits = limits
+        self.mark, self.deadline = uuid.uuid4().hex, time.monotonic() + limits.total
+        self.process = self.connection = None
+        self.cells, self.starts = [], 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def start(self):
+        """Start the process and repeat the cells that went well before it died."""
+        if self.starts >= self.limits.starts:
+            raise Fault("cannot be run any more: its process has ended too often")
+        self.starts += 1
+        self.connection, theirs = socket.socketpair()
+        self.room = tempfile.mkdtemp(prefix="answer-")
+        limit = self.limits
+        command = [sys.executable, "-m", "grader.answers", str(theirs.fileno())]
+        command += [str(int(limit.total) + 10), str(limit.gigabytes), str(limit.cell), str(limit.call)]
+        env, cwd = _environment(self.mark), None
+        if isolation() == "namespaces":
+            command = [*UNSHARE, "sh", "-c", ROOM, "sh", self.room, *command]
+            env["READABLE"] = " ".join(readable())
+        else:
+            env |= dict.fromkeys(["HOME", "TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR"], self.room) | {"OMP_NUM_THREADS": "1"}
+            cwd = self.room
+        self.process = subprocess.Popen(
+            command,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=isolation() == "process",
+        )
+        theirs.close()
+        for source in self.cells:
+            self._talk({"cell": source}, limit.cell)
+
+    def stop(self):
+        """End the process and everything that it has started."""
+        if self.process is None:
+            return
+        self.connection.close()
+        if isolation() == "process":
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            for pid in strays(self.mark):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+        self.process.kill()  # in namespaces: the end of the first process is the end of all
+        self.process.wait()
+        shutil.rmtree(self.room, ignore_errors=True)
+        self.process = None
+
+    def run(self, source):
+        """Run a cell of the student; return its outputs."""
+        try:
+            said = self._ask({"cell": source}, self.limits.cell)
+        except Fault as fault:
+            return [cells.failure("Ended", str(fault))]
+        self.cells.append(source)
+        return cells.tidy(said.get("outputs"))
+
+    def get(self, name):
+        """Return what the student's code calls `name`: a value, or a function that runs over there."""
+        try:
+            said = self._ask({"get": name}, self.limits.call)
+            if "value" in said:
+                return wire.decode(said["value"], lambda number, shown: functools.partial(self.call, name))
+        except Exception:  # it cannot be had, whatever the other side made of it
+            return ...
+        return ...  # not there: not answered
+
+    def call(self, name, *args):
+        """Call the student's function `name`; a change that it makes to an array is made to `args` too."""
+        functions = []
+        asked = {"call": name, "args": [wire.encode(arg, functions) for arg in args]}
+        said = self._ask(asked, self.limits.call, functions)
+        if "assertion" in said:
+            raise AssertionError(str(said["assertion"]))
+        if "fault" in said:
+            if str(said["fault"]).startswith("took longer"):
+                self.stop()  # it may still be running over there
+            raise Fault(str(said["fault"]))
+        try:
+            for arg, after in zip(args, said.get("args", ()), strict=False):
+                repeat(arg, wire.decode(after))
+            return wire.decode(said["value"])
+        except Exception as error:  # whatever the other side made of it
+            raise Fault("gave back something that cannot be read") from error
+
+    def _ask(self, message, limit, functions=()):
+        if time.monotonic() > self.deadline:
+            raise Fault("comes after the time for the whole notebook was up")
+        if self.process is None:
+            self.start()
+        return self._talk(message, limit, functions)
+
+    def _talk(self, message, limit, functions=()):
+        until = min(time.monotonic() + limit * (1 + len(functions)) + 10, self.deadline + 5)
+        try:
+            self.connection.settimeout(max(until - time.monotonic(), 0.1))
+            wire.send(self.connection, message)
+            while True:
+                self.connection.settimeout(max(until - time.monotonic(), 0.1))
+                said = wire.receive(self.connection)
+                if "callback" not in said:
+                    return said
+                wire.send(self.connection, _here(said, functions))
+        except TimeoutError as error:
+            self.stop()
+            raise Fault(f"took longer than {limit:g} seconds, and could not be interrupted") from error
+        except (EOFError, OSError) as error:
+            self.stop()
+            raise Fault("ended its process, or was ended for using too much memory or time") from error
+
+
+def _here(said, functions):
+    """Run one of the grader's functions for the student's code."""
+    try:
+        args = [wire.decode(arg) for arg in said["args"]]
+        kwargs = {key: wire.decode(arg) for key, arg in said["kwargs"].items()}
+        return {"value": wire.encode(functions[said["callback"]](*args, **kwargs))}
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"[:500]}
+
+
+def repeat(arg, after):
+    """Do to an argument what was done to its copy over there, so that the check sees it."""
+    import numpy as np
+
+    if (
+        isinstance(arg, np.ndarray)
+        and isinstance(after, np.ndarray)
+        and arg.shape == after.shape
+        and arg.flags.writeable
+    ):
+        arg[...] = after
+
+
+def strays(mark):
+    """List the processes that carry the mark in their environment."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark.encode() in place.read_bytes():
+                found.append(int(place.parent.name))
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,58 @@
+"""What the hidden tests call. It stays with the instructor, as the questions do."""
+
+import hashlib
+import importlib
+import itertools
+import os
+import pkgutil
+from pathlib import Path
+
+import numpy as np
+import questions
+
+from divergence_notes import grading
+
+HERE = Path(__file__).resolve().parent
+
+
+def secret():
+    """Return the seed that `make course` wrote down for this class, which is also what the tests draw from."""
+    place = Path(os.environ.get("COURSE_ROOT", HERE / "instructor"), "seed.txt")
+    return place.read_text(encoding="utf-8").strip()
+
+
+def draw_parameters(chapter, seed):
+    """Draw the numbers of a chapter's assignment, such that no foreseen mistake gives the right number."""
+    made = importlib.import_module(f"questions.{chapter}")
+    digest = hashlib.sha256(f"{chapter}:{seed}".encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest, "big"))
+    values = [exercise for exercise in made.EXERCISES if exercise.kind == "value"]
+    for _ in range(1000):
+        given = made.parameters(rng)
+        if all(_distinct(exercise, exercise.draw(rng, **given)) for exercise in values):
+            return given
+    raise ValueError(f"parameters of {chapter} must keep right and wrong values apart; a thousand draws did not")
+
+
+def _distinct(exercise, args):
+    found = [np.asarray(make(*args), dtype=float) for make in (exercise.right, *(m.wrong for m in exercise.mistakes))]
+    pairs = itertools.combinations(found, 2)
+    return all(np.isfinite(one).all() for one in found) and not any(
+        one.shape == two.shape and np.allclose(one, two, rtol=1e-3) for one, two in pairs
+    )
+
+
+def load():
+    """Register the exercises of every graded question."""
+    for found in pkgutil.iter_modules(questions.__path__):
+        grading.register(*importlib.import_module(f"questions.{found.name}").EXERCISES)
+
+
+def mark(name, answer, *, points, given=None):
+    """Judge an answer, print what there is to say, and return the points, which nbgrader reads as the cell's value."""
+    load()
+    result = grading.check(
+        name, answer, seed=secret(), given=given, time_limit=300
+    )  # the other side has limits of its own
+    print(result)
+    return round(points * result.share, 2)

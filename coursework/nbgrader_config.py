@@ -1,0 +1,40 @@
+"""nbgrader for this course. `make course` puts a copy into the course directory, coursework/instructor/."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+COURSEWORK = Path("{COURSEWORK}")
+sys.path.insert(0, str(COURSEWORK))
+
+from grader.preprocessors import ExecuteApart, RestoreCells  # noqa: E402
+from nbgrader.preprocessors import (  # noqa: E402
+    AssignLatePenalties,
+    CheckCellMetadata,
+    ClearOutput,
+    DeduplicateIds,
+    Execute,
+    LockCells,
+    OverwriteCells,
+    OverwriteKernelspec,
+    SaveAutoGrades,
+)
+
+c = get_config()  # noqa: F821, nbgrader puts it here
+c.CourseDirectory.course_id = "divergence-notes"
+c.CourseDirectory.root = str(ROOT)
+c.CourseDirectory.db_url = f"sqlite:///{ROOT / 'gradebook.db'}?timeout=60"  # several graders write at once
+c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback"]
+c.ClearSolutions.code_stub = {"python": "...  # your code here"}
+c.ClearSolutions.text_stub = "*Your answer here.*"
+c.GenerateSolution.preprocessors = [LockCells, ClearOutput, Execute]  # with the hidden tests and the marking notes
+c.Execute.timeout = 120
+c.Autograde.sanitize_preprocessors = [
+    ClearOutput,
+    RestoreCells,
+    DeduplicateIds,
+    OverwriteKernelspec,
+    OverwriteCells,
+    CheckCellMetadata,
+]
+c.Autograde.autograde_preprocessors = [ExecuteApart, SaveAutoGrades, AssignLatePenalties, CheckCellMetadata]

@@ -1,0 +1,1 @@
+"""The graded questions, a module a chapter. They stay with the instructor."""

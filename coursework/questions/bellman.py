@@ -1,0 +1,244 @@
+"""The graded questions of chapter 1: their numbers, their right answers, and the mistakes that are foreseen."""
+
+import math
+
+import numpy as np
+
+from divergence_notes import bellman
+from divergence_notes.grading import Exercise, Mistake
+from divergence_notes.grading.bellman import ending_mdp
+
+
+def parameters(rng):
+    """Draw the numbers of an edition."""
+    return {
+        "gamma": round(float(rng.uniform(0.9, 0.98)), 3),
+        "end": round(float(rng.uniform(0.1, 0.3)), 2),
+        "factor": int(rng.integers(50, 500)),
+    }
+
+
+def _rows(mdp):
+    return mdp.transitions.reshape(*mdp.R.shape, mdp.n_states)
+
+
+def _whole(mdp):
+    """Return the rows of a process that goes on in state 0 where it should end."""
+    rows = _rows(mdp).copy()
+    rows[:, :, 0] += 1 - rows.sum(axis=2)
+    return rows
+
+
+def _soft(Q, tau):
+    top = Q.max(axis=1)
+    return top + tau * np.log(np.exp((Q - top[:, None]) / tau).sum(axis=1))
+
+
+def _boltzmann(Q, tau):
+    chance = np.exp((Q - Q.max(axis=1, keepdims=True)) / tau)
+    return (chance * Q).sum(axis=1) / chance.sum(axis=1)
+
+
+def _with_tau(rng):
+    mdp = ending_mdp(rng)
+    return 3 * rng.standard_normal(mdp.R.shape), mdp, float(rng.choice([0.002, 0.5, 1.5]))
+
+
+SOFT = Exercise(
+    "bellman-soft-backup",
+    "function",
+    lambda Q, mdp, tau: mdp.R + mdp.gamma * _rows(mdp) @ _soft(Q, tau),
+    (
+        Mistake(
+            "through-the-end",
+            "Your operator bootstraps after a step that ends the episode",
+            lambda Q, mdp, tau: mdp.R + mdp.gamma * _whole(mdp) @ _soft(Q, tau),
+        ),
+        Mistake(
+            "hard-maximum",
+            "That is the hard maximum: tau plays no part in it",
+            lambda Q, mdp, tau: bellman.optimality_backup(Q, mdp),
+        ),
+        Mistake(
+            "no-gamma",
+            "What comes after the step is not discounted",
+            lambda Q, mdp, tau: mdp.R + _rows(mdp) @ _soft(Q, tau),
+        ),
+        Mistake(
+            "mean-for-sum",
+            "You average the exponentials where the text adds them up: tau log(number of actions) is missing",
+            lambda Q, mdp, tau: mdp.R + mdp.gamma * _rows(mdp) @ (_soft(Q, tau) - tau * np.log(mdp.n_actions)),
+        ),
+        Mistake(
+            "no-tau-in-front",
+            "The factor tau in front of the logarithm is missing",
+            lambda Q, mdp, tau: mdp.R + mdp.gamma * _rows(mdp) @ (_soft(Q, tau) / tau),
+        ),
+        Mistake(
+            "boltzmann-average",
+            "That is the average of Q under the softmax, and not the logarithm of a sum; it is no contraction",
+            lambda Q, mdp, tau: mdp.R + mdp.gamma * _rows(mdp) @ _boltzmann(Q, tau),
+        ),
+    ),
+    draw=_with_tau,
+)
+
+
+def _in_place(Q, mdp, *, rows=None, gamma=None, order=1):
+    rows, gamma, new = _rows(mdp) if rows is None else rows, mdp.gamma if gamma is None else gamma, Q.copy()
+    for s in range(mdp.n_states)[::order]:
+        new[s] = mdp.R[s] + gamma * rows[s] @ new.max(axis=1)
+    return new
+
+
+def _with_table(rng):
+    mdp = ending_mdp(rng)
+    return 3 * rng.standard_normal(mdp.R.shape), mdp
+
+
+SWEEP = Exercise(
+    "bellman-in-place-sweep",
+    "function",
+    _in_place,
+    (
+        Mistake(
+            "old-values",
+            "You use the old table throughout; a state should see the new rows of those before it",
+            lambda Q, mdp: bellman.optimality_backup(Q, mdp),
+        ),
+        Mistake("backwards", "You go from the last state to the first", lambda Q, mdp: _in_place(Q, mdp, order=-1)),
+        Mistake(
+            "through-the-end",
+            "Your sweep bootstraps after a step that ends the episode",
+            lambda Q, mdp: _in_place(Q, mdp, rows=_whole(mdp)),
+        ),
+        Mistake("no-gamma", "What comes after the step is not discounted", lambda Q, mdp: _in_place(Q, mdp, gamma=1)),
+    ),
+    draw=_with_table,
+)
+
+
+def _sweeps(rate, factor):
+    return math.ceil(math.log(factor) / -math.log(rate))
+
+
+def _numbers(rng, **given):
+    return given["gamma"], given["end"], given["factor"]
+
+
+PATIENCE = Exercise(
+    "bellman-sweeps-for-ever",
+    "value",
+    lambda gamma, end, factor: _sweeps(gamma, factor),
+    (
+        Mistake(
+            "one-too-few",
+            "After that many sweeps the error is still a little too large: round up",
+            lambda gamma, end, factor: _sweeps(gamma, factor) - 1,
+        ),
+        Mistake(
+            "horizon",
+            "That is the horizon 1 / (1 - gamma), which does not know how small the error is to be",
+            lambda gamma, end, factor: round(1 / (1 - gamma)),
+        ),
+        Mistake(
+            "with-the-end",
+            "This game never ends: its only leak is the discount",
+            lambda gamma, end, factor: _sweeps(gamma * (1 - end), factor),
+        ),
+    ),
+    draw=_numbers,
+)
+
+ENDING = Exercise(
+    "bellman-sweeps-with-an-end",
+    "value",
+    lambda gamma, end, factor: _sweeps(gamma * (1 - end), factor),
+    (
+        Mistake(
+            "without-the-end",
+            "You forgot that what comes after a step counts only if the game goes on",
+            lambda gamma, end, factor: _sweeps(gamma, factor),
+        ),
+        Mistake(
+            "without-gamma",
+            "You forgot the discount: both leaks act at every step",
+            lambda gamma, end, factor: _sweeps(1 - end, factor),
+        ),
+        Mistake(
+            "sum-of-leaks",
+            "The two leaks multiply: gamma (1 - p), and not gamma - p",
+            lambda gamma, end, factor: _sweeps(gamma - end, factor),
+        ),
+        Mistake(
+            "chance-of-ending",
+            "The game goes on with chance 1 - p, and not p",
+            lambda gamma, end, factor: _sweeps(gamma * end, factor),
+        ),
+    ),
+    draw=_numbers,
+)
+
+WHY = Exercise(
+    "bellman-why-unlucky",
+    "choice",
+    "B",
+    (
+        Mistake("noise", "There is no chance in a sweep: it computes expectations", "A"),
+        Mistake("no-contraction", "The sweep contracts for every reward; rewards only move the fixed point", "C"),
+        Mistake("greedy", "The greedy action may change from sweep to sweep, and the bound holds all the same", "D"),
+    ),
+)
+
+
+def cautious_backup(Q, mdp, epsilon):
+    """Return the backup of a player who takes the best action, but a random one with chance epsilon."""
+    return mdp.R + mdp.gamma * _rows(mdp) @ _cautious(Q, epsilon)
+
+
+def _cautious(Q, epsilon):
+    return (1 - epsilon) * Q.max(axis=1) + epsilon * Q.mean(axis=1)
+
+
+def _outside(Q, mdp, epsilon):
+    move = np.stack([_rows(mdp) @ Q[:, a] for a in range(mdp.n_actions)])
+    return mdp.R + mdp.gamma * ((1 - epsilon) * move.max(axis=0) + epsilon * move.mean(axis=0))
+
+
+BUG = Exercise(
+    "bellman-find-the-bug",
+    "test",
+    cautious_backup,
+    (
+        Mistake(
+            "through-the-end",
+            "bootstraps after a step that ends the episode",
+            lambda Q, mdp, epsilon: mdp.R + mdp.gamma * _whole(mdp) @ _cautious(Q, epsilon),
+        ),
+        Mistake("no-gamma", "does not discount", lambda Q, mdp, epsilon: mdp.R + _rows(mdp) @ _cautious(Q, epsilon)),
+        Mistake("maximum-outside", "takes the maximum outside the expectation over the next state", _outside),
+        Mistake(
+            "epsilon-swapped",
+            "is random where it should be greedy",
+            lambda Q, mdp, epsilon: cautious_backup(Q, mdp, 1 - epsilon),
+        ),
+        Mistake("greedy", "never takes a random action", lambda Q, mdp, epsilon: bellman.optimality_backup(Q, mdp)),
+        Mistake(
+            "reward-discounted",
+            "discounts the reward of the step itself",
+            lambda Q, mdp, epsilon: mdp.gamma * (mdp.R + _rows(mdp) @ _cautious(Q, epsilon)),
+        ),
+        Mistake(
+            "sign",
+            "subtracts what comes after the step",
+            lambda Q, mdp, epsilon: 2 * mdp.R - cautious_backup(Q, mdp, epsilon),
+        ),
+        Mistake(
+            "random-among-the-others",
+            "takes its random action among the others only",
+            lambda Q, mdp, epsilon: cautious_backup(Q, mdp, epsilon * mdp.n_actions / (mdp.n_actions - 1)),
+        ),
+    ),
+)
+
+EXERCISES = (SOFT, SWEEP, PATIENCE, ENDING, WHY, BUG)

@@ -1,0 +1,625 @@
+"""Coursework, with the real nbgrader: editions, marks, leaks, and submissions that mean harm."""
+
+import ast
+import csv
+import html
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+import zipfile
+
+import clean_notebooks
+import course
+import grade
+import marking
+import nbformat
+import numpy as np
+import pytest
+from grader import cells, sandbox, wire
+
+from tests import pages
+
+NAMES = course.assignments()
+SEED = "a seed of the tests"
+
+
+def source_of(name):
+    """Return the source notebook of an assignment, as committed."""
+    return nbformat.read(course.SOURCE / name / f"{name}.ipynb", as_version=4)
+
+
+def graded_cells(name, *, manual=False):
+    """Return the ids and points of the cells that a computer grades, or a person."""
+    metas = [cell.metadata.get("nbgrader", {}) for cell in source_of(name).cells]
+    return {m["grade_id"]: m["points"] for m in metas if m.get("grade") and m["solution"] == manual}
+
+
+def regions(name):
+    """Return the lines of an assignment that no student may see: solutions, marks, hidden tests."""
+    lines = []
+    for cell in source_of(name).cells:
+        inside = False
+        for line in cell.source.splitlines():
+            if "### BEGIN" in line:
+                inside = True
+            elif "### END" in line:
+                inside = False
+            elif inside:
+                lines.append(line.strip())
+    return lines
+
+
+def secret_lines(name):
+    """Return the lines longer than 20 characters of which nothing may leak, those of the questions' module included."""
+    module = (course.COURSEWORK / "questions" / f"{name}.py").read_text(encoding="utf-8")
+    code = [line.strip() for line in module.splitlines()]
+    kept = [line for line in code if not re.match(r"(from|import|def draw|class|@|\"\"\"|#)", line)]
+    return {line for line in [*regions(name), *kept] if len(line) > 20}
+
+
+def leaks(lines, folder):
+    """Return those of the lines that stand in a file of the folder, as they are, as JSON or as HTML."""
+    found = set()
+    forms = {line: {line, json.dumps(line)[1:-1], html.escape(line), html.escape(line, quote=False)} for line in lines}
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix in READ and "vendor" not in path.parts:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            found |= {line for line in lines - found if any(form in text for form in forms[line])}
+    return sorted(found)
+
+
+READ = (".html", ".ipynb", ".js", ".json", ".md", ".py", ".txt")
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """Return the course directory and the release that `make course` makes."""
+    place = tmp_path_factory.mktemp("course")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PYTHONPATH", "PATH", "COURSE_ROOT"):
+            patch.setenv(name, os.environ.get(name, ""))
+        course.build(seed=SEED, root=place / "instructor", release=place / "release")
+        yield place / "instructor", place / "release"
+
+
+@pytest.fixture(scope="session")
+def marks(made, tmp_path_factory):
+    """Return the tables of a class of two: one hands in the instructor's edition, one the untouched release."""
+    root, release = made
+    tables = {}
+    for name in NAMES:
+        inbox = tmp_path_factory.mktemp("inbox")
+        shutil.copy(root / "solution" / name / f"{name}.ipynb", inbox / "instructor.ipynb")
+        shutil.copy(release / name / f"{name}.ipynb", inbox / "untouched.ipynb")
+        assert grade.collect(root, name, inbox) == {}
+        grade.autograde(root, name)
+        tables[name] = {row["student_id"]: row for row in grade.table(root, name)}
+    return tables
+
+
+def scores(root, name, student):
+    """Return the automatic score of each graded cell of a submission."""
+    from nbgrader.api import Gradebook
+
+    with Gradebook(f"sqlite:///{root / 'gradebook.db'}?timeout=60") as gradebook:
+        found = gradebook.find_submission_notebook(name, name, student).grades
+        return {g.name: g.auto_score for g in found}
+
+
+def outputs(root, name, student):
+    """Return all that the graded notebook of a student shows."""
+    nb = nbformat.read(root / "autograded" / student / name / f"{name}.ipynb", as_version=4)
+    return "\n".join(json.dumps(cell.outputs) for cell in nb.cells if cell.cell_type == "code")
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestEveryAssignment:
+    """What holds for every assignment in `coursework/source`."""
+
+    def test_source_is_in_normal_form(self, name):
+        before, after = clean_notebooks.clean(course.SOURCE / name / f"{name}.ipynb")
+        assert before == after
+
+    def test_has_four_to_seven_questions_of_four_kinds(self, name):
+        table = next(cell.source for cell in source_of(name).cells if "| kind |" in cell.source)
+        kinds = re.findall(r"^\| \d+ \| ([a-z, ]+?) \| (\d+) \| (\d+) \|", table, re.M)
+        assert 4 <= len(kinds) <= 7
+        assert {kind for kind, _, _ in kinds} == {"derive", "implement", "predict, then run", "find the bug"}
+        points = sum(graded_cells(name).values()) + sum(graded_cells(name, manual=True).values())
+        assert sum(int(p) for _, p, _ in kinds) == points
+        assert f"About {sum(int(m) for _, _, m in kinds)} minutes, {points} points" in table
+
+    def test_links_its_chapter_and_gives_marks_for_what_a_person_reads(self, name):
+        assert f"book/{name}.ipynb" in source_of(name).cells[0].source
+        by_id = {c.metadata.get("nbgrader", {}).get("grade_id"): c.source for c in source_of(name).cells}
+        for cell, points in graded_cells(name, manual=True).items():
+            rubric = by_id[cell].split("**Marks**")[1]
+            assert sum(int(n) for n in re.findall(r"^- (\d+) point", rubric, re.M)) == points
+
+    def test_instructor_earns_full_marks(self, name, made, marks):
+        assert scores(made[0], name, "instructor") == graded_cells(name) | dict.fromkeys(
+            graded_cells(name, manual=True)
+        )
+        assert marks[name]["instructor"]["needs_manual_grade"] and '"output_type": "error"' not in outputs(
+            made[0], name, "instructor"
+        )
+
+    def test_untouched_edition_runs_and_earns_nothing(self, name, made, marks):
+        everything = graded_cells(name) | graded_cells(name, manual=True)
+        assert scores(made[0], name, "untouched") == dict.fromkeys(everything, 0)
+        shown = outputs(made[0], name, "untouched")
+        assert '"output_type": "error"' not in shown and shown.count("Nothing here yet") >= len(graded_cells(name))
+
+    def test_release_runs_in_a_kernel_of_its_own(self, name, made, tmp_path):
+        path = shutil.copy(made[1] / name / f"{name}.ipynb", tmp_path)
+        notebook = nbformat.read(path, as_version=4)
+        clean_notebooks.execute(notebook, tmp_path)  # raises at the first error
+        text = json.dumps(notebook)
+        assert "open" in text and "HIDDEN" not in text and "SOLUTION" not in text
+
+    def test_numbers_come_from_the_seed(self, name, made):
+        cell = next(c for c in nbformat.read(made[1] / name / f"{name}.ipynb", 4).cells if c.id == "parameters")
+        given = ast.literal_eval(cell.source.removeprefix("PARAMETERS = "))
+        assert given == marking.draw_parameters(name, SEED) != marking.draw_parameters(name, "another seed")
+
+    def test_nothing_leaks_into_the_release(self, name, made):
+        pages.none(leaks(secret_lines(name) | {SEED}, made[1]), "these lines are in the release")
+
+    def test_nothing_leaks_into_the_wheel(self, name):
+        pages.none(leaks(secret_lines(name), pages.ROOT / "divergence_notes"), "these lines are in the package")
+
+    def test_nothing_leaks_into_the_site(self, name):
+        site = pages.ROOT / "_build" / "html"
+        if not site.is_dir():
+            pytest.skip("there is no site yet: make book")
+        pages.none(leaks(secret_lines(name), site), "these lines are on the site")
+
+
+def questions():
+    """Return every graded exercise with its chapter."""
+    marking.load()
+    return [(name, exercise) for name in NAMES for exercise in importlib.import_module(f"questions.{name}").EXERCISES]
+
+
+QUESTIONS = questions()
+CODING = [(n, e) for n, e in QUESTIONS if e.kind in ("function", "value") and e.judge is None]
+MISTAKES = [(n, e, m) for n, e in CODING for m in e.mistakes]
+
+
+def label(value):
+    """Name a parameter of a test."""
+    return getattr(value, "name", value)
+
+
+class TestQuestions:
+    @pytest.mark.parametrize(("name", "exercise"), QUESTIONS, ids=label)
+    def test_three_mistakes_are_foreseen(self, name, exercise):
+        assert exercise.name.startswith(f"{name.replace('_', '-')}-") and len(exercise.mistakes) >= 3
+
+    @pytest.mark.parametrize(("name", "exercise", "mistake"), MISTAKES, ids=label)
+    @pytest.mark.parametrize("seed", ["one", "two"])
+    def test_each_is_recognised(self, name, exercise, mistake, seed):
+        given = marking.draw_parameters(name, seed)
+        args = exercise.draw(np.random.default_rng(0), **given) if exercise.kind == "value" else ()
+        answer = mistake.wrong(*args) if exercise.kind == "value" else mistake.wrong
+        result = marking.grading.check(
+            exercise.name, answer, seed=seed, given=given if exercise.kind == "value" else None
+        )
+        assert (result.passed, result.diagnosis) == (False, mistake.name)
+
+    @pytest.mark.parametrize("mistakes", [e for _, e in QUESTIONS if e.kind == "test"], ids=label)
+    def test_wrong_implementations_differ_from_the_right_one(self, mistakes):
+        """By the instructor's solution; the marks of `TestEveryAssignment` show that it exposes all of them."""
+        assert len(mistakes.mistakes) >= 6 and not {mistakes.right} & {m.wrong for m in mistakes.mistakes}
+
+    def test_numbers_that_do_not_tell_a_mistake_apart_are_drawn_again(self, monkeypatch):
+        import questions.bellman as made
+
+        monkeypatch.setattr(made, "parameters", lambda rng: {"gamma": 0.9, "end": 0.0, "factor": 100})
+        with pytest.raises(ValueError, match="keep right and wrong values apart"):
+            marking.draw_parameters("bellman", "any")
+
+
+class TestEditions:
+    def test_a_new_seed_is_refused_when_there_are_submissions(self, made, marks):
+        with pytest.raises(ValueError, match="seed must stay"):
+            course.build(seed="other", root=made[0], release=made[1], only=[])
+
+    @pytest.mark.parametrize("wrap", [str, json.dumps, html.escape])
+    def test_a_planted_leak_is_found(self, tmp_path, wrap):
+        planted = next(line for line in regions("bellman") if len(line) > 20 and '"' in line)
+        (tmp_path / "page.html").write_text(f"before {wrap(planted)} after", encoding="utf-8")
+        assert leaks(secret_lines("bellman"), tmp_path) == [planted]
+
+
+def edit(notebook, name, source):
+    """Set the source of the cell with the grade id."""
+    for cell in notebook.cells:
+        if cell.metadata.get("nbgrader", {}).get("grade_id") == name:
+            cell.source = source
+
+
+def good(root):
+    """Return the instructor's solution, to be spoiled."""
+    return nbformat.read(root / "solution" / "bellman" / "bellman.ipynb", as_version=4)
+
+
+def drop(notebook, *names):
+    """Delete cells by grade id."""
+    notebook.cells = [c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("grade_id") not in names]
+
+
+def first_cell(source):
+    """Return a change that puts a cell of the student's own before everything."""
+    return lambda nb: nb.cells.insert(0, nbformat.v4.new_code_cell(source))
+
+
+def instead(name, source):
+    """Return a change that replaces an answer."""
+    return lambda nb: edit(nb, name, source)
+
+
+def split(notebook):
+    """Split the answer to question 2 into two cells with the same metadata, as the editor does."""
+    at = next(
+        i
+        for i, c in enumerate(notebook.cells)
+        if c.get("metadata", {}).get("nbgrader", {}).get("grade_id") == "soft-answer"
+    )
+    cell = notebook.cells[at]
+    second = nbformat.v4.new_code_cell("", metadata=dict(cell.metadata))
+    first = nbformat.v4.new_code_cell(cell.source, metadata=dict(cell.metadata))
+    second.source = "helper = 1"
+    notebook.cells[at : at + 1] = [first, second]
+
+
+def retype(notebook):
+    """Make a test a text, and an answer too."""
+    for cell in notebook.cells:
+        if cell.metadata.get("nbgrader", {}).get("grade_id") in ("soft-test", "setup"):
+            cell.cell_type = "markdown"
+            cell.pop("outputs", None)
+            cell.pop("execution_count", None)
+
+
+HUNT = """
+import os, gc, glob, sys
+words = []
+for top in ("/", {root!r}, {repo!r}):
+    for folder, _, files in os.walk(top):
+        if folder.startswith(("/proc", "/sys", "/usr", "/lib")) or "site-packages" in folder:
+            continue
+        for file in files:
+            if file.endswith((".ipynb", ".db", ".txt", ".py", ".csv", ".json")):
+                try:
+                    text = open(os.path.join(folder, file), errors="replace").read()
+                except OSError:
+                    continue
+                if "bellman-soft" + "-backup" in text or "HIDDEN" + " TESTS" in text:
+                    words.append(os.path.join(folder, file))
+loaded = [m for m in sys.modules if m in ("marking", "questions", "nbgrader")]
+print("FOUND", len(words) + len(loaded), words[:3], loaded)
+def soft_backup(Q, mdp, tau):
+    return Q
+"""
+
+FULL = {"soft-test": 6, "sweep-test": 5, "predict-test": 4, "why-test": 2, "bug-test": 7}
+NO_SOFT = FULL | {"soft-test": 0}
+SOFT = "def soft_backup(Q, mdp, tau):\n    "
+
+ADVERSARIES = {
+    "good": (lambda nb: None, FULL),
+    "loop_call": (instead("soft-answer", SOFT + "while True: pass"), NO_SOFT),
+    "loop_stubborn": (
+        instead(
+            "soft-answer",
+            SOFT + "while True:\n        try:\n            while True: pass\n        except BaseException: pass",
+        ),
+        NO_SOFT,
+    ),
+    "loop_cell": (instead("soft-answer", "while True: pass"), NO_SOFT),
+    "fork": (first_cell("import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(1000)"), FULL),
+    "thread": (
+        first_cell(
+            "import threading\ndef spin():\n    while True: pass\nthreading.Thread(target=spin, daemon=True).start()"
+        ),
+        FULL,
+    ),
+    "memory": (instead("soft-answer", "hog = []\nwhile True:\n    hog.append(bytearray(10**8))"), NO_SOFT),
+    "syntax": (instead("soft-answer", SOFT + "return ]"), NO_SOFT),
+    "deleted_test": (lambda nb: drop(nb, "soft-test", "bug-test"), FULL),
+    "deleted_setup": (lambda nb: drop(nb, "setup", "parameters"), FULL),
+    "deleted_answer": (lambda nb: drop(nb, "soft-answer"), NO_SOFT),
+    "split": (split, FULL),
+    "retyped": (retype, FULL),
+    "tampered": (
+        lambda nb: (edit(nb, "soft-answer", SOFT + "return Q"), edit(nb, "soft-test", "6.0")),
+        NO_SOFT,
+    ),
+    "fake_test": (
+        lambda nb: (
+            edit(nb, "soft-answer", SOFT + "return Q"),
+            nb.cells.append(nbformat.v4.new_code_cell("6.0", metadata=dict(nb.cells[-1].metadata))),
+        ),
+        NO_SOFT,
+    ),
+    "hard_coded": (instead("soft-answer", "def soft_backup(Q, mdp, tau):\n    return np.zeros((4, 3))"), NO_SOFT),
+    "overwrite_check": (
+        lambda nb: edit(
+            nb,
+            "soft-answer",
+            "from types import SimpleNamespace\n"
+            "from divergence_notes.grading import core\n"
+            "core.check = grading.check = lambda *a, **k: SimpleNamespace(share=1.0, passed=True)\n"
+            "mark = lambda *a, **k: 6.0\n" + SOFT + "return Q",
+        ),
+        NO_SOFT,
+    ),
+    "equal_to_all": (
+        instead(
+            "soft-answer",
+            "class Yes(np.ndarray):\n    def __sub__(self, other): return np.zeros(self.shape)\n"
+            + SOFT
+            + "return np.zeros(Q.shape).view(Yes)",
+        ),
+        NO_SOFT,
+    ),
+    "exit": (instead("soft-answer", "import sys\nsys.exit(0)"), NO_SOFT),
+    "hard_exit": (instead("soft-answer", "import os\nos._exit(0)"), NO_SOFT),
+    "exit_call": (instead("soft-answer", SOFT + "import os; os._exit(0)"), NO_SOFT),
+    "output": (first_cell("for _ in range(1000):\n    print('x' * 100_000)"), FULL),
+    "raw_output": (first_cell("import os\nfor _ in range(1000):\n    os.write(1, b'x' * 100_000)"), FULL),
+    "counts_calls": (
+        instead(
+            "bug-answer",
+            "calls = []\ndef test(implementation):\n"
+            "    calls.append(implementation(Q, mdp, 0.5))\n    assert len(calls) <= 4",
+        ),
+        FULL | {"bug-test": 0},
+    ),
+    "always_fails": (instead("bug-answer", "def test(implementation):\n    assert False"), FULL | {"bug-test": 0}),
+}
+
+
+@pytest.fixture(scope="session")
+def batch(made, marks, tmp_path_factory):
+    """Grade all adversaries in one batch; return the course directory and the seconds it took."""
+    root, _ = made
+    inbox = tmp_path_factory.mktemp("adversaries")
+    for student, (spoil, _) in ADVERSARIES.items():
+        notebook = good(root)
+        spoil(notebook)
+        nbformat.write(notebook, inbox / f"{student}.ipynb")
+    hunter = good(root)
+    edit(hunter, "soft-answer", HUNT.format(root=str(root), repo=str(pages.ROOT)))
+    nbformat.write(hunter, inbox / "hunter.ipynb")
+    (inbox / "not_json.ipynb").write_text("{ this is no notebook", encoding="utf-8")
+    (inbox / "empty.ipynb").write_text("", encoding="utf-8")
+    assert grade.collect(root, "bellman", inbox) == {}
+    start = time.monotonic()
+    grade.autograde(root, "bellman")
+    return root, time.monotonic() - start
+
+
+class TestAdversaries:
+    @pytest.mark.parametrize("student", ADVERSARIES)
+    def test_gets_what_it_should(self, batch, student):
+        found = scores(batch[0], "bellman", student)
+        assert {name: found[name] for name in FULL} == ADVERSARIES[student][1]
+
+    def test_a_fault_is_named_in_the_feedback(self, batch):
+        assert "took longer than 5 seconds" in outputs(batch[0], "bellman", "loop_call")
+        assert "took longer than 5 seconds" in outputs(batch[0], "bellman", "loop_stubborn")
+        assert "took longer than 20 seconds" in outputs(batch[0], "bellman", "loop_cell")
+        assert "ended its process" in outputs(batch[0], "bellman", "hard_exit")
+        assert "rejects a right implementation" in outputs(batch[0], "bellman", "always_fails")
+
+    def test_output_is_cut(self, batch):
+        page = batch[0] / "autograded" / "output" / "bellman" / "bellman.ipynb"
+        assert page.stat().st_size < 200_000 and "more characters" in page.read_text(encoding="utf-8")
+
+    @pytest.mark.skipif(
+        sandbox.isolation() != "namespaces", reason="this machine gives no namespaces: files can be read"
+    )
+    def test_nothing_is_there_to_be_read(self, batch):
+        shown = outputs(batch[0], "bellman", "hunter")
+        assert "FOUND 0 [] []" in shown and scores(batch[0], "bellman", "hunter")["soft-test"] == 0
+
+    def test_what_is_no_notebook_is_said_and_costs_nobody_else(self, batch):
+        rows = {row["student_id"]: row for row in grade.table(batch[0], "bellman")}
+        for student in ("not_json", "empty"):
+            assert (rows[student]["status"], rows[student]["score"]) == ("cannot be graded", 0)
+        assert rows["good"]["score"] == sum(FULL.values()) and len(rows) == len(ADVERSARIES) + 5
+
+    def test_nothing_is_left_running(self, batch):
+        left = subprocess.run(["pgrep", "-fa", "grader.answers"], capture_output=True, text=True, check=False).stdout
+        mine = [line for line in left.splitlines() if "pgrep" not in line]
+        assert mine == [] and sandbox.strays("GRADER_MARK=") == []
+
+    def test_twenty_submissions_fit_into_four_minutes_on_two_cores(self, batch):
+        """More than twenty, most of them made to take long."""
+        assert len(ADVERSARIES) >= 20 and batch[1] < 240
+
+    def test_a_second_run_grades_nothing_again(self, batch):
+        root, _ = batch
+        place = grade.record(root, "bellman", "good")
+        before = place.stat().st_mtime_ns
+        start = time.monotonic()
+        grade.autograde(root, "bellman")
+        assert place.stat().st_mtime_ns == before and time.monotonic() - start < 20
+
+    def test_the_table_is_what_a_platform_reads(self, batch):
+        place, rows = grade.write_table(batch[0], "bellman")
+        with place.open(newline="", encoding="utf-8") as file:
+            read = list(csv.DictReader(file))
+        assert [row["student_id"] for row in read] == [row["student_id"] for row in rows]
+        assert {"student_id", "assignment", "score", "max_score", "late_seconds", "status"} <= set(read[0])
+
+
+class TestControl:
+    """The same submissions under nbgrader as it comes: the attacks are real, and the tests above can fail."""
+
+    def test_attacks_succeed_in_one_process(self, batch, tmp_path):
+        root = tmp_path / "instructor"
+        shutil.copytree(batch[0] / "source", root / "source")
+        for name in ("gradebook.db", "seed.txt", "nbgrader_config.py"):
+            shutil.copy(batch[0] / name, root)
+        place = root / "nbgrader_config.py"
+        plain = (
+            place.read_text(encoding="utf-8").replace("    RestoreCells,\n", "").replace("[ExecuteApart,", "[Execute,")
+        )
+        place.write_text(plain, encoding="utf-8")
+        for student in ("overwrite_check", "deleted_test"):
+            shutil.copytree(batch[0] / "submitted" / student, root / "submitted" / f"plain_{student}")
+        grade.autograde(root, "bellman")
+        assert scores(root, "bellman", "plain_overwrite_check")["soft-test"] == 6  # and deserves nothing
+        assert scores(root, "bellman", "plain_deleted_test")["soft-test"] is None  # and deserves six
+
+
+class TestCollect:
+    def test_paths_in_names_are_refused(self, tmp_path):
+        archive = tmp_path / "class.zip"
+        with zipfile.ZipFile(archive, "w") as file:
+            for name in (
+                "ann.ipynb",
+                "bob/anything.ipynb",
+                "bob/second.ipynb",
+                "../../evil.ipynb",
+                "/etc/evil.ipynb",
+                "..\\x.ipynb",
+                "a/b/c.ipynb",
+                "../eve.ipynb",
+                "notes.txt",
+                "-rf.ipynb",
+                "a b.ipynb",
+            ):
+                file.writestr(name, name)
+        refused = grade.collect(tmp_path / "root", "bellman", archive)
+        assert grade.students(tmp_path / "root", "bellman") == ["ann", "bob"] and len(refused) == 9
+        assert (
+            "bob/second.ipynb" in refused
+            and (tmp_path / "root" / "submitted" / "bob" / "bellman" / "bellman.ipynb").read_text(encoding="utf-8")
+            == "bob/anything.ipynb"
+        )
+        assert not list(tmp_path.rglob("evil*")) and not (tmp_path.parent / "eve.ipynb").exists()
+
+
+class TestFeedback:
+    @pytest.fixture
+    def page(self, batch):
+        root, _ = batch
+        graded = grade.feedback(root, "bellman", only=["loop_call"])
+        assert graded == ["loop_call"]
+        return next((root / "feedback" / "loop_call" / "bellman").glob("*.html")).read_text(encoding="utf-8")
+
+    def test_shows_marks_and_diagnoses(self, page):
+        assert "took longer than 5 seconds" in page and "18.0" in page.replace("18 ", "18.0")
+
+    def test_asks_no_other_host(self, page):
+        assert "<script" not in page and "Content-Security-Policy" in page and "default-src 'none'" in page
+        assert not re.search(r"<(link|iframe)\b", page)
+
+    def test_a_planted_request_is_taken_out_or_forbidden(self):
+        planted = '<html><head><link href="https://cdn.example/x.css"></head><body><script src="https://x"></script></body></html>'
+        clean = grade.alone(planted)
+        assert "refresh" not in grade.alone('<head></head><meta content="0;https://x" http-equiv=refresh>')
+        assert "cdn.example" not in clean and "<script" not in clean and "default-src 'none'" in clean
+
+
+class TestWire:
+    @pytest.mark.parametrize(
+        "value",
+        [1, 2.5, True, "text", None, [1, [2.0]], (1, 2), {"a": 1}, ...],
+    )
+    def test_plain_values_return(self, value):
+        assert wire.decode(json.loads(json.dumps(wire.encode(value)))) == value
+
+    def test_arrays_return_with_their_type(self):
+        for value in (np.arange(6, dtype=np.float32).reshape(2, 3), np.float64(2), np.array([True, False])):
+            back = wire.decode(json.loads(json.dumps(wire.encode(value))))
+            assert back.dtype == value.dtype and back.shape == value.shape and np.array_equal(back, value)
+
+    def test_a_process_returns(self):
+        from divergence_notes import bellman
+
+        mdp = marking.grading.find("ex-bellman-shift").sample()[0][1]
+        back = wire.decode(json.loads(json.dumps(wire.encode(mdp))))
+        assert (bellman.optimality_backup(mdp.R, mdp) == bellman.optimality_backup(back.R, back)).all()
+
+    def test_anything_else_is_but_a_name(self):
+        back = wire.decode(json.loads(json.dumps(wire.encode(object()))))
+        assert type(back).__name__ == "object" and type(back) is not object
+
+    @pytest.mark.parametrize("where", [["os", "system"], ["divergence_notes.bellman", "optimality_backup"]])
+    def test_only_dataclasses_of_the_package_are_made(self, where):
+        with pytest.raises(ValueError, match="must be a dataclass of the package"):
+            wire.decode({"is": "ours", "class": where, "fields": {}})
+
+
+class TestTheOtherSide:
+    """The process of an answer can send what it likes; the grader takes what it knows."""
+
+    FORGE = "from grader import wire\nsend = wire.send\nwire.send = lambda connection, message: send(connection, {!r})"
+
+    def test_forged_outputs_are_made_ordinary(self):
+        forged = {"outputs": [{"output_type": "execute_result", "data": {"text/html": "<script>", "text/plain": 7}}, 3]}
+        with sandbox.Session() as session:
+            outputs = session.run(self.FORGE.format(forged))
+        assert outputs == [{"output_type": "display_data", "data": {"text/plain": "7"}, "metadata": {}}]
+
+    def test_too_many_and_too_long_outputs_are_cut(self):
+        many = [{"output_type": "stream", "name": "stdout", "text": "x" * 100_000}] * 100
+        made = cells.tidy(many)
+        assert len(made) == cells.MOST and all(len(one["text"]) < cells.LONGEST + 100 for one in made)
+
+    @pytest.mark.parametrize(
+        "forged", [{"value": {"is": "array"}}, {"value": 3}, {"nothing": 1}, {"value": {"is": "list", "items": 3}}]
+    )
+    def test_forged_values_are_no_answer(self, forged):
+        with sandbox.Session() as session:
+            session.run("def answer(x):\n    return x")
+            answer = session.get("answer")
+            session.run(self.FORGE.format({"outputs": []}).replace(repr({"outputs": []}), repr(forged)))
+            with pytest.raises(marking.grading.Fault, match="cannot be read"):
+                answer(1.0)
+
+    def test_pictures_come_over(self):
+        with sandbox.Session() as session:
+            outputs = session.run("import matplotlib.pyplot as plt\nplt.plot([1, 2]);")
+        assert any("image/png" in one.get("data", {}) for one in outputs)
+
+    def test_torch_fits_into_the_limits(self):
+        with sandbox.Session() as session:
+            assert session.run("import torch\nfloat(torch.ones(3).sum())")[-1]["data"]["text/plain"] == "3.0"
+
+
+class TestWithoutNamespaces:
+    """The fallback keeps the limits and ends what was left behind."""
+
+    @pytest.fixture(autouse=True)
+    def plain(self, monkeypatch):
+        monkeypatch.setattr(sandbox, "isolation", lambda: "process")
+
+    def test_children_that_were_left_behind_end(self):
+        with sandbox.Session() as session:
+            session.run("import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(1000)")
+            assert len(sandbox.strays(session.mark)) == 2
+            mark = session.mark
+        time.sleep(0.2)
+        assert sandbox.strays(mark) == []
+
+    def test_what_lies_about_can_be_read(self, made):
+        """The control of `test_nothing_is_there_to_be_read`: without a room of its own, the same search finds a lot."""
+        with sandbox.Session() as session:
+            shown = session.run(HUNT.replace('"/", ', "").format(root=str(made[0]), repo=str(course.COURSEWORK)))
+        assert int(re.search(r"FOUND (\d+)", shown[0]["text"])[1]) > 3
+
+    def test_limits_hold(self):
+        with sandbox.Session(sandbox.Limits(gigabytes=2)) as session:
+            shown = session.run("hog = bytearray(3 * 10**9)")
+            assert shown[0]["ename"] == "MemoryError"
+            assert session.run("1 + 1")[0]["data"]["text/plain"] == "2"

@@ -1,0 +1,122 @@
+"""Make the editions of the assignments out of `coursework/source`, by nbgrader.
+
+    course.py [--seed SEED]
+
+Writes `coursework/release`, what students get, and `coursework/instructor`, nbgrader's course directory: the sources
+with this class's numbers, the solutions with marking notes, the gradebook, the seed. Without a seed that of the last
+time is taken, or, the first time, one that nobody knows.
+"""
+
+import argparse
+import os
+import secrets
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parent.parent
+COURSEWORK = ROOT / "coursework"
+SOURCE = COURSEWORK / "source"
+
+sys.path.insert(0, str(COURSEWORK))
+
+HOW_TO = """# How to work on an assignment
+
+1. Install the package as its README says, and open the notebook in JupyterLab (`make lab`, or `jupyter lab`).
+2. Run all. Every question says that it is open.
+3. Answer where it says `...  # your code here`, and keep the names of functions and variables: they are what is graded.
+   Add cells as you like. Locked cells are put back before grading.
+4. Each question's last cell tells you whether your answer runs and has the right form. Practise on the exercises of the
+   chapter: `grading.check("ex-bellman-shift", your_function)` tells you what is wrong with an answer.
+5. Restart the kernel, run all, save, and hand in the notebook under its own name.
+
+Your code is run again when it is graded, without a network, in {seconds:.0f} seconds at most, with other numbers.
+"""
+
+
+def assignments(source=SOURCE):
+    """List the assignments by name."""
+    return sorted(path.parent.name for path in source.glob("*/*.ipynb"))
+
+
+def nbgrader_api(root):
+    """Return nbgrader's own interface to the course in `root`."""
+    from nbgrader.apps import NbGraderAPI
+    from traitlets.config.loader import PyFileConfigLoader
+
+    # The kernels that run solutions, and the hidden tests in them, look here.
+    os.environ["COURSE_ROOT"] = str(root)
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(ROOT), str(COURSEWORK)]))
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # for alembic
+    return NbGraderAPI(config=PyFileConfigLoader("nbgrader_config.py", path=str(root)).load_config())
+
+
+def with_parameters(notebook, parameters):
+    """Return the notebook with the numbers of a class in the cell tagged `parameters`."""
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
+    if len(cells) != 1:
+        raise ValueError(f"notebook must have one cell tagged parameters, found {len(cells)}")
+    cells[0].source = f"PARAMETERS = {parameters!r}"
+    return notebook
+
+
+def said(result, what):
+    """Raise what nbgrader said went wrong."""
+    if not result["success"]:
+        raise RuntimeError(f"nbgrader could not make {what}:\n{result['log']}\n{result.get('error') or ''}")
+
+
+def solution(api, name):
+    """Make nbgrader's solution of an assignment; its API makes assignments only."""
+    from nbgrader.converters import GenerateSolution
+    from nbgrader.utils import capture_log, temp_attrs
+
+    with temp_attrs(api.coursedir, assignment_id=name):
+        made = GenerateSolution(coursedir=api.coursedir, parent=api)
+        made.force = True
+        return capture_log(made)
+
+
+def build(*, seed, root, release, only=None):
+    """Make both editions of each assignment."""
+    import marking
+    from grader.sandbox import Limits
+
+    root.mkdir(parents=True, exist_ok=True)
+    note = root / "seed.txt"
+    before = note.read_text(encoding="utf-8").strip() if note.exists() else None
+    seed = seed or before or secrets.token_hex(16)
+    if before not in (None, seed) and any((root / "submitted").glob("*/*")):
+        raise ValueError(f"seed must stay that of {note}: there are submissions with its numbers")
+    note.write_text(f"{seed}\n", encoding="utf-8")
+    config = (COURSEWORK / "nbgrader_config.py").read_text(encoding="utf-8")
+    (root / "nbgrader_config.py").write_text(config.replace("{COURSEWORK}", str(COURSEWORK)), encoding="utf-8")
+    api = nbgrader_api(root)
+    for name in only or assignments():
+        target = root / "source" / name
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for path in sorted((SOURCE / name).glob("*.ipynb")):
+            notebook = nbformat.read(path, as_version=4)
+            nbformat.write(with_parameters(notebook, marking.draw_parameters(name, seed)), target / path.name)
+        said(api.generate_assignment(name, force=True), f"the student's edition of {name}")
+        said(solution(api, name), f"the instructor's edition of {name}")
+        shutil.rmtree(release / name, ignore_errors=True)
+        shutil.copytree(root / "release" / name, release / name)
+    (release / "README.md").write_text(HOW_TO.format(seconds=Limits().total), encoding="utf-8")
+    return seed
+
+
+def main():
+    """Make the editions that the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", help="draws the numbers of the questions and of the hidden tests; keep it secret")
+    options = parser.parse_args()
+    build(seed=options.seed, root=COURSEWORK / "instructor", release=COURSEWORK / "release")
+    print(f"{len(assignments())} assignments: coursework/release for students, coursework/instructor for you alone.")
+
+
+if __name__ == "__main__":
+    main()
