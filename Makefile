@@ -3,10 +3,10 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: help env book test serve lab lock study bench course clean
+.PHONY: help env book test serve zip lab lock study bench course clean
 
 help:
-	@echo "make book | test | serve | lab | lock | study NAME=kernels | bench | course SEED=secret | clean     see README.md"
+	@echo "make book | test | serve | zip | lab | lock | study NAME=kernels | bench | course SEED=secret | clean     see README.md"
 
 env:
 	@$(PYTHON) tools/environment.py
@@ -19,6 +19,9 @@ test: book
 
 serve: book
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+zip: book
+	@cd _build/html && ../../$(BIN)/python -m zipfile -c ../divergence-notes.zip . && echo "The site, to hand on, is in _build/divergence-notes.zip"
 
 lab: env
 	$(BIN)/jupyter lab book

@@ -124,6 +124,12 @@ class TestEveryAssignment:
         before, after = clean_notebooks.clean(course.SOURCE / name / f"{name}.ipynb")
         assert before == after
 
+    def test_instructor_reads_which_mistakes_to_expect(self, name, made):
+        page = (made[0] / "solution" / name / "mistakes.md").read_text(encoding="utf-8")
+        texts = [mistake.text for e in importlib.import_module(f"questions.{name}").EXERCISES for mistake in e.mistakes]
+        assert len(texts) >= 3
+        assert [text for text in texts if text not in page] == []
+
     def test_has_four_to_seven_questions_of_four_kinds(self, name):
         table = next(cell.source for cell in source_of(name).cells if "| kind |" in cell.source)
         kinds = re.findall(r"^\| \d+ \| ([a-z, ]+?) \| (\d+) \| (\d+) \|", table, re.M)

@@ -8,6 +8,7 @@ time is taken, or, the first time, one that nobody knows.
 """
 
 import argparse
+import importlib
 import os
 import secrets
 import shutil
@@ -79,6 +80,18 @@ def solution(api, name):
         return capture_log(made)
 
 
+def mistakes(name):
+    """Return the foreseen mistakes of an assignment, as Markdown."""
+    lines = [f"# Mistakes to expect in {name}", ""]
+    for exercise in importlib.import_module(f"questions.{name}").EXERCISES:
+        lines += (
+            [f"## {exercise.name}", ""]
+            + [f"- *{mistake.name}*: {mistake.text}" for mistake in exercise.mistakes]
+            + [""]
+        )
+    return "\n".join(lines)
+
+
 def build(*, seed, root, release, only=None):
     """Make both editions of each assignment."""
     import marking
@@ -103,6 +116,7 @@ def build(*, seed, root, release, only=None):
             nbformat.write(with_parameters(notebook, marking.draw_parameters(name, seed)), target / path.name)
         said(api.generate_assignment(name, force=True), f"the student's edition of {name}")
         said(solution(api, name), f"the instructor's edition of {name}")
+        (root / "solution" / name / "mistakes.md").write_text(mistakes(name), encoding="utf-8")
         shutil.rmtree(release / name, ignore_errors=True)
         shutil.copytree(root / "release" / name, release / name)
     (release / "README.md").write_text(HOW_TO.format(seconds=Limits().total), encoding="utf-8")

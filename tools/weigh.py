@@ -44,6 +44,7 @@ def paint(browser, address, name):
 
 def main():
     from build_book import SITE, toc_files
+
     from tests.browser import launched, served
 
     print(f"{'page':32} {'MB':>6} {'paint, s':>9}")
