@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 from PIL import Image
+from polish import polish
 from vendor import vendor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,6 +63,14 @@ def shrink_pictures():
             small.save(path, optimize=True)
 
 
+def polish_pages():
+    """Mend what the theme leaves (tools/polish.py)."""
+    for path in SITE.rglob("*.html"):
+        if "_static" in path.parts:
+            continue  # templates of the theme
+        path.write_text(polish(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 def main():
     """Build; on any fault say it and leave nothing that the next build would trust."""
     vendor()
@@ -82,6 +91,7 @@ def main():
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)  # else the next build skips the pages that warned
         sys.exit("The book has faults: see above.")
     shrink_pictures()
+    polish_pages()
     if found := faults():
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
         sys.exit("The book has faults:\n  " + "\n  ".join(found))
