@@ -136,14 +136,16 @@ def unspoken(page):
 
 
 def too_wide(page, width=360):
-    """Find what makes a page scroll sideways on a phone."""
+    """Find what makes a page scroll sideways on a phone, or is cut off at its edge."""
     look(page, "light", width)
     return page.evaluate("""() => {
-        const room = window.innerWidth;
-        if (document.documentElement.scrollWidth <= room) return [];
-        const wide = [...document.querySelectorAll("body *")].filter((tag) => tag.getBoundingClientRect().right > room);
-        const said = wide.slice(0, 5).map((tag) => tag.outerHTML.slice(0, 120));
-        return [`${document.documentElement.scrollWidth} px of ${room}`, ...said];
+        const room = window.innerWidth, root = document.documentElement;
+        const found = root.scrollWidth > room ? [`the page is ${root.scrollWidth} px wide, the screen ${room}`] : [];
+        const scrolls = (tag) => tag && tag !== document.body
+            && (["auto", "scroll"].includes(getComputedStyle(tag).overflowX) || scrolls(tag.parentElement));
+        const wide = [...document.querySelectorAll("main *")].filter((tag) => tag.checkVisibility()
+            && tag.getBoundingClientRect().right > room + 1 && !tag.closest("mjx-assistive-mml") && !scrolls(tag));
+        return [...found, ...wide.slice(0, 5).map((tag) => `cut off: ${tag.outerHTML.slice(0, 120)}`)];
     }""")
 
 
@@ -160,9 +162,9 @@ def unreachable(page):
 # The controls of widgets: what to find, and the keys that must change the picture.
 CONTROLS = [
     (".widget-tab [role=tab]:not([aria-selected=true])", ("Enter",)),
-    (".noUi-handle, input[type=range]", ("ArrowRight", "ArrowLeft")),
+    (".noUi-handle, .jupyter-widgets input[type=range]", ("ArrowRight", "ArrowLeft")),
     (".widget-toggle-buttons button:not(.mod-active), button.widget-toggle-button, button.widget-button", ("Enter",)),
-    ("select, input[type=checkbox], input[type=radio]", ("ArrowDown", "ArrowUp", " ")),
+    (".jupyter-widgets :is(select, input[type=checkbox], input[type=radio])", ("ArrowDown", "ArrowUp", " ")),
 ]
 PICTURES = """() => [...document.querySelectorAll(".jupyter-widgets :is(svg, img, canvas)")]
     .filter((picture) => picture.checkVisibility()).map((picture) => picture.outerHTML).join()"""
@@ -172,7 +174,6 @@ def dead_controls(page):
     """Find controls of widgets that have no name, or that no key moves to another picture."""
     found = []
     for selector, keys in CONTROLS:
-        selector = ", ".join(f".jupyter-widgets {part}" for part in selector.split(", "))
         for control in page.locator(selector).element_handles():
             if not control.is_visible():
                 continue
@@ -243,32 +244,37 @@ def violations(page):
     """Ask axe of a page, everything unfolded, light and dark, wide and on a phone.
 
     All rules of WCAG 2.1 A and AA and the best practices are asked in the light theme, wide, and again on a phone
-    outside of the article, where other buttons are shown; those that depend on the looks are asked in all four. The
-    glyphs of MathJax are left out: they are hidden from a screen reader, which gets the MathML beside them.
+    outside of the article, where other buttons are shown; those that depend on the looks are asked in all four.
     """
     unfold(page)
-    if not page.evaluate("() => !!window.axe"):
-        page.evaluate(AXE.read_text(encoding="utf-8"))
     found = []
     for theme, width in (("light", 1280), ("dark", 1280), ("dark", 360), ("light", 360)):
         look(page, theme, width)
-        asks = [({"type": "rule", "values": LOOKS}, ["mjx-math"])]
         if (theme, width) == ("light", 1280):
-            asks = [({"type": "tag", "values": TAGS}, ["mjx-math"])]
+            asked = axe(page, {"type": "tag", "values": TAGS})
+        else:
+            asked = axe(page, {"type": "rule", "values": LOOKS})
         if (theme, width) == ("light", 360):
-            asks.append(({"type": "tag", "values": TAGS}, ["mjx-math", "article"]))
-        for rules, left_out in asks:
-            answer = page.evaluate(
-                """async ([rules, leftOut]) => {
-                    const exclude = leftOut.filter((part) => document.querySelector(part));
-                    const options = { runOnly: rules, resultTypes: ["violations"], elementRef: false };
-                    const answer = await axe.run({ include: ["html"], exclude }, options);
-                    return answer.violations.flatMap(({ id, nodes }) => nodes.map(({ html, any, all, none }) =>
-                        [id, html.slice(0, 160), [...any, ...all, ...none].map(({ message }) => message).join("; ")]));
-                }""",
-                [rules, left_out],
-            )
-            found += [
-                f"{rule}, {theme}, {width} px: {html} ({why})" for rule, html, why in answer if rule not in TOLERATED
-            ]
+            asked += axe(page, {"type": "tag", "values": TAGS}, exclude=["article"])
+        found += [f"{theme}, {width} px: {fault}" for fault in asked]
     return found
+
+
+def axe(page, rules, include="html", exclude=()):
+    """Ask rules of axe of a part of a page as it is shown now.
+
+    The glyphs of MathJax are left out: they are hidden from a screen reader, which gets the MathML beside them.
+    """
+    if not page.evaluate("() => !!window.axe"):
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+    answer = page.evaluate(
+        """async ([rules, include, leftOut]) => {
+            const exclude = leftOut.filter((part) => document.querySelector(part));
+            const options = { runOnly: rules, resultTypes: ["violations"] };
+            const answer = await axe.run({ include: [include], exclude }, options);
+            return answer.violations.flatMap(({ id, nodes }) => nodes.map(({ html, any, all, none }) =>
+                [id, html.slice(0, 160), [...any, ...all, ...none].map(({ message }) => message).join("; ")]));
+        }""",
+        [rules, include, ["mjx-math", *exclude]],
+    )
+    return [f"{rule}: {html} ({why})" for rule, html, why in answer if rule not in TOLERATED]

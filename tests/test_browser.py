@@ -1,6 +1,7 @@
 """The built site in a real browser: alive with no kernel and no other host, and open to everyone.
 
-From the disk, with no server, a page shows its text, math and pictures (test_opens_from_the_disk says what else).
+From the disk, with no server, everything works but one thing: search names the pages that it found, and cannot show
+the lines around what it found, because a browser lets no page from the disk read another.
 """
 
 import pytest
@@ -80,6 +81,17 @@ class TestKeyboard:
         assert chapter.evaluate("document.activeElement.name") == "q"
         chapter.keyboard.press("Escape")
         assert chapter.locator("dialog[open]").count() == 0
+
+    @pytest.mark.parametrize("theme", ["light", "dark"])
+    def test_axe_finds_nothing_in_what_opens(self, chapter, theme):
+        look(chapter, theme, 360)
+        for key, dialog in (("Control+K", "#pst-search-dialog"), ("Enter", "#pst-primary-sidebar-modal")):
+            if key == "Enter":
+                chapter.locator(".primary-toggle:visible").focus()
+            chapter.keyboard.press(key)
+            assert chapter.locator(f"{dialog}[open]").count() == 1
+            assert check.axe(chapter, {"type": "tag", "values": check.TAGS}, include=dialog) == []
+            chapter.keyboard.press("Escape")
 
     def test_search_button_opens(self, chapter):
         chapter.locator(".search-button__button:visible").first.press("Enter")
@@ -212,3 +224,173 @@ def test_works_in_a_subfolder(browser, tmp_path):
             page.goto(home)
             page.wait_for_url(f"{home}book/index.html")
             assert complaints == []
+
+
+def test_opens_from_the_disk(browser):
+    """Without a server math is typeset, pictures show, sliders move, and search names the pages that it found."""
+    home = SITE.as_uri()
+    with opened(browser, f"{home}/{CHAPTER}.html", home) as (page, complaints):
+        assert check.untypeset(page) + check.dead_controls(page) == []
+        assert page.evaluate("() => [...document.querySelectorAll('main img')].every((img) => img.naturalWidth > 0)")
+        assert complaints == []
+        page.goto(f"{home}/search.html?q=contraction")
+        page.locator("#search-results li a").first.click()
+        page.wait_for_url(f"{home}/book/*.html*")
+
+
+@pytest.fixture(scope="module")
+def planted(browser, tmp_path_factory):
+    """Return a function that plants a fault in a copy of a page, and opens it as `opened` does."""
+    site = tmp_path_factory.mktemp("planted")
+    for folder in ("_static", "_images", "vendor"):
+        (site / folder).symlink_to(SITE / folder)
+    (site / "book").mkdir()
+    with served(site) as address:
+
+        def plant(html, name="introduction"):
+            text = (SITE / "book" / f"{name}.html").read_text(encoding="utf-8")
+            assert text.count("</main>") == 1
+            (site / "book" / f"{name}.html").write_text(text.replace("</main>", f"{html}</main>"), encoding="utf-8")
+            return opened(browser, f"{address}/book/{name}.html", address)
+
+        yield plant
+
+
+CONTROL = """<div class="jupyter-widgets widget-tab widget-toggle-buttons">{}
+<svg role="img" aria-label="a picture of one planted number"><text y="20">1</text></svg></div>"""
+SLIDER = (
+    '<div class="noUi-handle" role="slider" tabindex="0" {} '
+    'aria-valuemin="0" aria-valuemax="9" aria-valuenow="1"></div>'
+)
+DRAWS = """ onkeydown="this.parentNode.querySelector('text').textContent += 1" """
+
+
+class TestPlanted:
+    """Each check finds its fault, planted in a page that was right."""
+
+    @pytest.mark.parametrize(
+        ("html", "complaint"),
+        [
+            ('<script src="http://foreign.invalid/a.js"></script>', "asked http://foreign.invalid/a.js"),
+            ("<script>console.error('planted')</script>", "console: planted"),
+            ("<script>throw new Error('planted')</script>", "error: planted"),
+            ('<img src="gone.png" alt="">', "404 {address}/book/gone.png"),
+        ],
+    )
+    def test_complaints(self, planted, html, complaint):
+        with planted(html) as (page, complaints):
+            page.wait_for_timeout(200)
+            assert complaint.format(address=page.url.partition("/book")[0]) in complaints
+
+    def test_dead_slider(self, planted):
+        deaf = "<script>addEventListener('keydown', (event) => event.stopImmediatePropagation(), true)</script>"
+        with planted(deaf, "key_equation") as (page, _):
+            found = check.dead_controls(page)
+            assert found and all(fault.endswith("changes no picture") for fault in found)
+
+    def test_no_slider(self, planted):
+        gone = "<script>addEventListener('load', () => setInterval(() => document.querySelectorAll('.widget-slider')"
+        gone += ".forEach((slider) => slider.remove()), 10))</script>"
+        with planted(gone, "key_equation") as (page, _):
+            page.wait_for_timeout(200)
+            assert check.dead_controls(page) == ["the widgets of this page have no control"]
+
+    @pytest.mark.parametrize(
+        ("control", "name"),
+        [
+            (SLIDER.format('aria-label="speed" style="width: 1em; height: 1em" {}'), "speed"),
+            ("<button{}>once</button>", "once"),
+            ('<div role="tab" aria-selected="false" tabindex="0"{}>twice</div>', "twice"),
+            ('<select aria-label="which"{}><option>a</option></select>', "which"),
+        ],
+    )
+    def test_dead_control(self, planted, control, name):
+        with planted(CONTROL.format(control.format(""))) as (page, _):
+            assert check.dead_controls(page) == [f"{name!r} changes no picture"]
+        with planted(CONTROL.format(control.format(DRAWS))) as (page, _):
+            assert check.dead_controls(page) == []
+
+    def test_unnamed_slider(self, planted):
+        nameless = SLIDER.format(f'{DRAWS} style="width: 1em; height: 1em"')
+        with planted(CONTROL.format(nameless)) as (page, _):
+            assert check.dead_controls(page) == ["a control has no name"]
+
+    def test_math_with_an_error(self, planted):
+        with planted(r'<span class="math">\(\frac{1\)</span>', "key_equation") as (page, _):
+            assert len(check.untypeset(page)) == 1
+
+    def test_math_left_as_it_was(self, planted):
+        with planted('<span class="math">x</span>', "key_equation") as (page, _):
+            assert check.untypeset(page) == ["x"]
+
+    @pytest.mark.parametrize(
+        "does",
+        [
+            "querySelector('mjx-assistive-mml').remove()",
+            "querySelector('mjx-container').setAttribute('aria-hidden', true)",
+        ],
+    )
+    def test_silent_formula(self, planted, does):
+        mute = f"<script>addEventListener('load', () => MathJax.startup.promise.then(() => document.{does}))</script>"
+        with planted(mute, "key_equation") as (page, _):
+            assert len(check.unspoken(page)) == 2  # by its markup and by the count
+
+    def test_too_wide(self, planted):
+        with planted('<p style="width: 500px">wide</p>') as (page, _):
+            assert any("wide" in fault for fault in check.too_wide(page))
+
+    def test_unreachable(self, planted):
+        box = '<div style="overflow-x: auto; width: 90px"><p style="width: 900px">far</p></div>'
+        with planted(box) as (page, _):
+            assert len(check.unreachable(page)) == 1
+
+    @pytest.mark.parametrize("outline", ["none", "1px solid black", "3px solid rgb(250 250 250)"])
+    def test_unseen_focus(self, planted, outline):
+        with planted(f"<style>.bd-links a:focus-visible {{ outline: {outline} !important }}</style>") as (page, _):
+            assert check.unseen_focus(page, "light") != []
+
+
+FAULTS = {
+    "image-alt": '<img src="../_static/favicon.svg">',
+    "aria-input-field-name": SLIDER.format(""),
+    "button-name": "<button></button>",
+    "label": '<input type="text">',
+    "heading-order": "<h6>too deep</h6>",
+    "empty-heading": "<h2></h2>",
+    "label-content-name-mismatch": '<button aria-label="Find">Search</button>',
+    "scrollable-region-focusable": '<div tabindex="-1" style="overflow: auto; width: 90px">'
+    '<p style="width: 900px">far</p></div>',
+    "link-in-text-block": '<p style="color: #000">A <a href="#" style="color: #222; text-decoration: none">link</a>'
+    " in the text</p>",
+    "aria-required-children": '<div role="list"><a href="#">no item</a></div>',
+}
+SHOWN = {
+    ("color-contrast", "light, 1280"): "#light",
+    ("color-contrast", "dark, 360"): "#dark",
+    ("button-name", "light, 360"): "#phone",
+}
+LOOKS = """<p id="light">grey</p><p id="dark">grey</p><button id="phone"></button><style>
+    [data-theme=light] #light { color: #bbb } [data-theme=dark] #dark { color: #444 }
+    @media (min-width: 500px) { #phone { display: none } }</style>"""
+
+
+@pytest.fixture(scope="module")
+def found(planted):
+    """Return what axe finds in a page with all these faults."""
+    with planted("".join(FAULTS.values()) + LOOKS) as (page, _):
+        return check.violations(page)
+
+
+class TestAxeOfPlanted:
+    """Axe is asked the rules that matter here: one page with many faults, each found where it shows."""
+
+    @pytest.mark.parametrize("rule", FAULTS)
+    def test_finds(self, found, rule):
+        assert [fault for fault in found if f"px: {rule}: " in fault]
+
+    @pytest.mark.parametrize(("rule", "where"), SHOWN)
+    def test_finds_where_it_shows(self, found, rule, where):
+        name = SHOWN[rule, where][1:]
+        assert [fault for fault in found if fault.startswith(f"{where} px: {rule}: ") and f'id="{name}"' in fault]
+        if rule == "color-contrast":
+            assert {fault.split(",")[0] for fault in found if f'id="{name}"' in fault} == {name}
