@@ -358,8 +358,8 @@ FAULTS = {
     "heading-order": "<h6>too deep</h6>",
     "empty-heading": "<h2></h2>",
     "label-content-name-mismatch": '<button aria-label="Find">Search</button>',
-    "scrollable-region-focusable": '<div tabindex="-1" style="overflow: auto; width: 90px">'
-    '<p style="width: 900px">far</p></div>',
+    "scrollable-region-focusable": '<div tabindex="-1" style="overflow: auto; width: 90px; '
+    'white-space: pre">a line that runs out of its box</div>',
     "link-in-text-block": '<p style="color: #000">A <a href="#" style="color: #222; text-decoration: none">link</a>'
     " in the text</p>",
     "aria-required-children": '<div role="list"><a href="#">no item</a></div>',
