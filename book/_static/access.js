@@ -11,6 +11,25 @@ addEventListener("load", () => {
   document.querySelectorAll("main :is(pre, div.math, .output, .pst-scrollable-table-container)")
     .forEach((box) => reach.observe(box));
 
+  // So does a formula in the text that is wider than the text.
+  const main = document.getElementById("main-content");
+  const fit = () => {
+    const room = document.documentElement.clientWidth;
+    for (const formula of main.querySelectorAll("mjx-container:not([display])")) {
+      formula.classList.remove("wide");
+      formula.removeAttribute("tabindex");
+    }
+    const wide = [...main.querySelectorAll("mjx-container:not([display])")].filter((formula) => {
+      const column = formula.closest("p, li, dd, figcaption, div");
+      return column && !formula.closest("table") && formula.getBoundingClientRect().width > Math.min(room, column.clientWidth);
+    });
+    for (const formula of wide) {
+      formula.classList.add("wide");
+      formula.tabIndex = 0;
+    }
+  };
+  window.MathJax?.startup?.promise?.then(() => new ResizeObserver(fit).observe(main));
+
   // The switch between light and dark says where it stands.
   const root = document.documentElement;
   const say = () => {
