@@ -1,58 +1,137 @@
-"""A Chromium for the tests, and the built site served on loopback. conftest.py hands the fixtures to every test."""
+"""A real browser, and folders served on loopback for it to read."""
 
 import contextlib
 import functools
 import http.server
 import os
+import re
 import shutil
 import threading
 
 import pytest
-from build_book import SITE
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-
-
-def find():
-    """Return the path of a Chromium, or None."""
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
+# What the console may say: name -> the message. Nothing so far.
+ALLOWED = {}
 
 
 @contextlib.contextmanager
-def launch(path):
-    """Start the Chromium found at `path`, and end it."""
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--disable-background-networking", "--disable-component-update", "--disable-gpu", "--disable-quic"]
-    flags += ["--disable-sync", "--no-first-run"] + ["--no-sandbox"] * (os.geteuid() == 0)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=flags)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def address():
-    """Serve the site on loopback."""
+def served(directory):
+    """Serve a folder on loopback; yield its address."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=SITE)) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=directory)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
 @pytest.fixture(scope="module")
-def browser():
+def address():
+    """Serve the site."""
+    from build_book import SITE
+
+    with served(SITE) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def launched():
     """Start a Chromium; where none is found, skip, unless DIVERGENCE_NOTES_REQUIRE_BROWSER is set."""
-    found = find()
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if not found:
-        missing = "no Chromium found: nothing was opened in a browser"
+        missing = "no Chromium found: the pages were not opened in a browser"
         if os.environ.get("DIVERGENCE_NOTES_REQUIRE_BROWSER"):
             pytest.fail(missing)
         pytest.skip(missing)
-    with launch(found) as browser:
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--disable-background-networking", "--disable-component-update", "--disable-gpu", "--disable-quic"]
+    flags += ["--disable-sync", "--no-first-run"] + ["--no-sandbox"] * (os.geteuid() == 0)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=flags)
         yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Start a Chromium for the tests of a file."""
+    with launched() as browser:
+        yield browser
+
+
+@contextlib.contextmanager
+def opened(browser, url, home):
+    """Open a page; yield it, typeset and with its widgets drawn, and the list of complaints so far.
+
+    A complaint is an error in the console that is not in `ALLOWED`, an answer of 400 or more, or a request to anything
+    that is not below `home`.
+    """
+    complaints = []
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    page = context.new_page()
+
+    def complain(wrong, text):
+        if wrong:
+            complaints.append(text)
+
+    page.on("request", lambda asked: complain(not asked.url.startswith((home, "data:", "blob:")), f"asked {asked.url}"))
+    page.on("response", lambda answer: complain(answer.status >= 400, f"{answer.status} {answer.url}"))
+    page.on("pageerror", lambda error: complain(True, f"error: {error}"))
+    page.on(
+        "console",
+        lambda said: complain(
+            said.type == "error" and not any(re.search(message, said.text) for message in ALLOWED.values()),
+            f"console: {said.text}",
+        ),
+    )
+    try:
+        page.goto(url, wait_until="load")
+        settle(page)
+        yield page, complaints
+    finally:
+        context.close()
+
+
+def settle(page):
+    """Wait until the math of a page is typeset and its widgets are drawn."""
+    if page.locator(".math").count():
+        page.wait_for_function("window.MathJax && MathJax.startup && MathJax.startup.promise")
+        page.evaluate("() => MathJax.startup.promise.then(() => null)")
+    page.wait_for_function(
+        """() => document.querySelectorAll(".widget-subarea, .jupyter-widgets-view, .widget-vbox").length >=
+                 document.querySelectorAll("script[type='application/vnd.jupyter.widget-view+json']").length"""
+    )
+
+
+def unfold(page):
+    """Open every fold of a page."""
+    page.evaluate(
+        """() => {
+            document.querySelectorAll("details").forEach((fold) => { fold.open = true; });
+            document.querySelectorAll(".toggle-hidden .toggle-button").forEach((button) => button.click());
+        }"""
+    )
+
+
+def look(page, theme, width):
+    """Show the page in a theme and a width, and wait until it has changed."""
+    page.set_viewport_size({"width": width, "height": 900})
+    page.evaluate(
+        """async (theme) => {
+            for (const [key, value] of [["theme", theme], ["mode", theme]]) {
+                document.documentElement.dataset[key] = value;
+                localStorage.setItem(key, value);
+            }
+            await new Promise((drawn) => setTimeout(drawn, 50));
+            document.getAnimations().forEach((animation) => {
+                if (animation instanceof CSSTransition) animation.finish();
+            });
+            await new Promise((done) => setTimeout(done, 350)); // the theme looks for what scrolls after 300 ms
+        }""",
+        theme,
+    )

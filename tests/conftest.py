@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from tests.browser import address, browser  # noqa: F401  fixtures
+from tests.browser import address as address
+from tests.browser import browser as browser
 
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=100)
 settings.load_profile("fixed")

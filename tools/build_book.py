@@ -10,6 +10,7 @@ import downloads
 import yaml
 from icons import cut_icons
 from PIL import Image
+from polish import polish
 from vendor import vendor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,6 +72,14 @@ def shrink_pictures():
             small.save(path, optimize=True)
 
 
+def polish_pages():
+    """Mend what the theme leaves (tools/polish.py)."""
+    for path in SITE.rglob("*.html"):
+        if "_static" in path.parts:
+            continue  # templates of the theme
+        path.write_text(polish(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 def main():
     """Build; on any fault say it and leave nothing that the next build would trust."""
     vendor()
@@ -92,6 +101,7 @@ def main():
         sys.exit("The book has faults: see above.")
     shrink_pictures()
     downloads.prepare(SITE)
+    polish_pages()
     cut_icons(SITE)
     if found := faults():
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)

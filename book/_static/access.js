@@ -1,0 +1,48 @@
+// What scrolls sideways can be reached by the keyboard, also when the window narrows or a fold opens.
+addEventListener("load", () => {
+  const reach = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      for (const box of [target, ...target.querySelectorAll("mjx-container")]) {
+        if (box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX !== "visible") box.tabIndex = 0;
+        else if (box.tabIndex === 0) box.removeAttribute("tabindex");
+      }
+    }
+  });
+  document.querySelectorAll("main :is(pre, div.math, .output, .pst-scrollable-table-container)")
+    .forEach((box) => reach.observe(box));
+
+  // So does a formula in the text that is wider than the text.
+  const main = document.getElementById("main-content");
+  const fit = () => {
+    const room = document.documentElement.clientWidth;
+    for (const formula of main.querySelectorAll("mjx-container:not([display])")) {
+      formula.classList.remove("wide");
+      formula.removeAttribute("tabindex");
+    }
+    const wide = [...main.querySelectorAll("mjx-container:not([display])")].filter((formula) => {
+      const column = formula.closest("p, li, dd, figcaption, div");
+      return column && !formula.closest("table") && formula.getBoundingClientRect().width > Math.min(room, column.clientWidth);
+    });
+    for (const formula of wide) {
+      formula.classList.add("wide");
+      formula.tabIndex = 0;
+    }
+  };
+  window.MathJax?.startup?.promise?.then(() => new ResizeObserver(fit).observe(main));
+
+  // The switch between light and dark says where it stands.
+  const root = document.documentElement;
+  const say = () => {
+    document.querySelectorAll(".theme-switch-button")
+      .forEach((button) => button.setAttribute("aria-label", `Color mode: ${root.dataset.mode}`));
+  };
+  new MutationObserver(say).observe(root, { attributeFilter: ["data-mode"] });
+  say();
+});
+
+// The theme takes the focus off a button that was clicked, so that its tip goes; by the keyboard it stays where it is.
+addEventListener("click", ({ target, detail }) => {
+  const button = target.closest?.("button");
+  if (button && detail === 0) button.blur = () => {};
+  else if (button) delete button.blur;
+}, true);

@@ -1,0 +1,280 @@
+"""What a page must be: each check returns what is wrong with a page, one line each, and nothing when it is right.
+
+The first half reads the files, the second half asks a page that is open in a browser.
+"""
+
+import functools
+import re
+from collections import Counter
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from bs4 import BeautifulSoup
+
+from tests.browser import look, unfold
+
+ROOT = Path(__file__).resolve().parent.parent
+AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
+# What depends on the theme and the width; everything else is asked once, and once more of what a phone shows.
+LOOKS = ["color-contrast", "link-in-text-block", "scrollable-region-focusable"]
+# Rules that a page may break, with the reason. None so far.
+TOLERATED = {}
+
+
+def names(site):
+    """Return the names of the pages of a site, those that only lead on to another aside."""
+    pages = (path for path in sorted(site.rglob("*.html")) if "_static" not in path.parts)
+    leads_on = re.compile('http-equiv="?refresh', re.IGNORECASE)
+    return [
+        path.relative_to(site).with_suffix("").as_posix()
+        for path in pages
+        if not leads_on.search(path.read_text(encoding="utf-8")[:2000])
+    ]
+
+
+def parsed(path):
+    """Return a page parsed; a file that has not changed is parsed once."""
+    return _parsed(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _parsed(path, _changed):
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+def foreign(page):
+    """Find what asks another host."""
+    asked = [tag.get("src") or tag.get("href") for tag in page.select("script[src], link[href], img[src], iframe[src]")]
+    return [url for url in asked if re.match(r"(https?:)?//", url)]
+
+
+def wordless(page):
+    """Find pictures without a text of at least five words that says what is seen."""
+    return [img["src"] for img in page.select("main img") if len(img.get("alt", "").split()) < 5]
+
+
+def captionless(page):
+    """Find figures without a caption, and pictures of cells outside of a figure."""
+    figures = [figure for figure in page.select("main figure") if not figure.find("figcaption")]
+    loose = [img for img in page.select("main .cell_output img") if not img.find_parent("figure")]
+    return [*map(str, figures), *map(str, loose)]
+
+
+def repeated(page):
+    """Find ids that occur twice."""
+    ids = Counter(tag["id"] for tag in page.find_all(id=True))
+    return sorted(name for name, times in ids.items() if times > 1)
+
+
+class Links:
+    """The links of a site: each file is read once."""
+
+    def __init__(self, site):
+        self.site, self.known = Path(site).resolve(), {}
+
+    def anchors(self, path):
+        """Return the names on a page that a link may point to."""
+        if path not in self.known:
+            page = parsed(path)
+            self.known[path] = {tag["id"] for tag in page.find_all(id=True)} | {
+                tag["name"] for tag in page.select("a[name]")
+            }
+        return self.known[path]
+
+    def broken(self, name):
+        """Find links of a page, its scripts, styles and pictures too, that lead to no file or no anchor of the site."""
+        here = self.site / f"{name}.html"
+        return sorted({found for link in self.of(parsed(here)) if (found := self.fault(here, link))})
+
+    @staticmethod
+    def of(page):
+        """Return what a page points to."""
+        links = [tag.get(key) for tag in page.find_all(True) for key in ("href", "src") if tag.get(key)]
+        return links + [
+            tag["content"].partition("url=")[2] for tag in page.select("meta[http-equiv]") if "url=" in tag["content"]
+        ]
+
+    def fault(self, here, link):
+        """Return what is wrong with a link, or None."""
+        parts = urlsplit(link)
+        if parts.scheme or parts.netloc:
+            return None if parts.scheme in ("http", "https", "mailto", "data") else f"{link}: not a link for a page"
+        if parts.path.startswith("/"):
+            return f"{link}: does not work in a subfolder"
+        target = (here.parent / unquote(parts.path)).resolve() if parts.path else here
+        if not target.is_file():
+            return f"{link}: no such file"
+        if parts.fragment and target.suffix == ".html" and unquote(parts.fragment) not in self.anchors(target):
+            return f"{link}: no such anchor"
+        return None
+
+
+def untypeset(page):
+    """Find formulas that MathJax did not typeset, or could not."""
+    found = page.locator("mjx-merror").all_text_contents()
+    left = page.evaluate("""() => [...document.querySelectorAll("main .math")]
+        .filter((math) => !math.querySelector("mjx-container")).map((math) => math.textContent.slice(0, 80))""")
+    return found + left
+
+
+def unspoken(page):
+    """Find formulas that a screen reader is not given as MathML, by the accessibility tree of the browser."""
+    unfold(page)
+    silent = page.evaluate("""() => [...document.querySelectorAll("mjx-container")]
+        .filter((box) => !box.querySelector(":scope > mjx-assistive-mml > math > *")
+                         || box.closest("[aria-hidden=true]")
+                         || box.querySelector(":scope > mjx-math")?.getAttribute("aria-hidden") !== "true")
+        .map((box) => box.outerHTML.slice(0, 120))""")
+    shown = page.evaluate("""() => [...document.querySelectorAll("mjx-container")]
+        .filter((box) => box.checkVisibility({ visibilityProperty: true })).length""")
+    session = page.context.new_cdp_session(page)
+    nodes = session.send("Accessibility.getFullAXTree")["nodes"]
+    session.detach()
+    spoken = sum(node.get("role", {}).get("value") == "MathMLMath" and not node["ignored"] for node in nodes)
+    return silent + [f"{shown} formulas are shown, {spoken} are in the accessibility tree"] * (shown != spoken)
+
+
+def too_wide(page, width=360):
+    """Find what makes a page scroll sideways on a phone, or is cut off at its edge."""
+    look(page, "light", width)
+    return page.evaluate("""() => {
+        const room = window.innerWidth, root = document.documentElement;
+        const found = root.scrollWidth > room ? [`the page is ${root.scrollWidth} px wide, the screen ${room}`] : [];
+        const scrolls = (tag) => tag && tag !== document.body
+            && (["auto", "scroll"].includes(getComputedStyle(tag).overflowX) || scrolls(tag.parentElement));
+        const wide = [...document.querySelectorAll("main *")].filter((tag) => tag.checkVisibility()
+            && tag.getBoundingClientRect().right > room + 1 && !tag.closest("mjx-assistive-mml") && !scrolls(tag));
+        return [...found, ...wide.slice(0, 5).map((tag) => `cut off: ${tag.outerHTML.slice(0, 120)}`)];
+    }""")
+
+
+def unreachable(page):
+    """Find what scrolls sideways, is shown, and cannot be reached by the Tab key."""
+    return page.evaluate("""() => [...document.querySelectorAll("main *")]
+        .filter((box) => box.scrollWidth > box.clientWidth + 1 && box.clientWidth > 0
+                         && ["auto", "scroll"].includes(getComputedStyle(box).overflowX)
+                         && box.checkVisibility({ visibilityProperty: true })
+                         && box.tabIndex !== 0 && !box.querySelector("a[href], button, [tabindex='0']"))
+        .map((box) => box.outerHTML.slice(0, 160))""")
+
+
+# The controls of widgets: what to find, and the keys that must change the picture.
+CONTROLS = [
+    (".widget-tab [role=tab]:not([aria-selected=true])", ("Enter",)),
+    (".noUi-handle, .jupyter-widgets input[type=range]", ("ArrowRight", "ArrowLeft")),
+    (".widget-toggle-buttons button:not(.mod-active), button.widget-toggle-button, button.widget-button", ("Enter",)),
+    (".jupyter-widgets :is(select, input[type=checkbox], input[type=radio])", ("ArrowDown", "ArrowUp", " ")),
+]
+PICTURES = """() => [...document.querySelectorAll(".jupyter-widgets :is(svg, img, canvas)")]
+    .filter((picture) => picture.checkVisibility()).map((picture) => picture.outerHTML).join()"""
+
+
+def dead_controls(page):
+    """Find controls of widgets that have no name, or that no key moves to another picture."""
+    found = []
+    for selector, keys in CONTROLS:
+        for control in page.locator(selector).element_handles():
+            if not control.is_visible():
+                continue
+            name = control.get_attribute("aria-label") or control.inner_text().strip()
+            if not name:
+                found.append("a control has no name")
+            if not any(moves(page, control, key) for key in keys):
+                found.append(f"{name!r} changes no picture")
+    views = page.locator("script[type='application/vnd.jupyter.widget-view+json']").count()
+    drawn = page.locator(".jupyter-widgets :is(.noUi-handle, button, input, select)").count()
+    return found + ["the widgets of this page have no control"] * bool(views and not drawn)
+
+
+def moves(page, control, key):
+    """Press a key on a control; return whether the picture changed."""
+    control.scroll_into_view_if_needed()
+    before = page.evaluate(PICTURES)
+    control.focus()
+    page.keyboard.press(key)
+    page.wait_for_timeout(100)
+    return page.evaluate(PICTURES) != before
+
+
+def at_start(page):
+    """Take the focus to the start of a page."""
+    page.evaluate("""() => {
+        document.body.tabIndex = -1;
+        document.body.focus();
+        document.body.removeAttribute("tabindex");
+        window.scrollTo(0, 0);
+    }""")
+
+
+def unseen_focus(page, theme, stops=15):
+    """Walk by the Tab key from the start of a page; find stops that do not show that they have the focus."""
+    look(page, theme, 1280)
+    at_start(page)
+    found = []
+    for _ in range(stops):
+        page.keyboard.press("Tab")
+        found += page.evaluate("""() => {
+            document.getAnimations().forEach((animation) => {
+                if (animation instanceof CSSTransition) animation.finish();
+            });
+            const paint = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+            const light = (colour) => {
+                paint.fillStyle = colour;
+                paint.fillRect(0, 0, 1, 1);
+                const [r, g, b] = [...paint.getImageData(0, 0, 1, 1).data].map((part) => {
+                    part /= 255;
+                    return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+                });
+                return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+            };
+            const tag = document.activeElement, style = getComputedStyle(tag);
+            const [low, high] = [style.outlineColor, getComputedStyle(document.body).backgroundColor]
+                .map(light).sort((a, b) => a - b);
+            const seen = tag.checkVisibility({ opacityProperty: true, visibilityProperty: true })
+                && style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
+            const contrast = (high + 0.05) / (low + 0.05);
+            if (tag === document.body || (seen && contrast >= 3)) return [];
+            return [`${tag.outerHTML.slice(0, 120)}: ${style.outline}, contrast ${contrast.toFixed(1)}`];
+        }""")
+    return found
+
+
+def violations(page):
+    """Ask axe of a page, everything unfolded, light and dark, wide and on a phone.
+
+    All rules of WCAG 2.1 A and AA and the best practices are asked in the light theme, wide, and again on a phone
+    outside of the article, where other buttons are shown; those that depend on the looks are asked in all four.
+    """
+    unfold(page)
+    found = []
+    for theme, width in (("light", 1280), ("dark", 1280), ("dark", 360), ("light", 360)):
+        look(page, theme, width)
+        if (theme, width) == ("light", 1280):
+            asked = axe(page, {"type": "tag", "values": TAGS})
+        else:
+            asked = axe(page, {"type": "rule", "values": LOOKS})
+        if (theme, width) == ("light", 360):
+            asked += axe(page, {"type": "tag", "values": TAGS}, exclude=["article"])
+        found += [f"{theme}, {width} px: {fault}" for fault in asked]
+    return found
+
+
+def axe(page, rules, include="html", exclude=()):
+    """Ask rules of axe of a part of a page as it is shown now.
+
+    The glyphs of MathJax are left out: they are hidden from a screen reader, which gets the MathML beside them.
+    """
+    if not page.evaluate("() => !!window.axe"):
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+    answer = page.evaluate(
+        """async ([rules, include, leftOut]) => {
+            const exclude = leftOut.filter((part) => document.querySelector(part));
+            const options = { runOnly: rules, resultTypes: ["violations"] };
+            const answer = await axe.run({ include: [include], exclude }, options);
+            return answer.violations.flatMap(({ id, nodes }) => nodes.map(({ html, any, all, none }) =>
+                [id, html.slice(0, 160), [...any, ...all, ...none].map(({ message }) => message).join("; ")]));
+        }""",
+        [rules, include, ["mjx-math", *exclude]],
+    )
+    return [f"{rule}: {html} ({why})" for rule, html, why in answer if rule not in TOLERATED]

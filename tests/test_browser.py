@@ -1,0 +1,396 @@
+"""The built site in a real browser: alive with no kernel and no other host, and open to everyone.
+
+From the disk, with no server, everything works but one thing: search names the pages that it found, and cannot show
+the lines around what it found, because a browser lets no page from the disk read another.
+"""
+
+import pytest
+from build_book import SITE, toc_files
+
+from tests import page_checks as check
+from tests.browser import look, opened, served, unfold
+
+CHAPTER = "book/contraction"
+PAGES = check.names(SITE) or toc_files()
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def visit(request, browser, address):
+    """Open a page once for all that is asked of it."""
+    with opened(browser, f"{address}/{request.param}.html", address) as visit:
+        yield visit
+
+
+class TestEveryPage:
+    """Asked of each page, in this order, in one visit."""
+
+    def test_math_is_typeset(self, visit):
+        assert check.untypeset(visit[0]) == []
+
+    def test_controls_are_alive(self, visit):
+        assert check.dead_controls(visit[0]) == []
+
+    def test_fits_a_phone(self, visit):
+        assert check.too_wide(visit[0]) == []
+
+    def test_formulas_are_spoken(self, visit):
+        assert check.unspoken(visit[0]) == []
+
+    def test_axe_finds_nothing(self, visit):
+        assert check.violations(visit[0]) == []
+
+    def test_nothing_complained(self, visit):
+        assert visit[1] == []
+
+
+@pytest.fixture(scope="module")
+def reading(browser, address):
+    """Open a chapter with everything in it: math, folds, a widget."""
+    with opened(browser, f"{address}/{CHAPTER}.html", address) as reading:
+        yield reading
+
+
+@pytest.fixture
+def chapter(reading):
+    """Turn to the start of the chapter, as on a desk, with the focus nowhere; no test leaves a complaint behind."""
+    page, complaints = reading
+    look(page, "light", 1280)
+    check.at_start(page)
+    yield page
+    assert complaints == []
+
+
+class TestKeyboard:
+    """Everything can be done without a mouse."""
+
+    @pytest.mark.parametrize("theme", ["light", "dark"])
+    def test_focus_is_seen(self, chapter, theme):
+        assert check.unseen_focus(chapter, theme, stops=30) == []
+
+    def test_skips_to_the_text(self, chapter):
+        chapter.keyboard.press("Tab")
+        assert chapter.evaluate("document.activeElement.textContent") == "Skip to main content"
+        chapter.keyboard.press("Enter")
+        assert chapter.url.endswith("#main-content")
+        chapter.keyboard.press("Tab")
+        assert chapter.evaluate("!!document.activeElement.closest('main')")
+
+    def test_search_opens_and_closes(self, chapter):
+        chapter.keyboard.press("Control+K")
+        assert chapter.evaluate("document.activeElement.closest('dialog[open]')?.id") == "pst-search-dialog"
+        assert chapter.evaluate("document.activeElement.name") == "q"
+        chapter.keyboard.press("Escape")
+        assert chapter.locator("dialog[open]").count() == 0
+
+    @pytest.mark.parametrize("theme", ["light", "dark"])
+    def test_axe_finds_nothing_in_what_opens(self, chapter, theme):
+        look(chapter, theme, 360)
+        for key, dialog in (("Control+K", "#pst-search-dialog"), ("Enter", "#pst-primary-sidebar-modal")):
+            if key == "Enter":
+                chapter.locator(".primary-toggle:visible").focus()
+            chapter.keyboard.press(key)
+            assert chapter.locator(f"{dialog}[open]").count() == 1
+            assert check.axe(chapter, {"type": "tag", "values": check.TAGS}, include=dialog) == []
+            chapter.keyboard.press("Escape")
+
+    def test_search_button_opens(self, chapter):
+        chapter.locator(".search-button__button:visible").first.press("Enter")
+        assert chapter.locator("#pst-search-dialog[open]").count() == 1
+        chapter.keyboard.press("Escape")
+        assert chapter.locator("dialog[open]").count() == 0
+
+    def test_theme_switches_and_says_so(self, chapter):
+        switch = chapter.locator(".theme-switch-button:visible")
+        themes = set()
+        for _ in range(3):
+            switch.press("Enter")
+            mode = chapter.evaluate("document.documentElement.dataset.mode")
+            chapter.wait_for_function(
+                "m => document.querySelector('.theme-switch-button').ariaLabel.endsWith(m)", arg=mode
+            )
+            themes.add((mode, chapter.evaluate("document.documentElement.dataset.theme")))
+        assert {("light", "light"), ("dark", "dark")} < themes
+
+    def test_sidebar_hides_and_returns(self, chapter):
+        toggle = chapter.locator(".primary-toggle:visible")
+        link = chapter.locator("#pst-primary-sidebar a:visible").first
+        toggle.press("Enter")
+        link.wait_for(state="hidden")
+        assert toggle.evaluate("toggle => toggle === document.activeElement")
+        chapter.keyboard.press("Enter")
+        link.wait_for(state="visible")
+
+    @pytest.mark.parametrize(
+        ("which", "dialog"), [("primary", "#pst-primary-sidebar-modal"), ("secondary", "#pst-secondary-sidebar-modal")]
+    )
+    def test_sidebars_open_on_a_phone(self, chapter, which, dialog):
+        chapter.set_viewport_size({"width": 360, "height": 900})
+        toggle = chapter.locator(f".{which}-toggle:visible").first
+        toggle.press("Enter")
+        assert chapter.locator(f"{dialog}[open]").count() == 1
+        chapter.keyboard.press("Tab")
+        assert chapter.evaluate("dialog => !!document.activeElement.closest(dialog)", dialog)
+        chapter.keyboard.press("Escape")
+        assert chapter.locator("dialog[open]").count() == 0
+        assert toggle.evaluate("toggle => toggle === document.activeElement")
+
+    @pytest.mark.parametrize("kind", ["proof", "solution"])
+    @pytest.mark.parametrize("key", ["Enter", "Space"])
+    def test_folds_open_and_close(self, chapter, kind, key):
+        fold = chapter.locator(f".{kind}.toggle").first
+        button, inside = fold.locator(".toggle-button").first, fold.locator(":scope > .admonition-title + *")
+        hidden = "element => getComputedStyle(element).visibility"
+        assert inside.evaluate(hidden) == "hidden"
+        button.press(key)
+        assert (inside.evaluate(hidden), button.get_attribute("aria-expanded")) == ("visible", "true")
+        button.press(key)
+        assert (inside.evaluate(hidden), button.get_attribute("aria-expanded")) == ("hidden", "false")
+
+    @pytest.mark.parametrize("key", ["Enter", "Space"])
+    def test_code_opens_and_closes(self, chapter, key):
+        fold = chapter.locator("main details").first
+        for is_open in (True, False):
+            fold.locator("summary").press(key)
+            assert fold.evaluate("fold => fold.open") == is_open
+
+    def test_what_scrolls_is_reached(self, chapter):
+        unfold(chapter)
+        look(chapter, "light", 360)
+        assert check.unreachable(chapter) == []
+
+    def test_formulas_are_no_stops(self, chapter):
+        assert (
+            chapter.evaluate("""() => [...document.querySelectorAll("mjx-container[tabindex='0']")]
+            .filter((box) => box.scrollWidth <= box.clientWidth).length""")
+            == 0
+        )
+
+    def test_menu_of_downloads_opens(self, chapter):
+        chapter.locator(".dropdown-download-buttons button.dropdown-toggle").press("Enter")
+        link = chapter.locator(".dropdown-download-buttons .dropdown-menu a").first
+        assert link.is_visible()
+        chapter.keyboard.press("Escape")
+        assert not link.is_visible()
+
+
+class TestSearch:
+    """Search finds, on its page and from the dialog of every page."""
+
+    def found(self, page):
+        page.wait_for_selector("#search-results li a")
+        page.wait_for_function(
+            "/finished|complete|found/i.test(document.querySelector('#search-results p').textContent)"
+        )
+        return [link.get_attribute("href") for link in page.locator("#search-results li a").all()]
+
+    def test_search_page_finds(self, browser, address):
+        with opened(browser, f"{address}/search.html?q=contraction", address) as (page, complaints):
+            found = self.found(page)
+            assert any(link.startswith("book/contraction.html") for link in found)
+            links = check.Links(SITE)
+            assert [link for link in found if links.fault(SITE / "search.html", link.partition("?")[0])] == []
+            assert complaints == []
+
+    def test_search_dialog_finds(self, browser, address):
+        with opened(browser, f"{address}/book/introduction.html", address) as (page, complaints):
+            page.keyboard.press("Control+K")
+            page.keyboard.type("deadly triad")
+            page.keyboard.press("Enter")
+            page.wait_for_url("**/search.html?q=deadly+triad*")
+            assert any("function_approximation" in link for link in self.found(page))
+            assert complaints == []
+
+    def test_finds_nothing_of_what_is_not_there(self, browser, address):
+        with opened(browser, f"{address}/search.html?q=zyzzyva", address) as (page, _):
+            page.wait_for_function("/did not match/i.test(document.querySelector('#search-results').textContent)")
+            assert page.locator("#search-results li a").count() == 0
+
+
+def test_works_in_a_subfolder(browser, tmp_path):
+    """The site may live below any address: nothing is asked from outside of its folder."""
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "sub").symlink_to(SITE)
+    with served(tmp_path) as address:
+        home = f"{address}/some/sub/"
+        with opened(browser, f"{home}{CHAPTER}.html", home) as (page, complaints):
+            assert check.untypeset(page) + check.dead_controls(page) == []
+            page.keyboard.press("Control+K")
+            page.keyboard.type("contraction")
+            page.keyboard.press("Enter")
+            page.wait_for_selector("#search-results li a")
+            page.locator("#search-results li a").first.click()
+            page.wait_for_load_state()
+            assert page.url.startswith(f"{home}book/")
+            page.goto(home)
+            page.wait_for_url(f"{home}book/index.html")
+            assert complaints == []
+
+
+def test_opens_from_the_disk(browser):
+    """Without a server math is typeset, pictures show, sliders move, and search names the pages that it found."""
+    home = SITE.as_uri()
+    with opened(browser, f"{home}/{CHAPTER}.html", home) as (page, complaints):
+        assert check.untypeset(page) + check.dead_controls(page) == []
+        assert page.evaluate("() => [...document.querySelectorAll('main img')].every((img) => img.naturalWidth > 0)")
+        assert complaints == []
+        page.goto(f"{home}/search.html?q=contraction")
+        page.locator("#search-results li a").first.click()
+        page.wait_for_url(f"{home}/book/*.html*")
+
+
+@pytest.fixture(scope="module")
+def planted(browser, tmp_path_factory):
+    """Return a function that plants a fault in a copy of a page, and opens it as `opened` does."""
+    site = tmp_path_factory.mktemp("planted")
+    for folder in ("_static", "_images", "vendor"):
+        (site / folder).symlink_to(SITE / folder)
+    (site / "book").mkdir()
+    with served(site) as address:
+
+        def plant(html, name="introduction"):
+            text = (SITE / "book" / f"{name}.html").read_text(encoding="utf-8")
+            assert text.count("</main>") == 1
+            (site / "book" / f"{name}.html").write_text(text.replace("</main>", f"{html}</main>"), encoding="utf-8")
+            return opened(browser, f"{address}/book/{name}.html", address)
+
+        yield plant
+
+
+CONTROL = """<div class="jupyter-widgets widget-tab widget-toggle-buttons">{}
+<svg role="img" aria-label="a picture of one planted number"><text y="20">1</text></svg></div>"""
+SLIDER = (
+    '<div class="noUi-handle" role="slider" tabindex="0" {} '
+    'aria-valuemin="0" aria-valuemax="9" aria-valuenow="1"></div>'
+)
+DRAWS = """ onkeydown="this.parentNode.querySelector('text').textContent += 1" """
+
+
+class TestPlanted:
+    """Each check finds its fault, planted in a page that was right."""
+
+    @pytest.mark.parametrize(
+        ("html", "complaint"),
+        [
+            ('<script src="http://foreign.invalid/a.js"></script>', "asked http://foreign.invalid/a.js"),
+            ("<script>console.error('planted')</script>", "console: planted"),
+            ("<script>throw new Error('planted')</script>", "error: planted"),
+            ('<img src="gone.png" alt="">', "404 {address}/book/gone.png"),
+        ],
+    )
+    def test_complaints(self, planted, html, complaint):
+        with planted(html) as (page, complaints):
+            page.wait_for_timeout(200)
+            assert complaint.format(address=page.url.partition("/book")[0]) in complaints
+
+    def test_dead_slider(self, planted):
+        deaf = "<script>addEventListener('keydown', (event) => event.stopImmediatePropagation(), true)</script>"
+        with planted(deaf, "key_equation") as (page, _):
+            found = check.dead_controls(page)
+            assert found and all(fault.endswith("changes no picture") for fault in found)
+
+    def test_no_slider(self, planted):
+        gone = "<script>addEventListener('load', () => setInterval(() => document.querySelectorAll('.widget-slider')"
+        gone += ".forEach((slider) => slider.remove()), 10))</script>"
+        with planted(gone, "key_equation") as (page, _):
+            page.wait_for_timeout(200)
+            assert check.dead_controls(page) == ["the widgets of this page have no control"]
+
+    @pytest.mark.parametrize(
+        ("control", "name"),
+        [
+            (SLIDER.format('aria-label="speed" style="width: 1em; height: 1em" {}'), "speed"),
+            ("<button{}>once</button>", "once"),
+            ('<div role="tab" aria-selected="false" tabindex="0"{}>twice</div>', "twice"),
+            ('<select aria-label="which"{}><option>a</option></select>', "which"),
+        ],
+    )
+    def test_dead_control(self, planted, control, name):
+        with planted(CONTROL.format(control.format(""))) as (page, _):
+            assert check.dead_controls(page) == [f"{name!r} changes no picture"]
+        with planted(CONTROL.format(control.format(DRAWS))) as (page, _):
+            assert check.dead_controls(page) == []
+
+    def test_unnamed_slider(self, planted):
+        nameless = SLIDER.format(f'{DRAWS} style="width: 1em; height: 1em"')
+        with planted(CONTROL.format(nameless)) as (page, _):
+            assert check.dead_controls(page) == ["a control has no name"]
+
+    def test_math_with_an_error(self, planted):
+        with planted(r'<span class="math">\(\frac{1\)</span>', "key_equation") as (page, _):
+            assert len(check.untypeset(page)) == 1
+
+    def test_math_left_as_it_was(self, planted):
+        with planted('<span class="math">x</span>', "key_equation") as (page, _):
+            assert check.untypeset(page) == ["x"]
+
+    @pytest.mark.parametrize(
+        "does",
+        [
+            "querySelector('mjx-assistive-mml').remove()",
+            "querySelector('mjx-container').setAttribute('aria-hidden', true)",
+        ],
+    )
+    def test_silent_formula(self, planted, does):
+        mute = f"<script>addEventListener('load', () => MathJax.startup.promise.then(() => document.{does}))</script>"
+        with planted(mute, "key_equation") as (page, _):
+            assert len(check.unspoken(page)) == 2  # by its markup and by the count
+
+    def test_too_wide(self, planted):
+        with planted('<p style="width: 500px">wide</p>') as (page, _):
+            assert any("wide" in fault for fault in check.too_wide(page))
+
+    def test_unreachable(self, planted):
+        box = '<div style="overflow-x: auto; width: 90px"><p style="width: 900px">far</p></div>'
+        with planted(box) as (page, _):
+            assert len(check.unreachable(page)) == 1
+
+    @pytest.mark.parametrize("outline", ["none", "1px solid black", "3px solid rgb(250 250 250)"])
+    def test_unseen_focus(self, planted, outline):
+        with planted(f"<style>.bd-links a:focus-visible {{ outline: {outline} !important }}</style>") as (page, _):
+            assert check.unseen_focus(page, "light") != []
+
+
+FAULTS = {
+    "image-alt": '<img src="../_static/favicon.svg">',
+    "aria-input-field-name": SLIDER.format(""),
+    "button-name": "<button></button>",
+    "label": '<input type="text">',
+    "heading-order": "<h6>too deep</h6>",
+    "empty-heading": "<h2></h2>",
+    "label-content-name-mismatch": '<button aria-label="Find">Search</button>',
+    "scrollable-region-focusable": '<div tabindex="-1" style="overflow: auto; width: 90px; '
+    'white-space: pre">a line that runs out of its box</div>',
+    "link-in-text-block": '<p style="color: #000">A <a href="#" style="color: #222; text-decoration: none">link</a>'
+    " in the text</p>",
+    "aria-required-children": '<div role="list"><a href="#">no item</a></div>',
+}
+SHOWN = {
+    ("color-contrast", "light, 1280"): "#light",
+    ("color-contrast", "dark, 360"): "#dark",
+    ("button-name", "light, 360"): "#phone",
+}
+LOOKS = """<p id="light">grey</p><p id="dark">grey</p><button id="phone"></button><style>
+    [data-theme=light] #light { color: #bbb } [data-theme=dark] #dark { color: #444 }
+    @media (min-width: 500px) { #phone { display: none } }</style>"""
+
+
+@pytest.fixture(scope="module")
+def found(planted):
+    """Return what axe finds in a page with all these faults."""
+    with planted("".join(FAULTS.values()) + LOOKS) as (page, _):
+        return check.violations(page)
+
+
+class TestAxeOfPlanted:
+    """Axe is asked the rules that matter here: one page with many faults, each found where it shows."""
+
+    @pytest.mark.parametrize("rule", FAULTS)
+    def test_finds(self, found, rule):
+        assert [fault for fault in found if f"px: {rule}: " in fault]
+
+    @pytest.mark.parametrize(("rule", "where"), SHOWN)
+    def test_finds_where_it_shows(self, found, rule, where):
+        name = SHOWN[rule, where][1:]
+        assert [fault for fault in found if fault.startswith(f"{where} px: {rule}: ") and f'id="{name}"' in fault]
+        if rule == "color-contrast":
+            assert {fault.split(",")[0] for fault in found if f'id="{name}"' in fault} == {name}

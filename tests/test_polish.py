@@ -1,0 +1,65 @@
+"""What is mended in the built pages."""
+
+import pytest
+from polish import polish
+
+MENDED = {
+    "a fold is called what it says": (
+        '<details><summary aria-label="Toggle hidden content"><p>Show</p></summary></details>',
+        "<details><summary><p>Show</p></summary></details>",
+    ),
+    "a search button is called what it says": (
+        '<button aria-label="Search">Search <span class="search-button__kbd-shortcut">Ctrl+K</span></button>',
+        '<button aria-label="Search Ctrl+K">Search <span class="search-button__kbd-shortcut">Ctrl+K</span></button>',
+    ),
+    "the theme switch has one name": (
+        '<button aria-label="Color mode" class="theme-switch-button"><i data-mode="dark" title="Dark"></i></button>',
+        '<button aria-label="Color mode" class="theme-switch-button"><i data-mode="dark"></i></button>',
+    ),
+    "the buttons that are never shown are gone": (
+        '<header class="bd-header"><button class="sidebar-toggle"></button></header>'
+        '<button class="sidebar-toggle"></button>',
+        '<header class="bd-header"></header><button class="sidebar-toggle"></button>',
+    ),
+    "the sidebar is a landmark": (
+        '<div id="pst-primary-sidebar"></div>',
+        '<div aria-label="Sidebar" id="pst-primary-sidebar" role="complementary"></div>',
+    ),
+    "the bibliography is a list of items": (
+        '<div role="list"><div role="doc-biblioentry">[1]</div></div>',
+        '<div role="list"><div role="listitem">[1]</div></div>',
+    ),
+    "an empty corner is no heading": (
+        "<tr><th><p></p></th><th>a</th></tr>",
+        "<tr><td><p></p></td><th>a</th></tr>",
+    ),
+    "an id is used once": (
+        '<p id="proof">1</p><p id="proof">2</p><p id="proof">3</p>',
+        '<p id="proof">1</p><p id="proof.2">2</p><p id="proof.3">3</p>',
+    ),
+}
+
+
+def attributes_in_order(html):
+    from bs4 import BeautifulSoup
+
+    page = BeautifulSoup(html, "html.parser")
+    for tag in page.find_all(True):
+        tag.attrs = dict(sorted(tag.attrs.items()))
+    return str(page)
+
+
+@pytest.mark.parametrize(("before", "after"), MENDED.values(), ids=MENDED)
+def test_mends(before, after):
+    mended = polish(before)
+    assert attributes_in_order(mended) == after
+    assert polish(mended) == mended
+
+
+def test_leaves_the_rest_as_it_is():
+    page = (
+        '<!DOCTYPE html>\n\n<html lang="en"><head><script>if (1 < 2 && "<p>") {}</script>\n'
+        '<script type="application/json">{"svg": "<svg viewBox=\\"0 0\\"> &lt; <\\/svg>"}</script></head>\n'
+        '<body><p id="a">x &lt; y &amp; z — ½<br/></p><th>a</th><pre>  two\n lines </pre></body></html>\n'
+    )
+    assert polish(page) == page

@@ -1,0 +1,52 @@
+"""Mend in the built pages what the theme and the extensions leave unusable to some readers."""
+
+from collections import Counter
+
+from bs4 import BeautifulSoup
+
+
+def polish(html):
+    """Return the page with its faults mended; a page that has been mended stays as it is.
+
+    Parameters
+    ----------
+    html : str
+        A built page.
+
+    Returns
+    -------
+    str
+        The page, in which
+
+        - a fold is called what it says, not "Toggle hidden content",
+        - a search button is called what it says, the keys too,
+        - the switch between light and dark has one name, not one more for each of its icons,
+        - the buttons for the sidebars work: the theme's script takes the first of a kind, which is never shown,
+        - the sidebar is a landmark, so that nothing of the page lies outside of all landmarks,
+        - the bibliography is a list of items, whose special role is deprecated,
+        - an empty corner of a table is no heading of anything,
+        - an id is used once: `#proof` for the first proof, `#proof.2` for the second.
+    """
+    page = BeautifulSoup(html, "html.parser")
+    for fold in page.select("details > summary[aria-label]"):
+        del fold["aria-label"]
+    for keys in page.select("button[aria-label] > .search-button__kbd-shortcut"):
+        keys.parent["aria-label"] = f"Search {keys.get_text(strip=True)}"
+    for icon in page.select(".theme-switch-button > [title]"):
+        del icon["title"]
+    for button in page.select(".bd-header .sidebar-toggle"):
+        button.decompose()
+    for sidebar in page.select("div#pst-primary-sidebar"):
+        sidebar.attrs |= {"role": "complementary", "aria-label": "Sidebar"}
+    for entry in page.select("[role=doc-biblioentry]"):
+        entry["role"] = "listitem"
+    for corner in page.select("th"):
+        if not corner.get_text(strip=True) and not corner.find("img"):
+            corner.name = "td"
+    seen = Counter()
+    for tag in page.find_all(id=True):
+        name = tag["id"]
+        seen[name] += 1
+        if seen[name] > 1:
+            tag["id"] = f"{name}.{seen[name]}"
+    return str(page)
