@@ -305,7 +305,7 @@ def falls_into_two(gamma):
 def _runs_off(value, gamma, ceiling):
     try:
         kernel = np.asarray(value, dtype=float)
-    except (TypeError, ValueError):
+    except (ValueError, TypeError):
         return "Your answer must be a matrix of numbers"
     if kernel.shape != (3, 3) or not np.isfinite(kernel).all():
         return f"Your answer must be finite numbers of shape (3, 3), and has shape {kernel.shape}"
@@ -363,8 +363,8 @@ KERNEL = Exercise(
 
 def _pulls(kernel, weights):
     kernel, weights = np.asarray(kernel, dtype=float), np.asarray(weights, dtype=float)
-    own = np.diag(kernel) * weights
-    return own, np.abs(kernel) @ weights - own
+    itself = np.diag(kernel) * weights
+    return itself, np.abs(kernel) @ weights - itself
 
 
 def _worst(own, others):

@@ -62,14 +62,14 @@ EXERCISES = (
                 lambda: [1 / 199, 1 / 199 / 999],
             ),
             Mistake(
-                "same-for-both",
-                "The row ratio divides by all the pairs, but one of them is the pair itself: the others are 999",
-                lambda: [1 / 199_000, 1 / 199_000],
+                "each-of-them",
+                "That is what the others may pull together; each of them may have one part in 999 of it",
+                lambda: [1 / 199 / 1000, 1 / 199],
             ),
             Mistake(
-                "others-for-all",
-                "The row ratio divides by the number of all pairs, the pair itself among them",
-                lambda: [1 / 199 / 999, 1 / 199 / 999],
+                "divided-twice",
+                "The row ratio has been divided by the number of pairs; the entry itself has not",
+                lambda: [1 / 199 / 1000, 1 / 199 / 1000 / 999],
             ),
             Mistake(
                 "no-one-plus-gamma",
