@@ -1,0 +1,186 @@
+"""The exercises of the chapter on reading the conditions."""
+
+import numpy as np
+
+from divergence_notes import contraction
+from divergence_notes.grading.core import Exercise, Mistake
+from divergence_notes.mdp import FiniteMDP
+
+
+def _allowed(gamma, n):
+    """Return the largest row ratio, and the largest entry next to the diagonal, of n pairs that are all alike."""
+    pull = (1 - gamma) / (1 + gamma)
+    return [pull / n, pull / (n - 1)]
+
+
+def _two_numbers(c, n, *, counted=None, others=None, log=np.log):
+    few, own = (1 + (n - 1) * c) / n, (1 - c) / n
+    counted, others = n - 1 if counted is None else counted, n - 1 if others is None else others
+    return [others * c / n, np.exp(-counted * own * log(own) - few * log(few))]
+
+
+def _largest(c, n):
+    return 1 / max((1 + (n - 1) * c) / n, (1 - c) / n)
+
+
+def _diverges_then_cured(answer):
+    """Judge a discount and two divisions of the data for the kernel of the exercise, by the package's own Jacobian."""
+    try:
+        gamma, *divisions = answer
+        gamma, (before, after) = float(gamma), (np.asarray(rho, dtype=float) for rho in divisions)
+    except (TypeError, ValueError):
+        return "Your answer must be a discount and two divisions of the data: (gamma, [a, b], [c, d])"
+    if not 0 <= gamma < 1:
+        return f"gamma must lie in [0, 1), and is {gamma:.6g}"
+    for name, rho in (("first", before), ("second", after)):
+        if rho.shape != (2,) or not np.isfinite(rho).all() or abs(rho.sum() - 1) > 1e-6:
+            return f"The {name} division must be two shares that sum to 1, and is {rho.tolist()}"
+    if min(before.min(), after.min()) <= 0:
+        return "no-data"
+    if not _settles(gamma, after):
+        return "upside-down" if _settles(gamma, before) else "not-cured"
+    return "settles" if _settles(gamma, before) else None
+
+
+def _settles(gamma, rho):
+    """Say whether short steps settle: whether every eigenvalue of ``K D (I - gamma P)`` has a positive real part."""
+    leads_on = FiniteMDP(np.array([[[0.0, 1.0]], [[0.0, 1.0]]]), np.ones((2, 1)), gamma)
+    data = {"kernel": [[1.0, 2.0], [2.0, 5.0]], "weights": rho, "alpha": 1}
+    slope = contraction.jacobian(leads_on, policy=np.zeros(2, dtype=int), **data)
+    return bool((np.linalg.eigvals(np.eye(2) - slope).real > 1e-9).all())
+
+
+EXERCISES = (
+    Exercise(
+        "ex-heuristics-overlap",
+        "value",
+        lambda: _allowed(0.99, 1000),
+        (
+            Mistake(
+                "not-divided",
+                "That is the pull of all the others together; the row ratio is their average, over all the pairs",
+                lambda: [1 / 199, 1 / 199 / 999],
+            ),
+            Mistake(
+                "each-of-them",
+                "That is what the others may pull together; each of them may have one part in 999 of it",
+                lambda: [1 / 199 / 1000, 1 / 199],
+            ),
+            Mistake(
+                "divided-twice",
+                "The row ratio has been divided by the number of pairs; the entry itself has not",
+                lambda: [1 / 199 / 1000, 1 / 199 / 1000 / 999],
+            ),
+            Mistake(
+                "no-one-plus-gamma",
+                "What the others pull acts by their values and by their targets: 1 + gamma is missing",
+                lambda: [0.01 / 1000, 0.01 / 999],
+            ),
+        ),
+        rtol=1e-3,
+    ),
+    Exercise(
+        "ex-heuristics-build",
+        "value",
+        lambda: (0.95, [0.9, 0.1], [0.1, 0.9]),
+        (
+            Mistake(
+                "settles",
+                "Your first division settles: the first state has too few data, or gamma looks too little ahead",
+                lambda: (0.6, [0.5, 0.5], [0.1, 0.9]),
+            ),
+            Mistake("not-cured", "Your second division diverges as well", lambda: (0.95, [0.9, 0.1], [0.8, 0.2])),
+            Mistake(
+                "upside-down",
+                "Your two divisions are the wrong way round: the first settles, the second diverges",
+                lambda: (0.95, [0.1, 0.9], [0.9, 0.1]),
+            ),
+            Mistake(
+                "no-data",
+                "You leave a state without data; here both are to be sampled",
+                lambda: (0.95, [1.0, 0.0], [0.1, 0.9]),
+            ),
+        ),
+        judge=_diverges_then_cured,
+    ),
+    Exercise(
+        "ex-heuristics-two-numbers",
+        "function",
+        _two_numbers,
+        (
+            Mistake(
+                "others-for-all",
+                "Your row ratio is the average over the others; it divides by all the pairs",
+                lambda c, n: [c, _two_numbers(c, n)[1]],
+            ),
+            Mistake(
+                "with-the-diagonal",
+                "Your row ratio counts the diagonal entry too",
+                lambda c, n: [(1 + (n - 1) * c) / n, _two_numbers(c, n)[1]],
+            ),
+            Mistake(
+                "sum-for-average",
+                "Your row ratio is the sum over the others, without the division by the number of pairs",
+                lambda c, n: [(n - 1) * c, _two_numbers(c, n)[1]],
+            ),
+            Mistake(
+                "counted-once",
+                "The eigenvalue 1 - c is there n - 1 times, and not once",
+                lambda c, n: _two_numbers(c, n, counted=1),
+            ),
+            Mistake(
+                "another-logarithm",
+                "Your entropy has the logarithm to base 2, and your exponential the base e",
+                lambda c, n: _two_numbers(c, n, log=np.log2),
+            ),
+            Mistake(
+                "no-exponential",
+                "That is the entropy; the effective rank is its exponential",
+                lambda c, n: [_two_numbers(c, n)[0], np.log(_two_numbers(c, n)[1])],
+            ),
+            Mistake(
+                "largest-share",
+                "That is one over the largest share; the effective rank asks about all of them",
+                lambda c, n: [_two_numbers(c, n)[0], _largest(c, n)],
+            ),
+        ),
+        draw=lambda rng: (float(rng.uniform(0.05, 0.95)), int(rng.integers(3, 200))),
+    ),
+    Exercise(
+        "ex-heuristics-raw",
+        "choice",
+        "UP",
+        (
+            Mistake(
+                "down",
+                "Smaller inputs look more alike to the network, and pairs that look alike move together",
+                "DOWN",
+            ),
+            Mistake(
+                "stays", "The inputs change their scale, and that was the dial that moved the row ratio most", "STAYS"
+            ),
+        ),
+    ),
+    Exercise(
+        "ex-heuristics-tension-prediction",
+        "choice",
+        "NO",
+        (
+            Mistake(
+                "yes",
+                "When the error has halved, the taught pairs pull on each other too hard: one matrix does both",
+                "YES",
+            ),
+        ),
+    ),
+    Exercise(
+        "ex-heuristics-watch-prediction",
+        "choice",
+        "GROWTH",
+        (
+            Mistake("row-ratio", "The row ratio goes with the values, and not before them", "ROW RATIO"),
+            Mistake("effective-rank", "The effective rank goes with the values, and not before them", "EFFECTIVE RANK"),
+            Mistake("alignment", "It is negative in a good share of the records of the calm run, too", "ALIGNMENT"),
+        ),
+    ),
+)
