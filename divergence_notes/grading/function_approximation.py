@@ -1,0 +1,276 @@
+"""The exercises of the chapter on function approximation and the deadly triad."""
+
+import functools
+
+import numpy as np
+
+from divergence_notes import contraction, counterexamples, dynamics, features
+from divergence_notes.grading.core import Exercise, Mistake
+
+_STARTS = ((1.0, 0.0), (0.0, 1.0), (-1.4, 0.2), (-1.2, -0.6), (-0.6, -1.2))
+
+
+def _numbers(value, shape):
+    """Return an answer as floats, or None if it does not have the shape; None in a shape fits any length."""
+    try:
+        found = np.asarray(value.tolist() if hasattr(value, "tolist") else value, dtype=float)
+    except (TypeError, ValueError):
+        return None
+    fits = found.ndim == len(shape) and all(want in (None, n) for want, n in zip(shape, found.shape, strict=True))
+    return found if fits and np.isfinite(found).all() else None
+
+
+@functools.cache
+def _come_home():
+    """Count the starts of the picture from which the pair does not leave it."""
+    pair = counterexamples.pair()
+    runs = (dynamics.iterate(pair.operator, [start], max_iter=600, bound=20) for start in _STARTS)
+    return sum(run.status != "diverged" for run in runs)
+
+
+def _bins(memory, numbers, n_actions, *, bytes_each=8):
+    return np.floor((memory / bytes_each / n_actions) ** (1 / numbers))
+
+
+def _a_table(rng):
+    return float(rng.uniform(1e9, 64e9)), int(rng.integers(3, 18)), int(rng.integers(2, 40))
+
+
+def _silent(value):
+    phi = _numbers(value, (3, None))
+    if phi is None:
+        return "Your features must be numbers: three rows, one for each pair, and as many columns as you like"
+    K = features.kernel(phi)
+    close = 1e-6 * max(1.0, np.abs(K).max())
+    if K[0, 0] <= close:
+        return "nothing-moves"
+    if abs(K[1, 0]) > close:
+        return "second-moves"
+    if abs(K[2, 0] - 2 * K[0, 0]) > close:
+        return "not-twice"
+    return "third-is-silent-too" if abs(K[1, 2]) <= close else None
+
+
+def _modes(kernel, weights):
+    return np.linalg.eigvals(kernel * weights).real
+
+
+def _a_kernel(rng):
+    n = int(rng.integers(2, 5))
+    loose = rng.standard_normal((n, n))
+    return loose @ loose.T + 0.1 * np.eye(n), rng.dirichlet(np.full(n, 3.0))
+
+
+def _cure(K, gamma):
+    surplus = gamma * K[0, 1] - K[1, 1]
+    return surplus / ((1 - gamma) * K[0, 0] + surplus)
+
+
+def _sick_pair(rng):
+    own = float(rng.uniform(0.5, 2))
+    drag = own * float(rng.uniform(1.5, 3))
+    first = drag**2 / own * float(rng.uniform(1.2, 2))
+    return np.array([[first, drag], [drag, own]]), float(rng.uniform(0.8, 0.98))
+
+
+def _wcw(value):
+    pair = _numbers(value, (2,))
+    if pair is None or not 0 <= pair[1] < 1:
+        return "Your answer must be two numbers: c, and then a discount from 0 to 1, 1 excluded"
+    c, gamma = pair
+    if gamma >= 5 / 6:
+        return "discount-too-high"
+    example = counterexamples.w_to_2w(float(gamma), (0.5, 0.5))
+    given = {"kernel": features.kernel([[1.0], [c]]), "weights": example.weights, "alpha": 0.01 / (1 + c**2)}
+    J = contraction.jacobian(example.mdp, **given, policy=[0, 0])
+    if np.abs(np.linalg.eigvals(J)).max() > 1 + 1e-12:
+        return None
+    return "second-not-ahead" if c <= 1 else "c-too-small" if c < 1 + np.sqrt(2) else "c-too-large"
+
+
+EXERCISES = (
+    Exercise(
+        "ex-function-approximation-states-prediction",
+        "choice",
+        "C",
+        (
+            Mistake("ten", "Ten digits would do for five places of a hundred values each; the screen has 28 224", "A"),
+            Mistake("thousand", "Each of the 28 224 points adds more than two digits, for it takes 256 values", "B"),
+        ),
+    ),
+    Exercise(
+        "ex-function-approximation-leakage-prediction",
+        "value",
+        lambda states: states - 1,
+        (
+            Mistake("table", "That would be right for a table", lambda states: 0),
+            Mistake(
+                "neighbours", "A hidden unit answers to half a plane, not to the neighbours only", lambda states: 8
+            ),
+            Mistake("tiles", "That would be right for tiles, with blocks of two by two", lambda states: 3),
+            Mistake("itself", "The trained state is not one of the others", lambda states: states),
+        ),
+        draw=lambda rng: (64,),
+    ),
+    Exercise(
+        "ex-function-approximation-legs-prediction",
+        "choice",
+        "FBO",
+        (
+            Mistake("no-off-policy", "With data of its own policy each of the five stays inside", "FB"),
+            Mistake("no-bootstrapping", "Targets that stand still make a fixed bowl, and the update goes down", "FO"),
+            Mistake("no-approximation", "A table averages each entry with its backup, and averages stay inside", "BO"),
+        ),
+    ),
+    Exercise(
+        "ex-function-approximation-pair-prediction",
+        "value",
+        _come_home,
+        (
+            Mistake("all", "All is trained and all can be represented, and still some run off", lambda: len(_STARTS)),
+            Mistake(
+                "none", "Above the diagonal the second action is greedy, and there the update pulls home", lambda: 0
+            ),
+            Mistake(
+                "diagonal",
+                "That counts the starts above the diagonal; a path from there may cross it on its way",
+                lambda: sum(second > first for first, second in _STARTS),
+            ),
+        ),
+    ),
+    Exercise(
+        "ex-function-approximation-reward-prediction",
+        "choice",
+        "C",
+        (
+            Mistake("stays", "No reward pulls the values to 0 only if nothing pushes them away from there", "A"),
+            Mistake("bound", "The bound holds back a table; a network does not know it", "B"),
+        ),
+    ),
+    Exercise(
+        "ex-function-approximation-count",
+        "function",
+        _bins,
+        (
+            Mistake(
+                "rounds-up",
+                "That table is a little too large for the memory: round down",
+                lambda memory, numbers, n_actions: _bins(memory, numbers, n_actions) + 1,
+            ),
+            Mistake(
+                "no-actions",
+                "Each cell has an entry for each action",
+                lambda memory, numbers, n_actions: _bins(memory, numbers, 1),
+            ),
+            Mistake(
+                "one-byte",
+                "An entry takes eight bytes, not one",
+                lambda memory, numbers, n_actions: _bins(memory, numbers, n_actions, bytes_each=1),
+            ),
+            Mistake(
+                "divides",
+                "The number of cells is the bins to the power of the numbers: take a root, do not divide",
+                lambda memory, numbers, n_actions: np.floor(memory / 8 / n_actions / numbers),
+            ),
+        ),
+        draw=_a_table,
+    ),
+    Exercise(
+        "ex-function-approximation-silent",
+        "value",
+        lambda: np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 1.0]]),
+        (
+            Mistake(
+                "nothing-moves", "The first pair has no features: training it moves nothing", lambda: np.zeros((3, 2))
+            ),
+            Mistake(
+                "second-moves",
+                "Training pair 1 moves pair 2: their features must be orthogonal",
+                lambda: np.array([[1.0, 0.0], [1.0, 1.0], [2.0, 1.0]]),
+            ),
+            Mistake(
+                "not-twice",
+                "Pair 3 does not move twice as far as pair 1: compare their products with the features of pair 1",
+                lambda: np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]),
+            ),
+            Mistake(
+                "third-is-silent-too",
+                "Training pair 3 does not move pair 2: the two share nothing",
+                lambda: np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]]),
+            ),
+        ),
+        judge=_silent,
+    ),
+    Exercise(
+        "ex-function-approximation-step",
+        "function",
+        lambda kernel, weights: 2 / _modes(kernel, weights).max(),
+        (
+            Mistake(
+                "no-weights",
+                "You left the weights out: a pair that is rarely trained takes longer steps without harm",
+                lambda kernel, weights: 2 / np.linalg.eigvalsh(kernel).max(),
+            ),
+            Mistake(
+                "half",
+                "At that step size the fastest mode lands on its target; it may overshoot by as much again",
+                lambda kernel, weights: 1 / _modes(kernel, weights).max(),
+            ),
+            Mistake(
+                "smallest-mode",
+                "The slowest mode bears that step, the fastest one does not",
+                lambda kernel, weights: 2 / _modes(kernel, weights).min(),
+            ),
+            Mistake(
+                "diagonal",
+                "That is the limit of each pair by itself; the pairs add to each other's steps",
+                lambda kernel, weights: 2 / (np.diag(kernel) * weights).max(),
+            ),
+        ),
+        draw=_a_kernel,
+    ),
+    Exercise(
+        "ex-function-approximation-cure",
+        "function",
+        _cure,
+        (
+            Mistake("other-share", "That is the share of the second action", lambda K, gamma: 1 - _cure(K, gamma)),
+            Mistake("no-gamma", "Both targets are discounted", lambda K, gamma: _cure(K, 1.0)),
+            Mistake(
+                "first-stands-still",
+                "The first action bootstraps from itself: it pulls home with 1 - gamma of its strength only",
+                lambda K, gamma: (gamma * K[0, 1] - K[1, 1]) / (K[0, 0] + gamma * K[0, 1] - K[1, 1]),
+            ),
+            Mistake(
+                "second-does-not-pull",
+                "The second action drags the first along, and it also pulls itself home, by its own kernel",
+                lambda K, gamma: gamma * K[0, 1] / ((1 - gamma) * K[0, 0] + gamma * K[0, 1]),
+            ),
+        ),
+        draw=_sick_pair,
+    ),
+    Exercise(
+        "ex-function-approximation-build",
+        "value",
+        lambda: np.array([1 + np.sqrt(2), 0.83]),
+        (
+            Mistake("discount-too-high", "The discount is to be below 5/6", lambda: np.array([2.0, 0.9])),
+            Mistake(
+                "second-not-ahead",
+                "It converges: the second state must run ahead of the first, or no target exceeds its value",
+                lambda: np.array([1.0, 0.83]),
+            ),
+            Mistake(
+                "c-too-small",
+                "It converges: at this discount the second state does not run ahead far enough",
+                lambda: np.array([2.0, 0.83]),
+            ),
+            Mistake(
+                "c-too-large",
+                "It converges: the second state pulls itself home with the square of c, and here that wins",
+                lambda: np.array([4.0, 0.83]),
+            ),
+        ),
+        judge=_wcw,
+    ),
+)

@@ -1,0 +1,191 @@
+"""The assignment of chapter 2: its right answers agree with the package, and answers that are not unique are judged."""
+
+import marking
+import numpy as np
+import pytest
+import questions.function_approximation as asked
+import torch
+
+from divergence_notes import contraction, features, grading, updates
+from divergence_notes.mdp import FiniteMDP
+
+SEEDS = ["spring", "autumn", 3]
+JUDGED = [e for e in grading.exercises().values() if "function-approximation" in e.name and e.name.startswith("ex-")]
+JUDGED = [e for e in JUDGED if e.kind == "value"]
+
+
+@pytest.fixture(autouse=True)
+def loaded():
+    marking.load()
+
+
+def given_by(seed):
+    """Return the numbers of a class."""
+    return marking.draw_parameters("function_approximation", seed)
+
+
+class TestRightAnswers:
+    def test_growth_rate_is_that_of_the_kernel_update(self):
+        for phi, mdp, policy, weights in asked.GROWTH.sample():
+            size = 1e-3 / np.linalg.norm(phi) ** 2
+            J = contraction.jacobian(
+                mdp, kernel=features.kernel(phi), weights=weights, alpha=size, policy=mdp.policy_matrix(policy)
+            )
+            rate = (np.linalg.eigvals(J) - 1).real / size
+            moving = rate[np.abs(rate) > 1e-6]  # the others belong to tables that the features cannot make
+            assert moving.max() == pytest.approx(asked.GROWTH.right(phi, mdp, policy, weights), rel=1e-4, abs=1e-6)
+
+    def test_below_the_safe_discount_no_features_grow_and_above_it_some_do(self):
+        rng, tight = np.random.default_rng(0), 0
+        for P, weights in asked.SAFE.sample():
+            limit = asked.SAFE.right(P, weights)
+            for n_features in (1, 1, 2, 3):
+                phi = rng.standard_normal((len(P), n_features))
+                assert self.rate(P, weights, phi, limit - 1e-6) < 1e-12  # 0 where features depend on each other
+            if limit < 1:
+                matrix = weights[:, None] * P
+                axes = np.linalg.eigh((matrix + matrix.T) / 2 / np.sqrt(np.outer(weights, weights)))[1]
+                worst = (axes[:, -1] / np.sqrt(weights))[:, None]
+                assert self.rate(P, weights, worst, limit + 1e-6) > 0
+                tight += 1
+        assert tight >= 5
+
+    @staticmethod
+    def rate(P, weights, phi, gamma):
+        mdp = FiniteMDP(P[:, None, :], np.zeros((len(P), 1)), min(gamma, 1 - 1e-12))
+        return asked.GROWTH.right(phi, mdp, np.zeros(len(P), dtype=int), weights)
+
+    def test_both_predictions_come_true(self):
+        given = given_by("spring")
+        P = np.zeros((2, 1, 2))
+        P[0, 0, 1], P[1, 0, 1] = 1, 1 - given["end"]
+        phi, weights = np.array([[given["near"]], [given["far"]]]), np.array([1 - given["share"], given["share"]])
+        for gamma, grows in (
+            (asked.CRITICAL.right(*asked.CRITICAL.draw(None, **given)) + d, d > 0) for d in (-0.01, 0.01)
+        ):
+            once = updates.linear_step([1.0], phi, FiniteMDP(P, np.zeros((2, 1)), gamma), weights=weights, alpha=0.02)
+            assert (once[0] > 1) == grows
+        w, n = np.ones(1), asked.STEPS.right(*asked.STEPS.draw(None, **given))
+        sizes = [
+            w := updates.linear_step(
+                w, phi, FiniteMDP(P, np.zeros((2, 1)), given["gamma"]), weights=weights, alpha=0.02
+            )
+            for _ in range(n)
+        ]
+        assert sizes[-2][0] < given["fold"] <= sizes[-1][0]
+
+    def test_a_right_step_is_that_of_the_package_when_all_weigh_the_same(self):
+        rng = np.random.default_rng(1)
+        P, theta, phi = np.eye(3)[rng.integers(3, size=(3, 2))], rng.standard_normal(4), rng.standard_normal((6, 4))
+        P[1, 1] = 0
+        mdp = FiniteMDP(P, rng.standard_normal((3, 2)), 0.8)
+        batch = {"features": phi, "reward": mdp.R.ravel(), "ended": 1 - mdp.continuation, "weight": np.ones(6)}
+        batch["next_features"] = phi.reshape(3, 2, 4)[mdp.transitions.argmax(axis=1)]
+        once = updates.linear_step(theta, phi, mdp, weights=np.full(6, 1 / 6), alpha=0.3)
+        assert np.allclose(asked.batch_step(theta, batch, 0.8, 0.3), once)
+
+
+class TestUnusualRightAnswers:
+    def test_a_growth_rate_out_of_loops_lists_and_torch(self):
+        def loops(phi, mdp, policy, weights):
+            n, k = phi.shape
+            A = [[0.0] * k for _ in range(k)]
+            for i in range(n):
+                for x in range(k):
+                    for y in range(k):
+                        later = sum(
+                            mdp.transitions[i, s] * phi[s * mdp.n_actions + policy[s], y] for s in range(mdp.n_states)
+                        )
+                        A[y][x] += (
+                            weights[i] * phi[i, x] * (mdp.gamma * later - phi[i, y])
+                        )  # transposed: same eigenvalues
+            return max(z.real for z in np.linalg.eigvals(A))
+
+        def in_torch(*args):
+            return torch.tensor(loops(*args))
+
+        assert grading.check(asked.GROWTH.name, loops).passed and grading.check(asked.GROWTH.name, in_torch).passed
+
+    def test_a_safe_discount_by_bisection_and_in_single_precision(self):
+        def bisection(P, weights):
+            low, high, D = 0.0, 1.0, np.diag(weights)
+            for _ in range(30):
+                middle = (low + high) / 2
+                M = D @ (np.eye(len(P)) - middle * P)
+                low, high = (middle, high) if np.linalg.eigvalsh(M + M.T).min() > 0 else (low, middle)
+            return high
+
+        def single(P, weights):
+            return np.float32(asked.SAFE.right(P, weights))
+
+        assert grading.check(asked.SAFE.name, bisection).passed and grading.check(asked.SAFE.name, single).passed
+
+    def test_a_test_by_hand_with_lists_misses_what_its_pairs_cannot_show(self):
+        def test(step):
+            batch = {"features": [[1.0, 0.0], [0.0, 2.0]], "reward": [1.0, -1.0], "ended": [0, 1], "weight": [0.5, 2.0]}
+            batch["next_features"] = [[[0.0, 1.0], [0.0, 3.0]], [[1.0, 1.0], [2.0, 0.0]]]
+            one = np.allclose(step([1.0, 1.0], batch, 0.5, 1.0), [1.375, -5.0])
+            return one and np.allclose(step([1.0, -1.0], batch, 0.5, 1.0), [0.875, 1.0])
+
+        result = grading.check(asked.BUG.name, test)
+        assert result.survivors == ("one-by-one",)  # for these two pairs share no feature
+        assert result.share == pytest.approx(1 - 1 / len(asked.BUG.mistakes))
+
+
+class TestJudged:
+    @pytest.mark.parametrize("seed", SEEDS)
+    @pytest.mark.parametrize("mistake", asked.BUILD.mistakes, ids=lambda m: m.name)
+    def test_each_mistake_of_the_ring_is_named(self, seed, mistake):
+        given = given_by(seed)
+        value = mistake.wrong(given["gamma_5"], given["floor"])
+        for form in (value, value.tolist()):
+            result = grading.check(asked.BUILD.name, form, given=given)
+            assert (result.passed, result.diagnosis) == (False, mistake.name)
+
+    @pytest.mark.parametrize("seed", SEEDS)
+    def test_rings_that_run_off_pass_however_they_are_written(self, seed):
+        given = given_by(seed)
+        value = asked.BUILD.right(given["gamma_5"], given["floor"])
+        turned = np.roll(value, 1, axis=1)
+        forms = (
+            value,
+            value.tolist(),
+            -7 * value * [[1], [-1 / 7]],
+            turned,
+            tuple(map(tuple, turned)),
+            torch.tensor(value),
+        )
+        assert all(grading.check(asked.BUILD.name, form, given=given).passed for form in forms)
+        rough = np.round(value, 2)
+        rough[1, rough[1].argmax()] += 1 - rough[1].sum()
+        assert grading.check(asked.BUILD.name, rough, given=given).passed
+
+    @pytest.mark.parametrize("value", ["text", [1, 2], [[1, 2, 3], [0.5, 0.5]], np.full((2, 3), np.nan)])
+    def test_other_forms_are_refused_in_words(self, value):
+        result = grading.check(asked.BUILD.name, value, given=given_by("spring"))
+        assert not result.passed and "must" in result.message
+
+    def test_every_class_can_build_one(self):
+        for seed in range(40):
+            given = given_by(seed)
+            assert grading.check(
+                asked.BUILD.name, asked.BUILD.right(given["gamma_5"], given["floor"]), given=given
+            ).passed
+            least = given["floor"]
+            assert asked._worst(least)[1].tolist() == [least, least, 1 - 2 * least]  # the form of the solution
+
+    @pytest.mark.parametrize("exercise", JUDGED, ids=lambda e: e.name)
+    def test_values_of_the_chapter(self, exercise):
+        args = exercise.sample()[0]
+        assert grading.check(exercise.name, exercise.right(*args)).passed
+        found = [grading.check(exercise.name, m.wrong(*args)) for m in exercise.mistakes]
+        assert [(r.passed, r.diagnosis) for r in found] == [(False, m.name) for m in exercise.mistakes]
+
+    @pytest.mark.parametrize("value", ["c", [1, 2, 3], [2.2, 1.0], [2.2, -0.1], {"c": 1}])
+    def test_two_numbers_are_two_numbers(self, value):
+        assert "two numbers" in grading.check("ex-function-approximation-build", value).message
+
+    def test_others_than_ours_pass(self):
+        assert grading.check("ex-function-approximation-build", [2.2, 0.832]).passed
+        assert grading.check("ex-function-approximation-silent", [[1, 0, 0], [0, 3, 0], [2, -1, 5]]).passed
+        assert "three rows" in grading.check("ex-function-approximation-silent", [[1, 0]]).message
