@@ -1,0 +1,206 @@
+"""The exercises of the chapter on when the update contracts."""
+
+import numpy as np
+
+from divergence_notes import contraction, counterexamples, dynamics
+from divergence_notes.grading.core import Exercise, Mistake
+from divergence_notes.mdp import FiniteMDP
+
+
+def _safe_steps():
+    safe = counterexamples.dominant()
+    own = (np.diag(safe.kernel) * safe.weights).max()
+    return 1 / own, contraction.max_step_size(safe.mdp, kernel=safe.kernel, weights=safe.weights)
+
+
+def _second_step(limit, **given):
+    """Return the pair of steps with another limit in the second place."""
+    safe = counterexamples.dominant()
+    return _safe_steps()[0], limit(safe.kernel, safe.weights, **given)
+
+
+def _kernel_and_shares(value):
+    """Read a kernel and shares, or say in a sentence what they are not."""
+    try:
+        kernel, shares = (np.asarray(part, dtype=float) for part in value)
+    except (TypeError, ValueError):
+        return "your answer must be a kernel and shares: two arrays, (kernel, weights)"
+    if kernel.ndim != 2 or not kernel.size or shares.shape != kernel.shape[:1] or kernel.shape[0] != kernel.shape[1]:
+        return f"your kernel must be square, with one share for each row; the shapes are {kernel.shape}, {shares.shape}"
+    if not (np.isfinite(kernel).all() and shares.min() >= 0 and abs(shares.sum() - 1) < 1e-6):
+        return "your shares must be chances that add up to 1, and the kernel must be finite"
+    return kernel, shares / shares.sum()
+
+
+def _on_the_edge(value):
+    read = _kernel_and_shares(value)
+    if isinstance(read, str):
+        return read
+    kernel, shares = read
+    margins = contraction.row_dominance(kernel, shares, gamma=0.9)
+    scale = max(np.abs(kernel * shares).max(), 1e-300)
+    if margins.min() < -1e-9 * scale:
+        return "not-even-equal"
+    if margins.min() > 1e-9 * scale:
+        return "strict"
+    if np.linalg.matrix_rank(kernel * shares) == len(kernel):
+        return "one-fixed-point"
+    return None
+
+
+def _overshoot_and_repair(value):
+    try:
+        long, short = value
+        margin = contraction.row_dominance(long.kernel, long.weights, gamma=long.mdp.gamma).min()
+        fates = [dynamics.iterate(each.operator, each.Q0, max_iter=5000).status for each in (long, short)]
+        data = [(each.kernel, each.weights, each.mdp.transitions, each.mdp.gamma) for each in (long, short)]
+    except (AttributeError, TypeError, ValueError) as error:
+        return f"your answer must be two counterexamples, the one that diverges and the repaired one ({error})"
+    if margin <= 0:
+        return "not-dominant"
+    if fates[0] != "diverged":
+        return "no-divergence"
+    if any(np.shape(one) != np.shape(two) or not np.array_equal(one, two) for one, two in zip(*data, strict=True)):
+        return "other-data"
+    return None if fates[1] == "converged" else "not-repaired"
+
+
+def _changed(alpha, kernel=((1.0, 0.0), (0.0, 1.0))):
+    """Return the safe pair with its pairs leading to each other, and another step and kernel."""
+    fields = dict(vars(counterexamples.dominant()))
+    swap = FiniteMDP(np.eye(2)[::-1].reshape(2, 1, 2), np.zeros((2, 1)), 0.9)
+    start = np.array([[1.0], [-1.0]])
+    return counterexamples.Counterexample(
+        **fields | {"mdp": swap, "alpha": alpha, "kernel": np.array(kernel), "Q0": start}
+    )
+
+
+EXERCISES = (
+    Exercise(
+        "ex-contraction-prediction",
+        "choice",
+        "C",
+        (
+            Mistake("fate", "The calm comes home, but its coupling is far too strong for the condition", "A"),
+            Mistake("bounded", "That the orbit stays bounded is no certificate; its rows are not dominant", "B"),
+            Mistake(
+                "rewards", "The condition asks for K, rho and gamma; rewards cancel when two tables are compared", "D"
+            ),
+        ),
+    ),
+    Exercise(
+        "ex-contraction-largest-step",
+        "value",
+        _safe_steps,
+        (
+            Mistake(
+                "share-forgotten",
+                "In the theorem's condition on the step the share counts too: a pair moves with alpha K_ii rho_i",
+                lambda: (1 / np.diag(counterexamples.dominant().kernel).max(), _safe_steps()[1]),
+            ),
+            Mistake(
+                "theorem-twice",
+                "The theorem's step is enough, and not necessary: the modulus stays below 1 a little further",
+                lambda: (_safe_steps()[0],) * 2,
+            ),
+            Mistake(
+                "regression",
+                "That is where regression overshoots; with a target that moves, the sup norm gives up earlier",
+                lambda: _second_step(contraction.overshoot_limit),
+            ),
+            Mistake(
+                "row-sum-bound",
+                "Your second step is where the bound that knows no transitions reaches 1; the modulus knows them",
+                lambda: _second_step(contraction.step_size_limit, gamma=0.9),
+            ),
+            Mistake("exchanged", "First the step of the theorem, then the real one", lambda: _safe_steps()[::-1]),
+        ),
+        rtol=1e-3,
+    ),
+    Exercise(
+        "ex-contraction-boundary",
+        "value",
+        lambda: (np.eye(2), np.array([1.0, 0.0])),
+        (
+            Mistake(
+                "strict",
+                "All your margins are positive: with a short enough step that contracts, to one fixed point",
+                lambda: (np.eye(2), np.array([0.5, 0.5])),
+            ),
+            Mistake(
+                "one-fixed-point",
+                "A margin is 0, but the kernel times the shares is not singular: then Q* is the only fixed point",
+                lambda: (np.array([[19.0, 1.0], [1.0, 19.0]]), np.array([0.5, 0.5])),
+            ),
+            Mistake(
+                "not-even-equal",
+                "A row of yours fails at gamma = 0.9 even with <= in the place of <: its margin is negative",
+                lambda: (np.array([[1.0, 0.2], [0.2, 1.0]]) / 2.8, np.array([0.5, 0.5])),
+            ),
+        ),
+        judge=_on_the_edge,
+    ),
+    Exercise(
+        "ex-contraction-overshoot",
+        "value",
+        lambda: (_changed(10.0), _changed(2.0)),
+        (
+            Mistake(
+                "not-dominant",
+                "A row of your kernel is not dominant, so that nothing is promised in the first place",
+                lambda: (_changed(10.0, ((1.0, 0.5), (0.5, 1.0))), _changed(2.0)),
+            ),
+            Mistake("no-divergence", "Your first update does not diverge from its Q0", lambda: (_changed(2.0),) * 2),
+            Mistake(
+                "other-data",
+                "Your repair changes the kernel, the shares or the game; change the step",
+                lambda: (_changed(10.0), _changed(10.0, ((0.1, 0.0), (0.0, 0.1)))),
+            ),
+            Mistake("not-repaired", "Your second update does not converge either", lambda: (_changed(10.0),) * 2),
+        ),
+        judge=_overshoot_and_repair,
+    ),
+    Exercise(
+        "ex-contraction-last-norm",
+        "value",
+        lambda: 1.0,
+        (
+            Mistake("sup-norm", "That is as far as the sup norm goes", lambda: (1 - 0.9) / (1 + 0.9)),
+            Mistake("gamma", "The discount has no part in it: look at where an eigenvalue reaches 1", lambda: 0.9),
+            Mistake(
+                "weights",
+                "That is as far as the best weights go: they still take the absolute value of every entry",
+                lambda: 9 - np.sqrt(80),
+            ),
+        ),
+        rtol=1e-3,
+    ),
+    Exercise(
+        "ex-contraction-fit",
+        "function",
+        lambda fit, gamma: gamma * np.abs(fit).sum(axis=1).max(),
+        (
+            Mistake(
+                "signs",
+                "You add up the entries of a row with their signs; a negative entry stretches a difference as well",
+                lambda fit, gamma: gamma * fit.sum(axis=1).max(),
+            ),
+            Mistake(
+                "columns",
+                "You add up columns; an entry of the fit is a row times the backups",
+                lambda fit, gamma: gamma * np.abs(fit).sum(axis=0).max(),
+            ),
+            Mistake(
+                "no-gamma",
+                "That is the fit alone; the backup before it brings the tables closer by gamma",
+                lambda fit, gamma: np.abs(fit).sum(axis=1).max(),
+            ),
+            Mistake(
+                "eigenvalue",
+                "That is the largest eigenvalue; in the sup norm a fit can stretch by more",
+                lambda fit, gamma: gamma * np.abs(np.linalg.eigvals(fit)).max(),
+            ),
+        ),
+        draw=lambda rng: (rng.standard_normal((4, 4)) / 2, float(rng.uniform(0.5, 0.99))),
+    ),
+)

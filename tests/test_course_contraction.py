@@ -1,0 +1,214 @@
+"""The assignment and the exercises of chapter 4: what the tests of every assignment do not see."""
+
+import itertools
+
+import marking
+import numpy as np
+import pytest
+import questions.contraction as made
+
+from divergence_notes import contraction, counterexamples, grading, updates
+from divergence_notes.grading import contraction as practice
+
+SEEDS = ["one", "two"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def loaded():
+    """Register the graded questions."""
+    marking.load()
+
+
+def check(exercise, answer, seed="one", **given):
+    """Judge an answer to a graded question."""
+    return grading.check(exercise.name, answer, seed=seed, given=given or None)
+
+
+class TestUnusualRightAnswers:
+    @pytest.mark.parametrize("form", [float, np.float32, lambda value: np.array(value)])
+    def test_wary_modulus_row_by_row_in_python(self, form):
+        def answer(mdp, kernel, weights, alpha, wariness):
+            rows = []
+            for i in range(mdp.n_pairs):
+                total = 0.0
+                for s in range(mdp.n_states):
+                    pairs = [s * mdp.n_actions + a for a in range(mdp.n_actions)]
+                    flow = sum(
+                        alpha * mdp.gamma * kernel[i, j] * weights[j] * mdp.transitions[j, s]
+                        for j in range(mdp.n_pairs)
+                    )
+                    still = [float(i == j) - alpha * kernel[i, j] * weights[j] for j in pairs]
+                    options = []
+                    for top, low in itertools.permutations(range(mdp.n_actions), 2):
+                        entries = list(still)
+                        entries[top] += (1 - wariness) * flow
+                        entries[low] += wariness * flow
+                        options.append(sum(map(abs, entries)))
+                    total += max(options)
+                rows.append(total)
+            return form(max(rows))
+
+        assert check(made.WARY, answer).passed
+
+    def test_wary_modulus_is_reached_by_two_tables_and_not_passed(self):
+        """The row formula that answers are compared with, against the update itself."""
+        rng = np.random.default_rng(0)
+        for mdp, kernel, weights, alpha, wariness in made.WARY.sample(seed="one")[:4]:
+
+            def move(Q, mdp=mdp, wariness=wariness, flow=alpha * kernel * weights):
+                ahead = (1 - wariness) * Q.max(axis=1) + wariness * Q.min(axis=1)
+                return Q + (flow @ (mdp.R.ravel() + mdp.gamma * mdp.transitions @ ahead - Q.ravel())).reshape(Q.shape)
+
+            limit, best = made.WARY.right(mdp, kernel, weights, alpha, wariness), 0.0
+            for _ in range(2000):
+                Q = 10 * rng.standard_normal(mdp.R.shape)
+                step = 1e-3 * rng.choice([-1, 1], size=Q.shape)
+                best = max(best, np.abs(move(Q + step) - move(Q)).max() / 1e-3)
+            assert best == pytest.approx(limit, rel=1e-6)
+
+    def test_to_be_wary_never_raises_the_modulus(self):
+        """So whoever lets one action be best and worst at once finds the modulus of the maximum, which is larger."""
+        for mdp, kernel, weights, alpha, wariness in made.WARY.sample(seed="one"):
+            greedy = contraction.exact_modulus(mdp, kernel=kernel, weights=weights, alpha=alpha)
+            assert made.WARY.right(mdp, kernel, weights, alpha, wariness) <= greedy + 1e-12
+
+    def test_stopping_with_lists_and_in_place_on_a_copy(self):
+        def answer(mdp, kernel, weights, alpha, accuracy):
+            rate = float(np.abs(contraction.jacobians(mdp, kernel=kernel, weights=weights, alpha=alpha)).sum(2).max())
+            if rate >= 1:
+                return [0][0]
+            table, seen = np.zeros(mdp.R.shape), []
+            while not seen or rate * seen[-1] > accuracy * (1 - rate):
+                before = table.copy()
+                table += updates.kernel_update(before, mdp, kernel=kernel, weights=weights, alpha=alpha) - before
+                seen.append(np.abs(table - before).max())
+            return np.int64(len(seen))
+
+        assert check(made.STOP, answer).passed and check(made.STOP, lambda *args: float(answer(*args))).passed
+
+    def test_predictions_may_be_rounded(self):
+        given = marking.draw_parameters("contraction", "one")
+        for exercise in (made.UNKNOWN, made.KNOWN):
+            value = exercise.right(*given.values())
+            assert all(
+                check(exercise, v, **given).passed for v in (float(f"{value:.4g}"), np.float32(value), np.array(value))
+            )
+
+    @pytest.mark.parametrize("seed", SEEDS)
+    def test_games_of_other_makes(self, seed):
+        def lists_and_chances(kernel, weights, alpha, gamma):
+            calm, wild = made.GAMES.right(kernel, weights, alpha, gamma)
+            return [(0.999 * calm + 0.001 / 3).tolist(), (0.999 * wild + 0.001 / 3).tolist()]
+
+        def single(*args):
+            return made.GAMES.right(*args).astype(np.float32)
+
+        assert check(made.GAMES, lists_and_chances, seed).passed and check(made.GAMES, single, seed).passed
+
+    def test_a_test_that_draws_and_returns_false(self):
+        def answer(implementation):
+            rng = np.random.default_rng(0)
+            for _ in range(1000):
+                kernel = rng.integers(-2, 3, size=(3, 3)) + np.diag(rng.choice([-8, 4, 6, 8], size=3))
+                weights, alpha = rng.permutation([0.5, 0.25, 0.25]), rng.choice([0.25, 0.5, 1])
+                pull = np.abs(kernel) @ weights
+                own = np.diag(kernel) * weights
+                fine = (1.5 * (pull - abs(own)) < 0.5 * own).all() and (alpha * own <= 1).all()
+                if bool(implementation(kernel, weights, alpha, 0.5)) != bool(fine):
+                    return False
+            return True
+
+        assert check(made.BUG, answer).passed
+
+
+class TestGames:
+    @pytest.mark.parametrize("mistake", made.GAMES.mistakes, ids=lambda m: m.name)
+    @pytest.mark.parametrize("seed", SEEDS)
+    def test_each_mistake_is_recognised(self, mistake, seed):
+        result = check(made.GAMES, mistake.wrong, seed)
+        assert (result.passed, result.diagnosis) == (False, mistake.name) and mistake.text in result.message
+
+    @pytest.mark.parametrize(
+        ("answer", "words"),
+        [
+            (lambda *args: "no", "two arrays of chances"),
+            (lambda *args: [[1], [1, 2]], "two arrays of chances"),
+            (lambda *args: np.eye(3), "has shape"),
+            (lambda *args: np.full((2, 3, 3), np.nan), "must be chances"),
+            (lambda *args: np.array([np.eye(3), 2 * np.eye(3)]), "must be chances"),
+            (lambda *args: np.array([made._worst(*args)] * 2), "in your first game the modulus is 1."),
+            (lambda *args: np.array([np.eye(3), np.eye(3)[[1, 0, 2]]]), "in your second game the modulus is 0."),
+        ],
+    )
+    def test_other_answers_are_told_what_is_wrong(self, answer, words):
+        result = check(made.GAMES, answer)
+        assert not result.passed and words in result.message
+
+    @pytest.mark.parametrize("seed", SEEDS)
+    def test_the_worst_game_reaches_the_bound_where_a_row_has_both_signs(self, seed):
+        for kernel, weights, alpha, gamma in made.GAMES.sample(seed=seed):
+            off = kernel - np.diag(np.diag(kernel))
+            both = (off > 0).any(axis=1) & (off < 0).any(axis=1)
+            beta = 1 - alpha * contraction.row_dominance(kernel, weights, gamma=gamma)[both].min()
+            assert (
+                made._modulus(made._worst(kernel, weights, alpha, gamma), kernel, weights, alpha, gamma) >= beta - 1e-9
+            )
+
+
+class TestBug:
+    def test_the_right_one_agrees_with_the_package(self):
+        rng = np.random.default_rng(1)
+        verdicts = set()
+        for _ in range(300):
+            kernel, weights = np.diag(rng.uniform(-1, 9, 2)) + rng.normal(0, 0.3, (2, 2)), rng.dirichlet([5.0, 5.0])
+            margins = contraction.row_dominance(kernel, weights, gamma=0.5)
+            said = bool(margins.min() > 0 and (0.4 * np.diag(kernel) * weights).max() <= 1)
+            assert made.certificate(kernel, weights, 0.4, 0.5) == said
+            verdicts.add(said)
+        assert verdicts == {True, False}
+
+    def test_a_lazy_test_earns_a_part(self):
+        def lazy(implementation):
+            assert not implementation(np.array([[3.0, 1.0], [1.0, 3.0]]), np.array([0.5, 0.5]), 0.25, 0.5)
+
+        result = check(made.BUG, lazy)
+        assert 0 < result.share < 0.5 and "columns" in result.survivors
+
+
+def test_no_game_diverges_between_the_two_couplings():
+    """What makes C and not B the answer: at no coupling below 1, in no game, is an eigenvalue outside the circle."""
+    for seed in SEEDS:
+        gamma, share = marking.draw_parameters("contraction", seed).values()
+        middle = (made.UNKNOWN.right(gamma, share) + made.KNOWN.right(gamma, share)) / 2
+        kernel, weights = np.array([[1, middle], [middle, 1]]), np.array([share, 1 - share])
+        assert contraction.row_sum_bound(kernel, weights, alpha=1, gamma=gamma) > 1
+        for a, b in itertools.product(np.linspace(0, 1, 6), repeat=2):
+            loop = np.eye(2) - gamma * np.array([[a, 1 - a], [b, 1 - b]])
+            assert np.abs(np.linalg.eigvals(np.eye(2) - kernel * weights @ loop)).max() < 1
+
+
+VALUES = [e for e in practice.EXERCISES if e.kind == "value"]
+
+
+class TestPractice:
+    @pytest.mark.parametrize("exercise", VALUES, ids=lambda e: e.name)
+    def test_right_passes_and_each_mistake_is_recognised(self, exercise):
+        assert grading.check(exercise.name, exercise.right()).passed
+        found = [grading.check(exercise.name, mistake.wrong()) for mistake in exercise.mistakes]
+        assert [result.diagnosis for result in found] == [mistake.name for mistake in exercise.mistakes]
+        assert len(found) >= 3 and not any(result.passed for result in found)
+
+    def test_an_edge_of_another_make(self):
+        wide = (np.diag([1, 2, 0]).tolist(), (0.5, 0.5, 0))
+        assert grading.check("ex-contraction-boundary", wide).passed
+
+    @pytest.mark.parametrize("answer", [3, (1, 2), (np.eye(2), [1.0]), ([], []), (np.eye(2), [2.0, -1.0]), "no"])
+    def test_answers_that_are_no_example_are_told_so(self, answer):
+        for name in ("ex-contraction-boundary", "ex-contraction-overshoot"):
+            result = grading.check(name, answer)
+            assert not result.passed and "your" in result.message
+
+    def test_a_repair_from_the_cast(self):
+        long = practice._changed(50.0)
+        short = counterexamples.Counterexample(**dict(vars(long)) | {"alpha": 0.5})
+        assert grading.check("ex-contraction-overshoot", [long, short]).passed
