@@ -26,7 +26,7 @@ def draw_parameters(chapter, seed):
     made = importlib.import_module(f"questions.{chapter}")
     digest = hashlib.sha256(f"{chapter}:{seed}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "big"))
-    values = [exercise for exercise in made.EXERCISES if exercise.kind == "value"]
+    values = [exercise for exercise in made.EXERCISES if exercise.kind == "value" and exercise.judge is None]
     for _ in range(1000):
         given = made.parameters(rng)
         if all(_distinct(exercise, exercise.draw(rng, **given)) for exercise in values):
@@ -35,10 +35,15 @@ def draw_parameters(chapter, seed):
 
 
 def _distinct(exercise, args):
-    found = [np.asarray(make(*args), dtype=float) for make in (exercise.right, *(m.wrong for m in exercise.mistakes))]
+    """Say whether the check can tell apart all the values that are foreseen; what is no number it has to judge."""
+    made = [make(*args) for make in (exercise.right, *(m.wrong for m in exercise.mistakes))]
+    try:
+        found = [np.asarray(value, dtype=float) for value in made]
+    except (TypeError, ValueError):
+        return True
     pairs = itertools.combinations(found, 2)
     return all(np.isfinite(one).all() for one in found) and not any(
-        one.shape == two.shape and np.allclose(one, two, rtol=1e-3) for one, two in pairs
+        one.shape == two.shape and np.allclose(one, two, rtol=2 * exercise.rtol) for one, two in pairs
     )
 
 

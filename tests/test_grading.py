@@ -5,18 +5,31 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 
+import grimp
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 from divergence_notes import bellman, grading
-from divergence_notes.grading import Exercise, Mistake, check, core
+from divergence_notes.grading import Exercise, Fault, Mistake, check, core, try_out
+from tests import pages
 
 EXERCISES = {name: exercise for name, exercise in grading.exercises().items() if name.startswith("ex-")}
 FUNCTIONS = [name for name, exercise in EXERCISES.items() if exercise.kind == "function" and exercise.judge is None]
-WRONG = [(name, mistake) for name in FUNCTIONS for mistake in EXERCISES[name].mistakes]
+NUMBERS = [name for name, exercise in EXERCISES.items() if exercise.kind in ("function", "value")]
+WRONG = [(name, mistake) for name in NUMBERS for mistake in EXERCISES[name].mistakes]
+CONTRACTS = tomllib.loads((pages.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+    "contracts"
+]
 SHIFT, LOSS = "ex-bellman-shift", "ex-bellman-loss"
+
+
+def answer_of(name, made, seed=None):
+    """Return what a student would hand in: the function, or the value that it gives."""
+    exercise = EXERCISES[name]
+    return made if exercise.kind == "function" else made(*exercise.sample(seed=seed)[0])
 
 
 def rise(c, mdp):
@@ -33,10 +46,10 @@ class TestEveryExercise:
     def test_coding_questions_foresee_three_mistakes(self, name):
         assert len(EXERCISES[name].mistakes) >= 3
 
-    @pytest.mark.parametrize("name", FUNCTIONS)
+    @pytest.mark.parametrize("name", NUMBERS)
     @pytest.mark.parametrize("seed", [None, 1, "autumn"])
     def test_right_passes(self, name, seed):
-        result = check(name, EXERCISES[name].right, seed=seed)
+        result = check(name, answer_of(name, EXERCISES[name].right, seed), seed=seed)
         assert result.passed and result.share == 1 and result.diagnosis is None
 
     @pytest.mark.parametrize("name", FUNCTIONS)
@@ -49,7 +62,7 @@ class TestEveryExercise:
     @pytest.mark.parametrize(("name", "mistake"), WRONG, ids=lambda value: getattr(value, "name", value))
     @pytest.mark.parametrize("seed", [None, 1])
     def test_a_foreseen_mistake_is_recognised(self, name, mistake, seed):
-        result = check(name, mistake.wrong, seed=seed)
+        result = check(name, answer_of(name, mistake.wrong, seed), seed=seed)
         assert not result.passed and result.share == 0
         assert result.diagnosis == mistake.name and mistake.text.rstrip(".") in result.message
 
@@ -88,6 +101,7 @@ class TestWrongForms:
         [
             (lambda c, mdp: rise(c, mdp).ravel(), "must have shape"),
             (lambda c, mdp: rise(c, mdp) * np.nan, "must be finite: state 0, action 0"),
+            (lambda c, mdp: 2 * rise(c, mdp) + 1, "Not right (on 20 of 20 instances): state 0, action 0: "),
             (lambda c, mdp: rise(c, mdp).astype(str), "must be real numbers"),
             (lambda c, mdp: rise(c, mdp) * 1j, "must be real numbers"),
             (lambda c, mdp: {"rise": 1}, "must be real numbers, and is a dict"),
@@ -144,9 +158,95 @@ class TestWrongForms:
         assert "in place" in check("ex-sparse", answer).message
         assert check("ex-sparse", lambda x: x.toarray()).passed
 
+    @pytest.mark.parametrize("argument", [np.array([np.nan, 1]), [np.nan, 1.0], {"x": np.array([np.nan, 1])}, np.nan])
+    def test_what_is_nan_before_and_after_has_not_been_changed(self, argument):
+        grading.register(Exercise("ex-nan", "function", lambda x: 1.0, (), draw=lambda rng: (argument,)))
+        assert check("ex-nan", lambda x: 1.0).passed
+
+    @pytest.mark.parametrize("argument", [np.array([np.nan, 1]), [np.nan, 1.0], sp.csr_array([[np.nan, 1.0]])])
+    def test_a_nan_hides_no_change(self, argument):
+        grading.register(Exercise("ex-nan", "function", lambda x: 1.0, (), draw=lambda rng: (argument,)))
+
+        def answer(x):
+            values = x.data if sp.issparse(x) else x
+            values[1] = 2
+            return 1.0
+
+        assert "in place" in check("ex-nan", answer).message
+
+    @pytest.mark.parametrize("put", ["seven", 7.0, np.zeros(3)])
+    def test_another_thing_in_its_place_is_a_change(self, put):
+        make = lambda rng: ({"x": np.array([np.nan, 1]), "y": np.nan},)  # noqa: E731
+        grading.register(Exercise("ex-nan", "function", lambda x: 1.0, (), draw=make))
+        assert "in place" in check("ex-nan", lambda x: x.__setitem__("x", put) or 1.0).message
+        assert "in place" in check("ex-nan", lambda x: x.__setitem__("y", put) or 1.0).message
+
+    def test_a_matrix_that_is_no_table_has_rows_and_columns(self):
+        grading.register(Exercise("ex-matrix", "function", lambda x: x, (), draw=lambda rng: (np.eye(3),)))
+        assert "row 0, column 1: 1 where 0 is right" in check("ex-matrix", lambda x: np.ones((3, 3))).message
+        assert "must be finite: row 0, column 0" in check("ex-matrix", lambda x: x * np.nan).message
+
     def test_an_unknown_name_lists_the_chapter(self):
         with pytest.raises(ValueError, match=r"one of ex-bellman-loss.*got 'ex-bellman-lost'"):
             check("ex-bellman-lost", 1)
+
+
+class TestForm:
+    @pytest.mark.parametrize(("answer", "words"), [(lambda c: 7 * c, "It runs, and"), (7, "It has the form")])
+    def test_says_nothing_about_right_or_wrong(self, answer, words):
+        text = repr(try_out(answer, 2.0) if callable(answer) else try_out(answer))
+        assert words in text and "a number" in text and "right" not in text
+
+    def test_names_what_is_missing(self):
+        assert "must have shape (2,)" in repr(try_out(lambda: 7, shape=(2,))) and try_out(None).open
+        assert "state 0, action 1" in try_out(lambda mdp: mdp.R * [[1, np.nan]], PAIR, shape=(1, 2)).message
+
+
+PAIR = bellman.FiniteMDP(np.ones((1, 2, 1)), np.ones((1, 2)), 0.9)
+
+
+class TestJudge:
+    """An answer that is not unique is judged by a function, which may say what it likes and must not fail."""
+
+    @pytest.fixture(autouse=True)
+    def judged(self):
+        def judge(value, *args):
+            if isinstance(value, Exception):
+                raise value
+            return value if value != "fine" else None
+
+        low = Mistake("low", "You went too low.", lambda: "low")
+        ask = Mistake("ask", "Did you go too high?", lambda: "ask")
+        grading.register(Exercise("ex-judged", "value", lambda: "fine", (low, ask), judge=judge))
+
+    @pytest.mark.parametrize(
+        ("said", "message", "diagnosis"),
+        [
+            ("low", "You went too low.", "low"),
+            (("low", "entry 3: 1 is below 2"), "You went too low: entry 3: 1 is below 2.", "low"),
+            (("low", ""), "You went too low.", "low"),
+            ("ask", "Did you go too high?", "ask"),
+            ("No such luck.", "Not right: No such luck.", None),
+            (("No such luck", "entry 3"), "Not right: No such luck: entry 3.", None),
+        ],
+    )
+    def test_what_it_says_is_said(self, said, message, diagnosis):
+        result = check("ex-judged", said)
+        assert (result.passed, result.message, result.diagnosis) == (False, message, diagnosis)
+        assert check("ex-judged", "fine").passed
+
+    @pytest.mark.parametrize(
+        ("error", "words"),
+        [
+            (KeyError("rho"), "cannot be judged (KeyError: 'rho')"),
+            (ZeroDivisionError(), "cannot be judged (ZeroDivisionError)"),
+            (AssertionError("no"), "cannot be judged (AssertionError: no)"),
+            (Fault("must be a pair"), "Your answer must be a pair."),
+        ],
+    )
+    def test_what_it_raises_is_a_message(self, error, words):
+        result = check("ex-judged", error)
+        assert not result.passed and not result.open and result.share == 0 and words in result.message
 
 
 class TestTime:
@@ -237,6 +337,19 @@ class TestFindTheBug:
 
         assert check("ex-bug", counts, seed=seed).share == 0
 
+    def test_what_a_wrong_implementation_makes_of_a_test_counts_for_that_one_alone(self):
+        broken = Mistake("broken", "raises an error", lambda Q, mdp: {}["no such key"])
+        grading.register(Exercise("ex-bug", "test", bellman.optimality_backup, (broken, *core.find("ex-bug").mistakes)))
+        result = check("ex-bug", lambda backup: backup(np.ones((1, 2)), PAIR) is not None)
+        assert (result.share, result.survivors) == (pytest.approx(1 / 3), ("through-the-end", "no-gamma"))
+
+    def test_an_error_with_the_right_one_costs_everything(self):
+        def wants_a_list(backup):
+            return backup(np.ones((1, 2)), PAIR).no_such_method()
+
+        result = check("ex-bug", wants_a_list)
+        assert result.share == 0 and "raised AttributeError" in result.message
+
     def test_false_alarms_and_idle_tests_earn_nothing(self):
         def always(backup):
             raise AssertionError
@@ -251,3 +364,12 @@ def test_no_torch_and_no_drawing_come_with_it():
     code = "import sys; from divergence_notes import grading; grading.exercises(); "
     code += "print([m for m in ('torch', 'matplotlib', 'ipywidgets') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_the_contract_names_what_needs_no_torch():
+    """Every grading module that reaches torch on no way is under the contract that keeps it so."""
+    named = next(c["source_modules"] for c in CONTRACTS if c.get("forbidden_modules") == ["torch"])
+    graph = grimp.build_graph("divergence_notes", include_external_packages=True)
+    modules = sorted(graph.find_children("divergence_notes.grading"))
+    free = [module for module in modules if not graph.chain_exists(module, "torch")]
+    assert free == [module for module in modules if module in named] and "divergence_notes.grading.core" in free

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from divergence_notes import _checks
 from divergence_notes.grading.running import Fault, run
+from divergence_notes.mdp import FiniteMDP
 
 CHAPTERS = ("bellman", "function_approximation", "key_equation", "contraction", "heuristics", "preqn")
 """Each may have a module here with an `EXERCISES`; it is imported when one of its names is asked for."""
@@ -49,9 +50,9 @@ class Exercise:
     """Takes a generator, and what is `given`, and returns the arguments of one instance."""
     instances: int = 20
     rtol: float = 1e-6
-    judge: Callable[..., str | None] | None = None
+    judge: Callable[..., str | tuple[str, str] | None] | None = None
     """For answers that are not unique: takes the answer's value and the instance, returns what is wrong with it, in a
-    sentence or as the name of a mistake."""
+    sentence or as the name of a mistake, or either of them and a detail, such as the first place that is off."""
 
     def __post_init__(self):
         _checks.choice("kind", self.kind, KINDS)
@@ -86,8 +87,12 @@ class Result:
     """Whether nothing has been answered yet."""
     survivors: tuple[str, ...] = field(default=(), repr=False)
     """The wrong implementations that a test did not expose."""
+    judged: bool = True
+    """Whether it says if the answer is right; `try_out` looks at the form alone."""
 
     def __repr__(self) -> str:
+        if not self.judged:
+            return f"{self.name}: {self.message}"
         return f"{self.name}: {'right' if self.passed else 'open' if self.open else 'not yet'}. {self.message}"
 
 
@@ -175,12 +180,13 @@ def try_out(answer: Any, *args: Any, shape: tuple[int, ...] = (), time_limit: fl
         return Result(name, False, "Nothing here yet.", open=True)
     try:
         value = _call(answer, args, float(time_limit)) if callable(answer) else answer
-        _numbers(value, shape)
+        _numbers(value, shape, args)
     except Open:
         return Result(name, False, "Nothing here yet: it returns nothing.", open=True)
     except Fault as fault:
         return Result(name, False, _sentence(f"Your answer {fault}"))
-    return Result(name, True, f"It runs, and the form is right: {'a number' if shape == () else f'shape {shape}'}.")
+    form = f"has the form that is asked for: {'a number' if shape == () else f'shape {shape}'}."
+    return Result(name, True, f"It {'runs, and what it returns ' if callable(answer) else ''}{form}", judged=False)
 
 
 class Open(Exception):
@@ -234,7 +240,12 @@ def _test(exercise: Exercise, answer: Any, instances: list[tuple], time_limit: f
     for position in exercise.generator(seed).permutation(len(handed)):
         mistake = handed[position]
         implementation = exercise.right if mistake is None else mistake.wrong
-        passed[position] = _passes(answer, watched(implementation), time_limit)
+        try:
+            passed[position] = _passes(answer, watched(implementation), time_limit)
+        except Fault:
+            if mistake is None:
+                raise
+            passed[position] = False  # whatever a wrong implementation makes of the test, it does not pass it
     if not all(passed[position] for position in range(4)):
         text = "Your test rejects a right implementation: it tests for something that need not hold"
         return Result(exercise.name, False, text + ".", "rejects-the-right-one")
@@ -273,38 +284,57 @@ def _call(answer: Callable, args: tuple, time_limit: float) -> Any:
 
 
 def _same(before: Any, after: Any) -> bool:
+    """Say whether an argument is what it was; nan is the same as nan."""
+    number = (int, float, np.number)
+    if isinstance(before, number) and isinstance(after, number):
+        return bool(before == after or (before != before and after != after))
+    if type(before) is not type(after):
+        return False
     if is_dataclass(before):
         return all(_same(getattr(before, f.name), getattr(after, f.name)) for f in fields(before))
     if sp.issparse(before):
-        return before.shape == after.shape and (before != after).nnz == 0
+        return _same(before.toarray(), after.toarray())
     if isinstance(before, np.ndarray):
-        return before.shape == after.shape and before.dtype == after.dtype and np.array_equal(before, after)
-    return type(before) is not type(after) or not isinstance(before, (int, float, list, tuple)) or before == after
+        return before.dtype == after.dtype and np.array_equal(before, after, equal_nan=before.dtype.kind in "fc")
+    if isinstance(before, dict):
+        return before.keys() == after.keys() and all(_same(before[key], after[key]) for key in before)
+    if isinstance(before, (list, tuple)):
+        return len(before) == len(after) and all(map(_same, before, after))
+    return True
 
 
-def _differs(exercise: Exercise, value: Any, args: tuple) -> str | None:
+def _differs(exercise: Exercise, value: Any, args: tuple) -> str | tuple[str, str] | None:
     """Return what is wrong with a value, with the first offender, or None."""
     if exercise.judge is not None:
-        return exercise.judge(value, *args)
+        try:
+            return exercise.judge(value, *args)
+        except Fault:
+            raise
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            raise Fault(f"is {_kind(value)} that cannot be judged ({text})") from error
     right = np.asarray(exercise.right(*args), dtype=float)
-    found = _numbers(value, right.shape)
+    found = _numbers(value, right.shape, args)
     bad = np.argwhere(~_close(found, right, _rtol(exercise, value)))
     if not len(bad):
         return None
     where = tuple(bad[0])
-    return f"{_place(where)}{found[where]:.6g} where {right[where]:.6g} is right"
+    return f"{_place(where, right.shape, args)}{found[where]:.6g} where {right[where]:.6g} is right"
 
 
 def _verdict(exercise: Exercise, wrong: list[tuple], n: int) -> Result:
     if not wrong:
         return Result(exercise.name, True, f"Right on {n} random instances." if n > 1 else "Yes.", share=1.0)
+    complaint = wrong[0][2]
+    said, detail = complaint if isinstance(complaint, tuple) else (complaint, "")
+    detail = f": {detail}" if detail else ""
     for mistake in exercise.mistakes:
-        if exercise.judge is not None and wrong[0][2] == mistake.name:
-            return Result(exercise.name, False, _sentence(mistake.text), mistake.name)
+        if exercise.judge is not None and said == mistake.name:
+            return Result(exercise.name, False, _sentence(_sentence(mistake.text, "") + detail), mistake.name)
         if exercise.judge is None and all(_is_mistake(exercise, mistake, value, args) for args, value, _ in wrong):
-            return Result(exercise.name, False, f"{_sentence(mistake.text, '')}: {wrong[0][2]}.", mistake.name)
+            return Result(exercise.name, False, f"{_sentence(mistake.text, '')}: {said}.", mistake.name)
     often = f" (on {len(wrong)} of {n} instances)" if n > 1 else ""
-    return Result(exercise.name, False, f"Not right{often}: {wrong[0][2]}.")
+    return Result(exercise.name, False, f"Not right{often}: {_sentence(_sentence(said, '') + detail)}")
 
 
 def _is_mistake(exercise: Exercise, mistake: Mistake, value: Any, args: tuple) -> bool:
@@ -326,7 +356,7 @@ def _close(found: np.ndarray, right: np.ndarray, rtol: float) -> np.ndarray:
     return np.asarray(np.abs(found - right) <= rtol * np.maximum(np.abs(right), scale) + 1e-12)
 
 
-def _numbers(value: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _numbers(value: Any, shape: tuple[int, ...], args: tuple = ()) -> np.ndarray:
     """Return an answer as float64 numbers of the wanted shape, or say what it is instead."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
@@ -342,13 +372,16 @@ def _numbers(value: Any, shape: tuple[int, ...]) -> np.ndarray:
     bad = np.argwhere(~np.isfinite(found))
     if len(bad):
         where = tuple(bad[0])
-        raise Fault(f"must be finite: {_place(where)}{found[where]}")
+        raise Fault(f"must be finite: {_place(where, shape, args)}{found[where]}")
     return found.astype(float)
 
 
-def _place(where: tuple) -> str:
+def _place(where: tuple, shape: tuple[int, ...], args: tuple) -> str:
+    """Name a place: by state and action in what has the form of the table of a process among the arguments."""
     if len(where) == 2:
-        return f"state {where[0]}, action {where[1]}: "
+        table = any(isinstance(arg, FiniteMDP) and arg.R.shape == shape for arg in args)
+        row, column = ("state", "action") if table else ("row", "column")
+        return f"{row} {where[0]}, {column} {where[1]}: "
     return f"entry {', '.join(map(str, where))}: " if where else ""
 
 
