@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import dataclasses
 import html
 import importlib
 import json
@@ -9,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 import zipfile
 
@@ -21,6 +23,7 @@ import numpy as np
 import pytest
 from grader import cells, sandbox, wire
 
+from divergence_notes.grading import Exercise, Mistake, core
 from tests import pages
 
 NAMES = course.assignments()
@@ -84,6 +87,51 @@ def made(tmp_path_factory):
             patch.setenv(name, os.environ.get(name, ""))
         course.build(seed=SEED, root=place / "instructor", release=place / "release")
         yield place / "instructor", place / "release"
+
+
+def make_wheel(place, packages=None):
+    """Build the wheel as an installer does, from a copy of the repository, and unpack it."""
+    tree, target = place / "tree", place / "wheel"
+    for name in ("divergence_notes", "coursework"):
+        ignored = shutil.ignore_patterns("__pycache__", "instructor", "release")
+        shutil.copytree(pages.ROOT / name, tree / name, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(pages.ROOT / name, tree)
+    if packages:
+        text = (tree / "pyproject.toml").read_text(encoding="utf-8")
+        (tree / "pyproject.toml").write_text(text.replace('packages = ["', f'packages = ["{packages}", "'), "utf-8")
+    code = f"from setuptools import build_meta; print(build_meta.build_wheel({str(place)!r}))"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    said = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=True).stdout
+    with zipfile.ZipFile(place / said.splitlines()[-1]) as archive:
+        archive.extractall(target)
+    return target
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """Return the contents of the wheel."""
+    return make_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+class TestWheel:
+    def test_checks_come_with_it(self, wheel):
+        code = "import divergence_notes; from divergence_notes import grading; print(divergence_notes.__file__); "
+        code += "print(len(grading.exercises()), grading.check('ex-bellman-prediction', 'C').passed)"
+        env = os.environ | {"PYTHONPATH": str(wheel)}
+        command = [sys.executable, "-c", code]
+        said = subprocess.run(command, cwd=wheel.parent, env=env, capture_output=True, text=True, check=True).stdout
+        assert said.splitlines() == [
+            str(wheel / "divergence_notes" / "__init__.py"),
+            f"{sum(len(core.of_chapter(chapter)) for chapter in core.CHAPTERS)} True",
+        ]
+
+    def test_has_every_module_and_nothing_else(self, wheel):
+        here = {str(p.relative_to(pages.ROOT)) for p in (pages.ROOT / "divergence_notes").rglob("*.py")}
+        assert {str(p.relative_to(wheel)) for p in wheel.rglob("*.py")} == here
+
+    def test_a_leak_into_it_is_found(self, tmp_path):
+        assert leaks(secret_lines("bellman"), make_wheel(tmp_path, packages="coursework.questions"))
 
 
 @pytest.fixture(scope="session")
@@ -175,8 +223,8 @@ class TestEveryAssignment:
     def test_nothing_leaks_into_the_release(self, name, made):
         pages.none(leaks(secret_lines(name) | {SEED}, made[1]), "these lines are in the release")
 
-    def test_nothing_leaks_into_the_wheel(self, name):
-        pages.none(leaks(secret_lines(name), pages.ROOT / "divergence_notes"), "these lines are in the package")
+    def test_nothing_leaks_into_the_wheel(self, name, wheel):
+        pages.none(leaks(secret_lines(name), wheel), "these lines are in the wheel")
 
     def test_nothing_leaks_into_the_site(self, name):
         site = pages.ROOT / "_build" / "html"
@@ -192,8 +240,7 @@ def questions():
 
 
 QUESTIONS = questions()
-CODING = [(n, e) for n, e in QUESTIONS if e.kind in ("function", "value") and e.judge is None]
-MISTAKES = [(n, e, m) for n, e in CODING for m in e.mistakes]
+MISTAKES = [(n, e, m) for n, e in QUESTIONS if e.kind != "test" for m in e.mistakes]
 
 
 def label(value):
@@ -209,13 +256,12 @@ class TestQuestions:
     @pytest.mark.parametrize(("name", "exercise", "mistake"), MISTAKES, ids=label)
     @pytest.mark.parametrize("seed", ["one", "two"])
     def test_each_is_recognised(self, name, exercise, mistake, seed):
-        given = marking.draw_parameters(name, seed)
+        given = marking.draw_parameters(name, seed) if exercise.kind == "value" else None
         args = exercise.draw(np.random.default_rng(0), **given) if exercise.kind == "value" else ()
         answer = mistake.wrong(*args) if exercise.kind == "value" else mistake.wrong
-        result = marking.grading.check(
-            exercise.name, answer, seed=seed, given=given if exercise.kind == "value" else None
-        )
+        result = marking.grading.check(exercise.name, answer, seed=seed, given=given)
         assert (result.passed, result.diagnosis) == (False, mistake.name)
+        assert mistake.text.rstrip(".") in result.message
 
     @pytest.mark.parametrize("mistakes", [e for _, e in QUESTIONS if e.kind == "test"], ids=label)
     def test_wrong_implementations_differ_from_the_right_one(self, mistakes):
@@ -228,6 +274,27 @@ class TestQuestions:
         monkeypatch.setattr(made, "parameters", lambda rng: {"gamma": 0.9, "end": 0.0, "factor": 100})
         with pytest.raises(ValueError, match="keep right and wrong values apart"):
             marking.draw_parameters("bellman", "any")
+
+    @pytest.mark.parametrize(("off", "rtol", "apart"), [(1e-4, 1e-6, True), (1e-4, 1e-3, False), (1e-2, 1e-3, True)])
+    def test_apart_is_what_the_check_can_tell_apart(self, off, rtol, apart):
+        near = Mistake("near", "Near", lambda x: x * (1 + off))
+        exercise = Exercise("near-by", "value", lambda x: x, (near,), rtol=rtol)
+        assert marking._distinct(exercise, (2.0,)) is apart
+        marking.grading.register(exercise)
+        assert marking.grading.check("near-by", 2.0 * (1 + off), given={"x": 2.0}).passed is not apart
+
+    def test_what_is_judged_or_no_number_need_not_be_kept_apart(self, monkeypatch):
+        import questions.bellman as made
+
+        same = (Mistake("same", "The same", lambda *args: 1.0),)
+        one = Exercise("bellman-one", "value", lambda *args: 1.0, same)
+        monkeypatch.setattr(made, "EXERCISES", (one,))
+        with pytest.raises(ValueError, match="keep right and wrong values apart"):
+            marking.draw_parameters("bellman", "any")
+        monkeypatch.setattr(made, "EXERCISES", (dataclasses.replace(one, judge=lambda value, *args: None),))
+        assert marking.draw_parameters("bellman", "any")
+        monkeypatch.setattr(made, "EXERCISES", (dataclasses.replace(one, right=lambda *args: ["a", [1.0]]),))
+        assert marking.draw_parameters("bellman", "any")
 
 
 class TestEditions:
@@ -464,6 +531,75 @@ class TestAdversaries:
             read = list(csv.DictReader(file))
         assert [row["student_id"] for row in read] == [row["student_id"] for row in rows]
         assert {"student_id", "assignment", "score", "max_score", "late_seconds", "status"} <= set(read[0])
+
+
+HALF = """
+import sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+import grade
+grade.autograde(Path({root!r}), "bellman", workers=1)
+"""
+
+
+@pytest.fixture(scope="session")
+def resumed(made, tmp_path_factory):
+    """Kill a batch of four while its second is being graded, and start it again."""
+    root = tmp_path_factory.mktemp("resume") / "instructor"
+    root.mkdir()
+    shutil.copytree(made[0] / "source", root / "source")
+    shutil.copytree(made[0] / "release", root / "release")
+    for name in ("gradebook.db", "seed.txt", "nbgrader_config.py"):
+        shutil.copy(made[0] / name, root)
+    inbox = tmp_path_factory.mktemp("inbox")
+    for student in ("ann", "bob", "cem", "dot"):
+        nbformat.write(good(made[0]), inbox / f"{student}.ipynb")
+    assert grade.collect(root, "bellman", inbox) == {}
+    from nbgrader.api import Gradebook
+
+    with Gradebook(f"sqlite:///{root / 'gradebook.db'}?timeout=60") as gradebook:
+        gradebook.update_or_create_assignment("bellman", duedate="2026-01-01 12:00:00 UTC")
+    for student, stamp in (("ann", "2026-01-01 13:30:00 UTC"), ("dot", "2025-12-31 12:00:00 UTC")):
+        place = root / "submitted" / student / "bellman" / "timestamp.txt"
+        place.write_text(stamp, encoding="utf-8")
+    path = [str(pages.ROOT), str(pages.ROOT / "tools"), str(course.COURSEWORK)]
+    command = [sys.executable, "-c", HALF.format(path=path, root=str(root))]
+    batch = subprocess.Popen(command, env=os.environ | {"BATCH_OF_THE_TEST": str(root)})
+    first, second = (grade.record(root, "bellman", student) for student in ("ann", "bob"))
+    until = time.monotonic() + 120
+    while not (root / "autograded" / "bob").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert len(sandbox.strays(f"BATCH_OF_THE_TEST={root}")) >= 2  # the batch, and what grades the second
+    batch.kill()
+    batch.wait()
+    before = first.stat().st_mtime_ns
+    assert not second.exists()
+    time.sleep(2)
+    alive = sandbox.strays(f"BATCH_OF_THE_TEST={root}")
+    grade.autograde(root, "bellman")
+    return root, before, alive
+
+
+class TestResume:
+    """A batch that is killed halfway, and one submission of it that came late."""
+
+    def test_what_was_being_graded_ends_with_the_batch(self, resumed):
+        assert resumed[2] == []
+
+    def test_every_submission_is_graded_once(self, resumed):
+        root, before, _ = resumed
+        assert grade.record(root, "bellman", "ann").stat().st_mtime_ns == before
+        rows = grade.table(root, "bellman")
+        assert [(row["student_id"], row["status"]) for row in rows] == [
+            (s, "graded") for s in ("ann", "bob", "cem", "dot")
+        ]
+        assert {row["score"] for row in rows} == {sum(FULL.values())}
+
+    def test_a_late_one_says_so(self, resumed):
+        late = {row["student_id"]: row["late_seconds"] for row in grade.table(resumed[0], "bellman")}
+        assert late == {"ann": 5400, "bob": 0, "cem": 0, "dot": 0}
+        place, _ = grade.write_table(resumed[0], "bellman")
+        assert "5400" in place.read_text(encoding="utf-8")
 
 
 class TestControl:

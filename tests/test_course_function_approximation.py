@@ -10,8 +10,6 @@ from divergence_notes import contraction, features, grading, updates
 from divergence_notes.mdp import FiniteMDP
 
 SEEDS = ["spring", "autumn", 3]
-JUDGED = [e for e in grading.exercises().values() if "function-approximation" in e.name and e.name.startswith("ex-")]
-JUDGED = [e for e in JUDGED if e.kind == "value"]
 
 
 @pytest.fixture(autouse=True)
@@ -134,15 +132,6 @@ class TestUnusualRightAnswers:
 
 class TestJudged:
     @pytest.mark.parametrize("seed", SEEDS)
-    @pytest.mark.parametrize("mistake", asked.BUILD.mistakes, ids=lambda m: m.name)
-    def test_each_mistake_of_the_ring_is_named(self, seed, mistake):
-        given = given_by(seed)
-        value = mistake.wrong(given["gamma_5"], given["floor"])
-        for form in (value, value.tolist()):
-            result = grading.check(asked.BUILD.name, form, given=given)
-            assert (result.passed, result.diagnosis) == (False, mistake.name)
-
-    @pytest.mark.parametrize("seed", SEEDS)
     def test_rings_that_run_off_pass_however_they_are_written(self, seed):
         given = given_by(seed)
         value = asked.BUILD.right(given["gamma_5"], given["floor"])
@@ -173,13 +162,6 @@ class TestJudged:
             ).passed
             least = given["floor"]
             assert asked._worst(least)[1].tolist() == [least, least, 1 - 2 * least]  # the form of the solution
-
-    @pytest.mark.parametrize("exercise", JUDGED, ids=lambda e: e.name)
-    def test_values_of_the_chapter(self, exercise):
-        args = exercise.sample()[0]
-        assert grading.check(exercise.name, exercise.right(*args)).passed
-        found = [grading.check(exercise.name, m.wrong(*args)) for m in exercise.mistakes]
-        assert [(r.passed, r.diagnosis) for r in found] == [(False, m.name) for m in exercise.mistakes]
 
     @pytest.mark.parametrize("value", ["c", [1, 2, 3], [2.2, 1.0], [2.2, -0.1], {"c": 1}])
     def test_two_numbers_are_two_numbers(self, value):

@@ -18,6 +18,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 import warnings
 import zipfile
@@ -113,8 +114,16 @@ def write(root, assignment, student, status, seconds, detail=""):
     part.replace(place)
 
 
-def _grade_one(root, assignment, student):
+def _with(parent):
+    """End this process and what it started when the batch ends, however that ends."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _grade_one(root, assignment, student, batch):
     os.setsid()
+    threading.Thread(target=_with, args=(batch,), daemon=True).start()
     os.environ["COURSE_ROOT"] = str(root)
     warnings.simplefilter("ignore")  # nbgrader and its database have some; nbgrader takes one in a test for a failure
     start = time.monotonic()
@@ -138,7 +147,9 @@ def autograde(root, assignment, *, workers=2, again=False, limit=LIMIT):
         while waiting or running:
             while waiting and len(running) < workers:
                 student = waiting.pop(0)
-                process = context.Process(target=_grade_one, args=(root, assignment, student), daemon=False)
+                process = context.Process(
+                    target=_grade_one, args=(root, assignment, student, os.getpid()), daemon=False
+                )
                 process.start()
                 running[student] = process, time.monotonic()
             for student, (process, start) in list(running.items()):

@@ -21,6 +21,57 @@ def _rise(c, mdp):
     return bellman.optimality_backup(zero + c, mdp) - bellman.optimality_backup(zero, mdp)
 
 
+def _rooms(n, doors=None):
+    """Return the game of n rooms; `doors` says which action pays in each, by default another one in each."""
+    P, R = np.zeros((n + 1, n, n + 1)), np.zeros((n + 1, n))
+    P[0, :, 1:] = 1 / n
+    R[np.arange(1, n + 1), np.arange(n) if doors is None else doors] = 1.0
+    return FiniteMDP(P, R, 0.9)
+
+
+def _factor(game):
+    """Return by how much the worst cell is off when the maximum is outside the expectation."""
+    Q = bellman.policy_iteration(game).Q
+    blind = game.R + game.gamma * (game.transitions @ Q).max(axis=1).reshape(Q.shape)
+    large, small = np.maximum(np.abs(Q), np.abs(blind)), np.minimum(np.abs(Q), np.abs(blind))
+    small = np.where(Q * blind < 0, 0.0, small)  # no factor leads from one sign to the other
+    return float(np.divide(large, small, out=np.full(Q.shape, np.inf), where=small > 1e-9)[large > 1e-9].max(initial=1))
+
+
+def _two_games(value):
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(isinstance(g, FiniteMDP) for g in value):
+        return "Your answer must be two games, each a FiniteMDP: the one with the factor 2, and the one with 5"
+    factors = [_factor(game) for game in value]
+    if np.allclose(factors, (2, 5), rtol=0.01):
+        return None
+    detail = f"the factors of yours are {factors[0]:.3g} and {factors[1]:.3g}"
+    if np.allclose(factors, (5, 2), rtol=0.01):
+        return "exchanged"
+    return ("no-difference" if min(factors) < 1.01 else "another-factor"), detail
+
+
+def _crosses(mdp, planned=None):
+    """Return the chance that the best policy of a process, or that of another, earns the reward from state 0."""
+    policy = bellman.policy_iteration(planned or mdp).policy
+    return bellman.policy_value(_patient(mdp), policy)[0, policy[0]]
+
+
+def _patient(mdp):
+    return FiniteMDP(mdp.P, mdp.R, 1 - 1e-9)
+
+
+def _short_and_long_way(rng):
+    """Return a process with a risky leap to the goal and a longer, safer way, about as good as each other."""
+    steps, hold = int(rng.integers(2, 6)), float(rng.uniform(0.9, 0.98))
+    leap = hold**steps * float(rng.uniform(0.4, 0.8))
+    gamma = (leap / hold**steps * float(rng.choice([0.8, 1.25]))) ** (1 / (steps - 1))
+    P, R = np.zeros((steps, 2, steps)), np.zeros((steps, 2))
+    P[np.arange(steps - 1), 1, np.arange(1, steps)] = hold
+    P[np.arange(1, steps), 0, np.arange(1, steps)] = 1.0  # to wait, where there is nothing to leap to
+    R[0, 0], R[-1, 1] = leap, hold
+    return FiniteMDP(P, R, min(gamma, 0.999))
+
+
 EXERCISES = (
     Exercise(
         "ex-bellman-prediction",
@@ -31,6 +82,58 @@ EXERCISES = (
             Mistake("gamma-nine", "That would be right at gamma = 0.9; here it is 0.99", "B"),
             Mistake("gamma-three-nines", "That would be right at gamma = 0.999; here it is 0.99", "D"),
         ),
+    ),
+    Exercise(
+        "ex-bellman-end",
+        "function",
+        lambda reward, cost, gamma: (reward - gamma * cost) / (1 - gamma**2),
+        (
+            Mistake(
+                "every-step",
+                "The reward is there at every other step only",
+                lambda reward, cost, gamma: reward / (1 - gamma),
+            ),
+            Mistake(
+                "no-cost",
+                "Between two rewards there is a cost",
+                lambda reward, cost, gamma: reward / (1 - gamma**2),
+            ),
+            Mistake(
+                "cost-not-discounted",
+                "The first cost comes one step after the first reward, so it counts gamma times",
+                lambda reward, cost, gamma: (reward - cost) / (1 - gamma**2),
+            ),
+            Mistake(
+                "one-discount-a-round",
+                "A round takes two steps: from one round to the next the discount is gamma squared",
+                lambda reward, cost, gamma: (reward - gamma * cost) / (1 - gamma),
+            ),
+            Mistake(
+                "cost-first",
+                "You begin with the cost; the best move is the one that is paid now",
+                lambda reward, cost, gamma: (gamma * reward - cost) / (1 - gamma**2),
+            ),
+        ),
+        draw=lambda rng: (float(rng.uniform(5, 40)), float(rng.uniform(0.5, 3)), float(rng.uniform(0.5, 0.99))),
+    ),
+    Exercise(
+        "ex-bellman-build",
+        "value",
+        lambda: (_rooms(2), _rooms(5)),
+        (
+            Mistake(
+                "no-difference",
+                "In a game of yours both orders agree: the best action must depend on where a move leads",
+                lambda: (_rooms(2, doors=[0, 0]), _rooms(5)),
+            ),
+            Mistake("exchanged", "First the game with the factor 2, then the other", lambda: (_rooms(5), _rooms(2))),
+            Mistake(
+                "another-factor",
+                "Your games are wrong by other factors",
+                lambda: (_rooms(2), _rooms(4)),
+            ),
+        ),
+        judge=_two_games,
     ),
     Exercise(
         "ex-bellman-shift",
@@ -82,5 +185,28 @@ EXERCISES = (
             ),
         ),
         draw=lambda rng: (float(rng.uniform(0.01, 1)), float(rng.uniform(0.1, 0.99))),
+    ),
+    Exercise(
+        "ex-bellman-patience",
+        "function",
+        _crosses,
+        (
+            Mistake(
+                "worth",
+                "That is what the start is worth with the discount; the chance to get across does not count steps",
+                lambda mdp: bellman.policy_iteration(mdp).Q[0].max(),
+            ),
+            Mistake(
+                "best-chance",
+                "That is the best chance there is; the policy that is best at this discount may take a worse one",
+                lambda mdp: _crosses(mdp, planned=_patient(mdp)),
+            ),
+            Mistake(
+                "first-move",
+                "That is the chance to be there after one move; the best policy may take a longer way",
+                lambda mdp: mdp.R[0].max(),
+            ),
+        ),
+        draw=lambda rng: (_short_and_long_way(rng),),
     ),
 )
