@@ -553,7 +553,10 @@ def resumed(made, tmp_path_factory):
         shutil.copy(made[0] / name, root)
     inbox = tmp_path_factory.mktemp("inbox")
     for student in ("ann", "bob", "cem", "dot"):
-        nbformat.write(good(made[0]), inbox / f"{student}.ipynb")
+        notebook = good(made[0])
+        if student == "bob":
+            first_cell("import time; time.sleep(8)")(notebook)
+        nbformat.write(notebook, inbox / f"{student}.ipynb")
     assert grade.collect(root, "bellman", inbox) == {}
     from nbgrader.api import Gradebook
 
@@ -567,8 +570,9 @@ def resumed(made, tmp_path_factory):
     batch = subprocess.Popen(command, env=os.environ | {"BATCH_OF_THE_TEST": str(root)})
     first, second = (grade.record(root, "bellman", student) for student in ("ann", "bob"))
     until = time.monotonic() + 120
-    while not (root / "autograded" / "bob").exists() and time.monotonic() < until:
+    while not first.exists() and time.monotonic() < until:
         time.sleep(0.02)
+    time.sleep(2)  # so that the second is being graded
     assert len(sandbox.strays(f"BATCH_OF_THE_TEST={root}")) >= 2  # the batch, and what grades the second
     batch.kill()
     batch.wait()

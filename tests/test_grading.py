@@ -1,6 +1,7 @@
 """Checks of exercises: right answers pass however they are written, wrong ones are named, faults are reported."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 import threading
@@ -8,6 +9,7 @@ import time
 import tomllib
 
 import grimp
+import nbformat
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -72,6 +74,60 @@ class TestEveryExercise:
         assert check(name, exercise.right).passed and check(name, f" {exercise.right.lower()} ").passed
         assert [check(name, m.wrong).diagnosis for m in exercise.mistakes] == [m.name for m in exercise.mistakes]
         assert "must be one of" in check(name, "Z").message
+
+
+CHAPTERS = [chapter for chapter in core.CHAPTERS if core.of_chapter(chapter)]
+
+
+def in_chapter(text, names):
+    """Return what is wrong with the checks that a chapter asks for, given the names of those that it has."""
+    labels = re.findall(r"^:label: (ex-\S+)$", text, re.M)
+    asked = re.findall(r"""grading\.check\(["']([^"']+)["']""", text)
+    wrong = [f"no check {name}" for name in asked if name not in names]
+    return wrong + [f"no exercise {name}" for name in names if name not in labels]
+
+
+class TestInTheBook:
+    @pytest.fixture(params=CHAPTERS)
+    def chapter(self, request):
+        names = [exercise.name for exercise in core.of_chapter(request.param)]
+        return nbformat.read(pages.BOOK / f"{request.param}.ipynb", as_version=4), names
+
+    def test_every_check_is_of_an_exercise_of_its_chapter(self, chapter):
+        notebook, names = chapter
+        pages.none(in_chapter("\n".join(cell.source for cell in notebook.cells), names), "in the chapter")
+
+    def test_solutions_are_checked_and_right(self, chapter):
+        notebook, _ = chapter
+        code = [cell for cell in notebook.cells if cell.cell_type == "code" and "grading.check(" in cell.source]
+        assert len(code) >= 2
+        for cell in code:
+            name = re.search(r'grading\.check\("([^"]+)"', cell.source)[1]
+            assert f"{name}: right. " in cell.outputs[-1].text
+
+    def test_the_text_says_how_to_check(self, chapter):
+        notebook, names = chapter
+        prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+        told = [name for name in names if f'`grading.check("{name}", ' in prose]
+        assert "You can check " in prose and "{ref}`ch-students`" in prose and len(told) >= 2
+        called = {name for cell in notebook.cells if cell.cell_type == "code" for name in names if name in cell.source}
+        assert called <= set(told)
+
+    @pytest.mark.parametrize(
+        ("text", "wrong"),
+        [
+            (':label: ex-a\ngrading.check("ex-a", 1)', []),
+            (':label: ex-a\ngrading.check("ex-b", 1)', ["no check ex-b"]),
+            (":label: ex-ab\n", ["no exercise ex-a"]),
+        ],
+    )
+    def test_a_name_that_is_wrong_is_found(self, text, wrong):
+        assert in_chapter(text, ["ex-a"]) == wrong
+
+    def test_every_other_page_names_checks_that_there_are(self):
+        places = [*pages.BOOK.glob("*.ipynb"), *pages.BOOK.glob("*.md"), pages.ROOT / "tools" / "course.py"]
+        asked = {n for p in places for n in re.findall(r'check\(\\?"(ex-[^"\\]+)', p.read_text(encoding="utf-8"))}
+        assert "ex-bellman-shift" in asked and asked <= set(EXERCISES)
 
 
 class TestUnusualRightAnswers:
