@@ -145,6 +145,21 @@ class TestMistakes:
         assert not result.passed and words in result.message
 
 
+def compares_with_the_old_wish(theta, X, step, delta, alpha, tol, cap):
+    """Halve the step and not the promise."""
+    for k in range(cap + 1):
+        there = theta + alpha / 2**k * step
+        off = np.sin(X @ there) - np.sin(X @ theta) - alpha * delta
+        if np.linalg.norm(off) <= tol * alpha * np.linalg.norm(delta):
+            return there
+    return theta.copy()
+
+
+@pytest.mark.parametrize("seed", ["one", "two"])
+def test_a_search_that_halves_the_step_alone_is_recognised(seed):
+    assert grading.check("preqn-line-search", compares_with_the_old_wish, seed=seed).diagnosis == "never-shrinks"
+
+
 class TestFindTheBug:
     @pytest.fixture
     def solved(self):
