@@ -50,8 +50,9 @@ def foreign(page):
 
 
 def wordless(page):
-    """Find pictures without a text of at least five words that says what is seen."""
-    return [img["src"] for img in page.select("main img") if len(img.get("alt", "").split()) < 5]
+    """Find pictures in the text without a text of at least five words that says what is seen; buttons are none."""
+    found = page.select("article img:not(.toggler)")
+    return [img["src"] for img in found if len(img.get("alt", "").split()) < 5]
 
 
 def captionless(page):

@@ -41,10 +41,10 @@ def soup(name):
 
 
 def modules():
-    """Return the public modules. Those of `plotting` are read through it."""
+    """Return the public modules. Those of `plotting` and `grading` are read through these."""
     package = importlib.import_module(PACKAGE)
     names = [module.name for module in pkgutil.walk_packages(package.__path__, f"{PACKAGE}.")]
-    hidden = re.compile(r"\._|\.plotting\.")
+    hidden = re.compile(r"\._|\.(plotting|grading)\.")
     return [importlib.import_module(name) for name in names if not hidden.search(name)]
 
 
@@ -66,6 +66,7 @@ def methods(cls):
         name: value
         for name, value in vars(cls).items()
         if name[0] != "_" and (inspect.isfunction(value) or isinstance(value, kinds))
+        if getattr(value, "__name__", name) == name  # the default of a field is no method
     }
 
 
@@ -84,6 +85,10 @@ def commented(module):
     """Return the full names of the public constants and fields that have a docstring of their own."""
     docs = ModuleAnalyzer.for_module(module.__name__).find_attr_docs()
     parts = [[module.__name__, *filter(None, scope.split(".")), name] for scope, name in docs]
+    for cls in filter(inspect.isclass, public(module).values()):  # of a class from elsewhere, the fields too
+        if cls.__module__ != module.__name__:
+            docs = ModuleAnalyzer.for_module(cls.__module__).find_attr_docs()
+            parts += [[module.__name__, scope, name] for scope, name in docs if scope == cls.__name__]
     return {".".join(names) for names in parts if not any(name[0] == "_" for name in names)}
 
 

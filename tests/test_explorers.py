@@ -15,7 +15,7 @@ import pytest
 from divergence_notes import contraction, counterexamples, dynamics, plotting, widgets
 from tests import pages
 
-CHAPTERS = [path for path in pages.NOTEBOOKS if path.stem not in ("index", "reproduction")]
+CHAPTERS = pages.NUMBERED
 ASKS = re.compile(r"\?|guess|find|predict", re.I)
 TELLS = re.compile(r"\*\*Try this:\*\*|^Try: |Move the sliders|Start far out", re.M)
 

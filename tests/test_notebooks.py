@@ -13,7 +13,7 @@ from build_book import toc_files
 
 from tests import pages
 
-CHAPTERS = [path for path in pages.NOTEBOOKS if path.stem != "index"]
+CHAPTERS = [*pages.NUMBERED, pages.BOOK / "reproduction.ipynb"]
 MAX_LINES = 12  # of code, blank ones aside
 SETUP = ("use_style", "set_num_threads")  # calls that the first code cell may make
 
@@ -69,6 +69,47 @@ class TestNotebook:
             assert "hide-input" in pages.tags(cell), f"{cell.id}: the code of a figure is folded"
 
 
+def missing_in_head(text):
+    """Return what a reader looks for at the top of a chapter and does not find."""
+    parts = {
+        "its question": r"^# .+\n\n\*\*[^*]+\?\*\*",
+        "what you can do after it": r"^After (?:this chapter|it) you can\n\n(- .+\n(  .+\n)*){3,}",
+        "what it needs": r"^\| you need \| how much \|$",
+        "how long it takes": r"(minutes|hour).* to read.* to run",
+    }
+    return [name for name, mark in parts.items() if not re.search(mark, text, re.M)]
+
+
+HEAD = """# A title
+
+**What is it?**
+
+After this chapter you can
+
+- one;
+- two;
+- three.
+
+| you need | how much |
+|---|---|
+
+An hour to read with the exercises; a minute to run."""
+
+
+@pytest.mark.parametrize(
+    ("line", "lacks"),
+    [
+        ("", []),
+        ("**What is it?**", ["its question"]),
+        ("- two;\n", ["what you can do after it"]),
+        ("| you need | how much |", ["what it needs"]),
+        ("An hour to read with the exercises; a minute to run.", ["how long it takes"]),
+    ],
+)
+def test_a_gap_in_a_head_is_found(line, lacks):
+    assert missing_in_head(HEAD.replace(line, "", 1)) == lacks
+
+
 @pytest.mark.parametrize("path", CHAPTERS, ids=ids)
 class TestChapter:
     """The anatomy of a chapter, as far as a machine can see it."""
@@ -77,6 +118,9 @@ class TestChapter:
         first = pages.notebook(path).cells[0]
         assert first.cell_type == "markdown"
         assert re.match(rf"\(ch-{path.stem.replace('_', '-')}\)=\n# \S", first.source)
+
+    def test_head_says_what_why_and_how_long(self, path):
+        pages.none(missing_in_head(pages.notebook(path).cells[0].source), "the head of a chapter lacks")
 
     def test_first_code_cell_only_sets_up(self, path):
         def sets_up(node):

@@ -3,9 +3,12 @@
 import functools
 import gzip
 import shutil
+import subprocess
+import zipfile
+import zlib
 
 import pytest
-from build_book import SITE, faults, toc_files
+from build_book import BUILD, ROOT, SITE, faults, toc_files
 
 from tests import page_checks as check
 
@@ -25,6 +28,16 @@ def test_site_is_whole():
     """One page for each file of _toc.yml, no error output, nothing of the environment."""
     assert SITE.is_dir(), "there is no site: run `make book`"
     assert faults() == []
+
+
+def test_zip_holds_the_site():
+    """What `make zip` packs is the site, file by file."""
+    subprocess.run(["make", "-o", "book", "zip"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    with zipfile.ZipFile(BUILD / "divergence-notes.zip") as packed:
+        found = {item.filename: item.CRC for item in packed.infolist() if not item.is_dir()}
+    files = {path.relative_to(SITE).as_posix(): path for path in SITE.rglob("*") if path.is_file()}
+    assert "index.html" in files
+    assert found == {name: zlib.crc32(path.read_bytes()) for name, path in files.items()}
 
 
 class TestFaults:

@@ -1,0 +1,158 @@
+"""The exercises of the chapter on the key equation."""
+
+import numpy as np
+
+from divergence_notes.grading.core import Exercise, Mistake
+from divergence_notes.grading.running import Fault
+
+
+def _alphas(learning_rate, batch_size):
+    """Return the step sizes of a mean and of a sum of squared errors, neither with the factor one half."""
+    return np.array([2 * learning_rate, 2 * learning_rate * batch_size])
+
+
+def _missed(w, b, v, c, first, second, y, alpha):
+    """Return what the key equation misses at the first input; a unit exactly at its kink has the slope 0."""
+    z, x = w * np.array([first, second]) + b, np.array([first, second])
+    unit, on = np.maximum(z, 0), z > 0
+    error = y - (v * unit[1] + c)
+    predicted = alpha * error * (unit[0] * unit[1] + v**2 * on[0] * on[1] * (x[0] * x[1] + 1) + 1)
+    pull = alpha * error * on[1] * v
+    moved = (v + alpha * error * unit[1]) * max((w + pull * x[1]) * x[0] + b + pull, 0.0) - v * unit[0]
+    return moved + alpha * error - predicted
+
+
+def seven_numbers(answer):
+    """Return the weights of one ReLU unit, two inputs and the target of the second, or say what they are instead."""
+    what = "w, b, v, c, the first input, the second, its target"
+    try:
+        numbers = np.asarray(answer, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise Fault(f"must be seven numbers: {what}") from error
+    if numbers.shape != (7,):
+        raise Fault(f"must be seven numbers: {what}; it has shape {numbers.shape}")
+    if not np.isfinite(numbers).all():
+        raise Fault(f"must be seven numbers: {what}; not all of them are finite")
+    return numbers
+
+
+def _kink(answer):
+    """Judge a network of one ReLU unit by the slope of its remainder at the first input."""
+    numbers = seven_numbers(answer)
+    w, b, v, c, first, second, y = numbers
+    if w * first + b != 0:
+        return "not-at-the-kink"
+    if w * second + b <= 0:
+        return "second-off"
+    rise = (y - v * (w * second + b) - c) * v * (first * second + 1)
+    if rise <= 0:
+        return "stays-off" if rise < 0 else "nothing-moves"
+    long, short = (abs(_missed(*numbers, alpha)) for alpha in (1e-5, 1e-6))
+    slope = np.log10(long / short) if short > 0 else np.nan
+    return None if abs(slope - 1) < 0.05 else f"The slope of the remainder is {slope:.2f} for these numbers, and not 1"
+
+
+EXERCISES = (
+    Exercise(
+        "ex-key-equation-prediction",
+        "choice",
+        "B",
+        (
+            Mistake("as-the-change", "That holds for the change itself; what is missed shrinks faster than that", "A"),
+            Mistake(
+                "relu-is-exact",
+                "A ReLU network is made of straight pieces in its input, but a step moves its parameters",
+                "C",
+            ),
+            Mistake(
+                "depends",
+                "How large the error is depends on the network; how it shrinks with the step does not, away from kinks",
+                "D",
+            ),
+        ),
+    ),
+    Exercise(
+        "ex-key-equation-loss",
+        "function",
+        _alphas,
+        (
+            Mistake(
+                "no-two",
+                "The loss has no factor one half, so that its derivative has a factor 2",
+                lambda learning_rate, batch_size: _alphas(learning_rate, batch_size) / 2,
+            ),
+            Mistake(
+                "halved",
+                "The factor 2 of the derivative makes the step longer, and not shorter",
+                lambda learning_rate, batch_size: _alphas(learning_rate, batch_size) / 4,
+            ),
+            Mistake(
+                "sum-divided",
+                "A sum is larger than a mean, by the size of the batch",
+                lambda learning_rate, batch_size: np.array([2, 2 / batch_size]) * learning_rate,
+            ),
+            Mistake(
+                "mean-divided",
+                "The shares of the pairs add up to 1 already: it is the sum that is out of step, and not the mean",
+                lambda learning_rate, batch_size: _alphas(learning_rate, batch_size) / batch_size,
+            ),
+            Mistake(
+                "exchanged",
+                "You have the mean and the sum in the wrong order",
+                lambda learning_rate, batch_size: _alphas(learning_rate, batch_size)[::-1],
+            ),
+        ),
+        draw=lambda rng: (round(float(rng.uniform(0.001, 0.5)), 4), int(rng.integers(3, 257))),
+    ),
+    Exercise(
+        "ex-key-equation-order",
+        "value",
+        lambda: 2.0**2,
+        (
+            Mistake(
+                "no-gap",
+                "The six steps do not see the same table: each starts where the one before it has ended",
+                lambda: 1.0,
+            ),
+            Mistake(
+                "slope-one",
+                "Each later step starts from a table that is off in proportion to alpha, and is short itself",
+                lambda: 2.0,
+            ),
+            Mistake(
+                "slope-three",
+                "The gap has a part in alpha squared: two steps, each in proportion to alpha, meet in it",
+                lambda: 8.0,
+            ),
+            Mistake("upside-down", "Say by how much the gap is divided: a number above 1", lambda: 0.25),
+        ),
+    ),
+    Exercise(
+        "ex-key-equation-kink",
+        "value",
+        lambda: np.array([-2.0, 1.0, 1.0, 0.0, 0.5, 0.0, 2.0]),
+        (
+            Mistake(
+                "not-at-the-kink",
+                "The unit is not exactly at its kink at the first input: w x + b must be 0 there, to the last bit",
+                lambda: np.array([-2.0, 1.5, 1.0, 0.0, 0.5, 0.0, 2.0]),
+            ),
+            Mistake(
+                "second-off",
+                "The unit is off at the second input, so that training there moves nothing but c",
+                lambda: np.array([-2.0, 1.0, 1.0, 0.0, 0.5, 1.0, 2.0]),
+            ),
+            Mistake(
+                "stays-off",
+                "The step moves the unit at the first input below 0, where it gives 0 as before: nothing is missed",
+                lambda: np.array([-2.0, 1.0, 1.0, 0.0, 0.5, 0.0, -2.0]),
+            ),
+            Mistake(
+                "nothing-moves",
+                "The step does not move the unit at the first input: look at v, at the TD error, and at the inputs",
+                lambda: np.array([-2.0, 1.0, 1.0, 0.0, 0.5, 0.0, 1.0]),
+            ),
+        ),
+        judge=_kink,
+    ),
+)

@@ -1,0 +1,203 @@
+"""The exercises of the chapter on PreQN."""
+
+import numpy as np
+
+from divergence_notes import bellman, counterexamples, dynamics, updates
+from divergence_notes.grading.core import Exercise, Mistake
+from divergence_notes.grading.running import Fault
+from divergence_notes.mdp import FiniteMDP
+
+KERNEL = np.array([[1.0, 2.0], [2.0, 5.0]])
+LEADS_ON = FiniteMDP(np.array([[[0.0, 1.0]], [[0.0, 1.0]]]), np.ones((2, 1)), gamma=0.9)
+Q_STAR = np.full((2, 1), 1 / (1 - LEADS_ON.gamma))
+
+
+def _growth(schedule: list[int]) -> float:
+    """Return by what factor an update of a schedule multiplies the error, on average and in the long run."""
+    columns = []
+    for error in np.eye(2):
+        Q = Q_STAR + error[:, None]
+        for state in schedule:
+            Q = updates.preconditioned_update(Q, LEADS_ON, kernel=KERNEL, batch=[state], alpha=1)
+        columns.append((Q - Q_STAR)[:, 0])
+    return float(np.abs(np.linalg.eigvals(np.transpose(columns))).max() ** (1 / len(schedule)))
+
+
+def _states(schedule: object) -> list[int]:
+    try:
+        found = np.asarray(schedule).ravel()
+    except ValueError as error:
+        raise Fault("must be two lists, each of the states 0 and 1 in the order of a round") from error
+    if found.dtype.kind not in "iu" or not 1 <= len(found) <= 1000 or not np.isin(found, (0, 1)).all():
+        raise Fault("must be two lists, each of the states 0 and 1 in the order of a round")
+    return [int(state) for state in found]
+
+
+def _judge_schedules(answer: object) -> str | None:
+    if not isinstance(answer, (list, tuple)) or len(answer) != 2:
+        raise Fault("must be two schedules: one that converges to Q*, and one that diverges faster than turns")
+    mends, breaks = map(_states, answer)
+    if len(set(mends)) < 2 or len(set(breaks)) < 2:
+        return "one-state"
+    if _growth(mends) >= 1 - 1e-9:
+        return "does-not-mend"
+    return "no-faster-than-turns" if _growth(breaks) <= _growth([0, 1]) + 1e-9 else None
+
+
+def _converges(period: int, alpha: float) -> bool:
+    """Return whether the pair settles with a target network; the bracket of all updates of a period is one matrix."""
+    pair = counterexamples.pair()
+    update = np.eye(2) - alpha * pair.kernel * pair.weights
+    bracket = np.eye(2) - np.linalg.matrix_power(update, period)
+
+    def operator(Q):
+        return Q + (bracket @ (bellman.optimality_backup(Q, pair.mdp) - Q).T).T
+
+    return dynamics.iterate(operator, pair.Q0, max_iter=2000, tol=1e-6).status == "converged"
+
+
+def _judge_periods(answer: object) -> str | None:
+    try:
+        found = np.asarray(answer, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise Fault("must be two whole numbers: the period at alpha = 0.1, and at 0.2") from error
+    if found.shape != (2,) or not np.isin(found, np.arange(1, 101)).all():
+        raise Fault("must be two whole numbers from 1 to 100: the period at alpha = 0.1, and at 0.2")
+    first, second = (int(period) for period in found)
+    if not _converges(first, 0.1):
+        return "too-impatient"
+    if first > 1 and _converges(first - 1, 0.1):
+        return "too-patient"
+    if second == first:
+        return "same-again"
+    if second > first:
+        return "doubled"
+    right = _converges(second, 0.2) and (second == 1 or not _converges(second - 1, 0.2))
+    return None if right else f"at alpha = 0.2 the smallest period is not {second}"
+
+
+def _jittered(mu, jitter, kappa):
+    ridge = jitter * kappa
+    return np.array([mu / (mu + ridge), np.sqrt(mu) / (mu + ridge), ridge])
+
+
+EXERCISES = (
+    Exercise(
+        "ex-preqn-prediction",
+        "choice",
+        "A",
+        (
+            Mistake("the-left-out", "In B the action that the batch leaves out moves too, and feeds the maximum", "AB"),
+            Mistake("no-room", "In C two wishes stand against one parameter: nobody can grant both", "AC"),
+            Mistake("all", "A batch drags along what it leaves out (B), and may ask for what cannot be had (C)", "ABC"),
+            Mistake(
+                "none",
+                "With all pairs in the batch, and a kernel that has an inverse, you get a table's update",
+                "NONE",
+            ),
+            Mistake("wrong-one", "The whole batch is the safe case here, and B leaves one action out", "B"),
+            Mistake(
+                "wrong-other", "The whole batch helps if each wish can be granted; in C two share a parameter", "C"
+            ),
+            Mistake("others", "It is the other way round: A is cured, B and C are not", "BC"),
+        ),
+    ),
+    Exercise(
+        "ex-preqn-coupling",
+        "value",
+        lambda: 1 / 0.9,
+        (
+            Mistake("gamma", "You multiplied by gamma where you should divide", lambda: 0.9),
+            Mistake("no-gamma", "There the spill is 1; the loop gain is gamma times the spill", lambda: 1.0),
+            Mistake(
+                "wrong-pull", "The spill divides by the own pull of the action in the batch, the second", lambda: 10.0
+            ),
+        ),
+        rtol=5e-3,  # three digits on paper are enough
+    ),
+    Exercise(
+        "ex-preqn-schedule",
+        "value",
+        lambda: ([0] + 8 * [1], [0, 0, 0, 1]),
+        (
+            Mistake(
+                "one-state", "In each of the two schedules both states have to come up", lambda: ([1], [0, 0, 0, 1])
+            ),
+            Mistake(
+                "does-not-mend",
+                "Your first schedule does not converge to Q*: let state 2 settle before state 1 passes its error on",
+                lambda: ([0, 1], [0, 0, 0, 1]),
+            ),
+            Mistake(
+                "no-faster-than-turns",
+                "Your second schedule does not grow faster than the turns do, counted for each update",
+                lambda: ([0] + 8 * [1], [1, 0]),
+            ),
+        ),
+        judge=_judge_schedules,
+    ),
+    Exercise(
+        "ex-preqn-single",
+        "function",
+        lambda kernel, i, alpha: alpha / kernel[i, i],
+        (
+            Mistake("same", "You take the same step size; the kernel of the pair is 1 only by luck", lambda K, i, a: a),
+            Mistake(
+                "times", "You multiply by the kernel of the pair where you should divide", lambda K, i, a: a * K[i, i]
+            ),
+            Mistake(
+                "length",
+                "You divide by the length of the gradient; it is the squared length that counts",
+                lambda K, i, a: a / np.sqrt(K[i, i]),
+            ),
+            Mistake(
+                "whole-row",
+                "You divide by the whole row of the kernel; with one pair in the batch only its own entry counts",
+                lambda K, i, a: a / np.abs(K[i]).sum(),
+            ),
+        ),
+        draw=lambda rng: (np.cov(rng.standard_normal((4, 9))) + np.eye(4), int(rng.integers(4)), rng.uniform(0.1, 1)),
+    ),
+    Exercise(
+        "ex-preqn-jitter",
+        "function",
+        _jittered,
+        (
+            Mistake(
+                "no-scale",
+                "The jitter counts in units of the mean diagonal kappa",
+                lambda mu, jitter, kappa: _jittered(mu, jitter, 1.0),
+            ),
+            Mistake(
+                "unsolved",
+                "The first number is what is left unsolved, and not what the batch gets",
+                lambda mu, jitter, kappa: _jittered(mu, jitter, kappa) * [-1, 1, 1] + [1, 0, 0],
+            ),
+            Mistake(
+                "length-of-z",
+                "The second number is the length of z; the step is the sum of gradients with these weights",
+                lambda mu, jitter, kappa: _jittered(mu, jitter, kappa) * [1, 1 / np.sqrt(mu), 1],
+            ),
+            Mistake(
+                "no-jitter-in-length",
+                "The length of the step is that without jitter",
+                lambda mu, jitter, kappa: np.array([mu / (mu + jitter * kappa), 1 / np.sqrt(mu), jitter * kappa]),
+            ),
+        ),
+        draw=lambda rng: (float(rng.uniform(0.01, 2)), float(rng.uniform(0.001, 0.1)), float(rng.uniform(2, 20))),
+    ),
+    Exercise(
+        "ex-preqn-patience",
+        "value",
+        lambda: [8, 4],
+        (
+            Mistake("too-impatient", "With your first period the pair still runs off", lambda: [5, 3]),
+            Mistake("too-patient", "Your first period works, and so does one that is shorter by 1", lambda: [12, 6]),
+            Mistake(
+                "same-again", "The product of step size and period counts: it cannot stay the same", lambda: [8, 8]
+            ),
+            Mistake("doubled", "A longer step does the same work in fewer updates", lambda: [8, 16]),
+        ),
+        judge=_judge_periods,
+    ),
+)
