@@ -606,6 +606,45 @@ class TestResume:
         assert "5400" in place.read_text(encoding="utf-8")
 
 
+class TestExchange:
+    """What the page for instructors says about a JupyterHub: nbgrader's own hands move the files, ours grade them."""
+
+    def test_from_release_to_feedback(self, made, tmp_path):
+        root, student = tmp_path / "instructor", tmp_path / "student"
+        student.mkdir()
+        shutil.copytree(made[0] / "source", root / "source")
+        shutil.copytree(made[0] / "release", root / "release")
+        for name in ("gradebook.db", "seed.txt", "nbgrader_config.py"):
+            shutil.copy(made[0] / name, root)
+        exchange = tmp_path / "exchange"
+        exchange.mkdir(mode=0o777)
+        exchange.chmod(0o777)
+        (tmp_path / "etc").mkdir()
+        shared = f'c.CourseDirectory.course_id = "divergence-notes"\nc.Exchange.root = {str(exchange)!r}\n'
+        (tmp_path / "etc" / "nbgrader_config.py").write_text(shared, encoding="utf-8")
+        env = os.environ | {"JUPYTER_CONFIG_PATH": str(tmp_path / "etc"), "JUPYTER_DATA_DIR": str(tmp_path / "data")}
+
+        def nbgrader(where, *words):
+            command = [sys.executable, "-m", "nbgrader", *words]
+            done = subprocess.run(command, cwd=where, env=env, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+
+        nbgrader(root, "release_assignment", "bellman")
+        nbgrader(student, "fetch_assignment", "bellman")
+        nbformat.write(good(made[0]), student / "bellman" / "bellman.ipynb")
+        nbgrader(student, "submit", "bellman")
+        nbgrader(root, "collect", "bellman")
+        (who,) = grade.students(root, "bellman")
+        grade.autograde(root, "bellman")
+        (row,) = grade.table(root, "bellman")
+        assert (row["status"], row["score"], row["needs_manual_grade"]) == ("graded", sum(FULL.values()), True)
+        assert grade.feedback(root, "bellman") == [who]
+        nbgrader(root, "release_feedback", "bellman")
+        nbgrader(student, "fetch_feedback", "bellman")
+        (page,) = student.rglob("bellman.html")
+        assert "default-src 'none'" in page.read_text(encoding="utf-8")
+
+
 class TestControl:
     """The same submissions under nbgrader as it comes: the attacks are real, and the tests above can fail."""
 
