@@ -124,6 +124,12 @@ class TestInTheBook:
     def test_a_name_that_is_wrong_is_found(self, text, wrong):
         assert in_chapter(text, ["ex-a"]) == wrong
 
+    def test_the_example_for_students_says_what_it_says(self, capsys):
+        page = (pages.BOOK / "students.md").read_text(encoding="utf-8")
+        code, said = re.search(r"^```python\n(.*?)^```\n\n^```text\n(.*?)^```", page, re.M | re.S).groups()
+        exec(code, {})
+        assert capsys.readouterr().out == said and "state" in said
+
     def test_every_other_page_names_checks_that_there_are(self):
         places = [*pages.BOOK.glob("*.ipynb"), *pages.BOOK.glob("*.md"), pages.ROOT / "tools" / "course.py"]
         asked = {n for p in places for n in re.findall(r'check\(\\?"(ex-[^"\\]+)', p.read_text(encoding="utf-8"))}

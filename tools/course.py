@@ -25,7 +25,8 @@ sys.path.insert(0, str(COURSEWORK))
 
 HOW_TO = """# How to work on an assignment
 
-1. Install the package as its README says, and open the notebook in JupyterLab (`make lab`, or `jupyter lab`).
+1. Install the book as its README says, put the notebook into `coursework/release/<chapter>/` there, and open it with
+   `.venv/bin/jupyter lab`, called in the folder of the book.
 2. Run all. Every question says that it is open.
 3. Answer where it says `...  # your code here`, and keep the names of functions and variables: they are what is graded.
    Add cells as you like. Locked cells are put back before grading.
