@@ -307,7 +307,7 @@ def judge_turns(kernel, gamma):
     Q = np.zeros(STATES)
     for _ in range(300):
         Q = turn @ Q + at_zero
-        if np.abs(Q).max() > 1e6:
+        if np.linalg.norm(Q) > 1e6:
             return None
     return "settles"
 
