@@ -31,8 +31,8 @@ def polish(html):
     page = BeautifulSoup(html, "html.parser")
     for fold in page.select("details > summary[aria-label]"):
         del fold["aria-label"]
-    for item in page.select("li:has(> a + details > summary > .toctree-toggle)"):
-        item.summary["aria-label"] = f"Pages of {item.a.get_text(strip=True)}"
+    for mark in page.select("details > summary > .toctree-toggle"):
+        mark.parent["aria-label"] = f"Pages of {mark.find_parent('li').a.get_text(strip=True)}"
     for keys in page.select("button[aria-label] > .search-button__kbd-shortcut"):
         keys.parent["aria-label"] = f"Search {keys.get_text(strip=True)}"
     for icon in page.select(".theme-switch-button > [title]"):
