@@ -8,6 +8,11 @@ MENDED = {
         '<details><summary aria-label="Toggle hidden content"><p>Show</p></summary></details>',
         "<details><summary><p>Show</p></summary></details>",
     ),
+    "the fold of a part of the table of contents has a name": (
+        '<li><a>API</a><details><summary><span class="toctree-toggle"></span></summary></details></li>',
+        '<li><a>API</a><details><summary aria-label="Pages of API"><span class="toctree-toggle"></span></summary>'
+        "</details></li>",
+    ),
     "a search button is called what it says": (
         '<button aria-label="Search">Search <span class="search-button__kbd-shortcut">Ctrl+K</span></button>',
         '<button aria-label="Search Ctrl+K">Search <span class="search-button__kbd-shortcut">Ctrl+K</span></button>',

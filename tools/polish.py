@@ -19,6 +19,7 @@ def polish(html):
         The page, in which
 
         - a fold is called what it says, not "Toggle hidden content",
+        - the fold of a part of the table of contents is called after the part,
         - a search button is called what it says, the keys too,
         - the switch between light and dark has one name, not one more for each of its icons,
         - the buttons for the sidebars work: the theme's script takes the first of a kind, which is never shown,
@@ -30,6 +31,8 @@ def polish(html):
     page = BeautifulSoup(html, "html.parser")
     for fold in page.select("details > summary[aria-label]"):
         del fold["aria-label"]
+    for mark in page.select("details > summary > .toctree-toggle"):
+        mark.parent["aria-label"] = f"Pages of {mark.find_parent('li').a.get_text(strip=True)}"
     for keys in page.select("button[aria-label] > .search-button__kbd-shortcut"):
         keys.parent["aria-label"] = f"Search {keys.get_text(strip=True)}"
     for icon in page.select(".theme-switch-button > [title]"):

@@ -11,6 +11,16 @@ addEventListener("load", () => {
   document.querySelectorAll("main :is(pre, div.math, .output, .pst-scrollable-table-container)")
     .forEach((box) => reach.observe(box));
 
+  // A picture of several panels would shrink to nothing on a phone: there it keeps a width, and scrolls in a box.
+  for (const picture of document.querySelectorAll("main figure img")) {
+    if (picture.naturalWidth < 1.9 * picture.naturalHeight) continue;
+    const box = document.createElement("div");
+    box.className = "wide-picture";
+    picture.replaceWith(box);
+    box.append(picture);
+    reach.observe(box);
+  }
+
   // So does a formula in the text that is wider than the text.
   const main = document.getElementById("main-content");
   const fit = () => {
