@@ -308,7 +308,7 @@ def _judge(value, gamma, floor):
         return "no-shares"
     if shares.min() < floor - 1e-9:
         return "starved"
-    shares = shares / shares.sum()
+    shares /= shares.sum()
     if _runs_off(column, shares, gamma):
         return None
     if np.ptp(shares) < 1e-3:
