@@ -26,6 +26,7 @@ FILES = [
     ("requirejs/require.js", "require.js"),
     ("@jupyter-widgets/html-manager/dist/embed-amd.js", "embed-amd.js"),
     ("@jupyter-widgets/html-manager/dist/*.woff2", "@jupyter-widgets/html-manager/dist"),
+    ("@jupyter-widgets/html-manager/dist/*.woff2", "@jupyter-widgets"),  # which one is asked for is a race of its parts
     ("mathjax/es5/tex-mml-chtml.js", "mathjax/es5/tex-mml-chtml.js"),
     ("mathjax/es5/output/chtml/fonts/woff-v2/*.woff", "mathjax/es5/output/chtml/fonts/woff-v2"),
     ("mathjax/es5/input/tex/extensions/*.js", "mathjax/es5/input/tex/extensions"),
