@@ -175,7 +175,9 @@ def asked(name, value):
     if inspect.isclass(value):  # a class that takes what another library's takes, or lists its fields one by one
         fields = {field for field in getattr(value, "__annotations__", ()) if field[0] != "_"}
         own = "__init__" in vars(value) and not (hasattr(value, "__dataclass_fields__") or hasattr(value, "_fields"))
-        listed = {f"{name}.{field}" for field in fields} <= commented(sys.modules[value.__module__])
+        listed = {f"{value.__module__}.{value.__qualname__}.{field}" for field in fields} <= commented(
+            sys.modules[value.__module__]
+        )
         return set(CHECKS) if own else {"GL08"} if listed or not fields else {"GL08", "PR01", "PR02"}
     plain = getattr(value, "__func__", value)
     takes = set(inspect.signature(plain).parameters) - {"self", "cls"}

@@ -24,15 +24,15 @@ _registered: dict[str, "Exercise"] = {}
 
 @dataclass(frozen=True)
 class Mistake:
-    """A foreseen wrong answer and what to say about it.
-
-    `wrong` takes what the exercise draws and returns what the wrong answer would be. For a choice it is the option; for
-    a test it is a wrong implementation that the test has to expose.
-    """
+    """A foreseen wrong answer and what to say about it."""
 
     name: str
+    """A short one, such as ``"no-gamma"``."""
     text: str
+    """What the student hears: a sentence without a full stop, about what they did."""
     wrong: Any
+    """Takes what the exercise draws and returns what the wrong answer would be. For a choice it is the option; for a
+    test it is a wrong implementation that the test has to expose."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,16 +40,20 @@ class Exercise:
     """A question that a computer can judge, by properties on random instances and by foreseen mistakes."""
 
     name: str
+    """The label of the exercise in its chapter, ``"ex-..."``; a graded question's has no ``ex-``."""
     kind: str
     """``"function"``: called on each instance. ``"value"``: a number or array. ``"choice"``: one of some options.
     ``"test"``: a function that takes an implementation and fails if it is wrong."""
     right: Any
     """What an answer is compared with: a function of an instance; the right option; the right implementation."""
     mistakes: tuple[Mistake, ...]
+    """The wrong answers that are recognised."""
     draw: Callable[..., tuple] = lambda rng, **given: tuple(given.values())
     """Takes a generator, and what is `given`, and returns the arguments of one instance."""
     instances: int = 20
+    """How many instances a function is called on."""
     rtol: float = 1e-6
+    """Relative deviation that still counts as right."""
     judge: Callable[..., str | tuple[str, str] | None] | None = None
     """For answers that are not unique: takes the answer's value and the instance, returns what is wrong with it, in a
     sentence or as the name of a mistake, or either of them and a detail, such as the first place that is off."""
@@ -61,12 +65,36 @@ class Exercise:
             raise ValueError(f"mistakes of {self.name} must have names of their own")
 
     def generator(self, seed: Any = None) -> np.random.Generator:
-        """Return the generator of a seed."""
+        """Return the generator of a seed.
+
+        Parameters
+        ----------
+        seed : object, optional
+            Anything that prints; the exercise's name alone is the seed that everybody has.
+
+        Returns
+        -------
+        numpy.random.Generator
+            The same for the same name and seed.
+        """
         digest = hashlib.sha256(f"{self.name}:{'' if seed is None else seed}".encode()).digest()
         return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
     def sample(self, *, seed: Any = None, given: Mapping | None = None) -> list[tuple]:
-        """Return the instances of a seed; the exercise's name alone is the seed that everybody has."""
+        """Draw the instances of a seed.
+
+        Parameters
+        ----------
+        seed : object, optional
+            As in `generator`.
+        given : mapping, optional
+            The numbers of a class, handed to `draw` by name.
+
+        Returns
+        -------
+        list of tuple
+            The arguments of each instance.
+        """
         rng = self.generator(seed)
         n = self.instances if self.kind == "function" else 1
         return [self.draw(rng, **(given or {})) for _ in range(n)]
@@ -77,8 +105,11 @@ class Result:
     """What `check` found."""
 
     name: str
+    """Of the exercise."""
     passed: bool
+    """Whether the answer is right on every instance."""
     message: str
+    """What there is to say, in sentences."""
     diagnosis: str | None = None
     """The name of the foreseen mistake that was recognised."""
     share: float = 0.0
@@ -97,13 +128,29 @@ class Result:
 
 
 def register(*made: Exercise) -> None:
-    """Add exercises, an instructor's own for instance, under their names."""
+    """Add exercises, an instructor's own for instance, under their names.
+
+    Parameters
+    ----------
+    *made : Exercise
+        One that has the name of an earlier one takes its place.
+    """
     for exercise in made:
         _registered[exercise.name] = exercise
 
 
 def find(name: str) -> Exercise:
     """Return the exercise of a name.
+
+    Parameters
+    ----------
+    name : str
+        As in `check`.
+
+    Returns
+    -------
+    Exercise
+        One that comes with the package, or was registered.
 
     Raises
     ------
@@ -174,7 +221,24 @@ def check(
 
 
 def try_out(answer: Any, *args: Any, shape: tuple[int, ...] = (), time_limit: float | int = 10) -> Result:
-    """Say whether a function runs and what it returns has the right form, and nothing about whether it is right."""
+    """Say whether a function runs and what it returns has the right form, and nothing about whether it is right.
+
+    Parameters
+    ----------
+    answer : object
+        A function, a number or an array.
+    *args : object
+        What a function is called with.
+    shape : tuple of int
+        The form that is asked for; ``()`` is a number.
+    time_limit : float
+        Seconds that the call may take.
+
+    Returns
+    -------
+    Result
+        Passed if it runs and has the form.
+    """
     name = getattr(answer, "__name__", "answer")
     if answer is None or answer is ...:
         return Result(name, False, "Nothing here yet.", open=True)
