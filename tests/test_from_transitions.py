@@ -44,6 +44,7 @@ def test_its_backup_is_the_average_of_the_sampled_targets(rng):
 def test_more_data_comes_closer_to_the_model(rng):
     env = gym.make("FrozenLake-v1")
     model, gaps = from_gymnasium(env, 0.9), []
+    env.reset(seed=0)
     for size in (50, 5000):
         steps = []
         for _ in range(size):

@@ -22,7 +22,7 @@ WITH_KERNEL = {"IPython"}  # who runs a notebook has it
 TEXT = """**To run this notebook outside the repository**, install what it needs. Two commands in a terminal do it:
 
     git clone --depth 1 --branch {branch} {url}
-    python -m pip install --editable "./{folder}[{extras}]"
+    python -m pip install --editable "./{folder}{extras}"
 
 Restart the kernel afterwards. On Colab the next cell runs the commands."""
 
@@ -36,7 +36,7 @@ if importlib.util.find_spec("{package}") is None:
         raise ModuleNotFoundError("{package} is missing: run the two commands above, then restart the kernel")
     clone, pip = ["git", "clone", "--depth", "1", "--branch", "{branch}"], [sys.executable, "-m", "pip", "install"]
     subprocess.run([*clone, "{url}"], check=True)
-    subprocess.run([*pip, "--quiet", "--editable", "./{folder}[{extras}]"], check=True)
+    subprocess.run([*pip, "--quiet", "--editable", "./{folder}{extras}"], check=True)
     sys.path.append(str(Path("{folder}").resolve()))"""
 
 
@@ -104,7 +104,8 @@ def extras(notebook):
 def download(notebook, *, url, branch):
     """Return the notebook with the cells before it that say how to install."""
     folder = url.rstrip("/").rpartition("/")[2].removesuffix(".git")
-    words = {"url": url, "branch": branch, "folder": folder, "extras": ",".join(extras(notebook)), "package": PACKAGE}
+    asked = f"[{','.join(extras(notebook))}]".removesuffix("[]")
+    words = {"url": url, "branch": branch, "folder": folder, "extras": asked, "package": PACKAGE}
     cells = [
         nbformat.v4.new_markdown_cell(TEXT.format(**words), id="install-commands"),
         nbformat.v4.new_code_cell(CODE.format(**words), id="install-check"),
