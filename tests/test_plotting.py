@@ -191,6 +191,8 @@ class TestCurves:
         edges = ax.collections[0].get_paths()[0].vertices
         assert edges[:, 1].max() == pytest.approx(3 + 12.7062)
         assert edges[:, 1].min() == pytest.approx(3 - 12.7062)
+        low, high = ax.get_ylim()
+        assert 1.5 < low <= 2 and 5 <= high < 5.5, "the runs fill the picture, not the band"
         alone = plotting.plot_seeds(SEEDS[[0]])
         assert alone.lines[0].get_ydata().tolist() == [2, 5]
         assert not alone.collections

@@ -173,12 +173,17 @@ def plot_seeds(runs: pd.DataFrame, *, ax: Axes | None = None, label: str | None 
 
     Returns
     -------
-    Axes        The mean and the interval end where the first run ended.
+    Axes
+        It shows the runs whole; the band of two or three of them may be wider. The mean and the band end where the
+        first run ended.
     """
     ax = style.axes(ax)
     x, y = runs.index.to_numpy(), runs.to_numpy(dtype=float)
     (line,) = ax.plot(x, y.mean(axis=1), label=label, **line_kw)
     ax.plot(x, y, lw=0.7, alpha=0.45, color=line.get_color())
     if y.shape[1] > 1:
+        shown = ax.dataLim.frozen()
         ax.fill_between(x, *diagnostics.mean_interval(y), color=line.get_color(), alpha=0.18, lw=0)
+        ax.dataLim.set(shown)
+        ax.autoscale_view()
     return ax
