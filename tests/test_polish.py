@@ -13,6 +13,11 @@ MENDED = {
         '<li><a>API</a><details><summary aria-label="Pages of API"><span class="toctree-toggle"></span></summary>'
         "</details></li>",
     ),
+    "the first figure is painted with the text": (
+        '<head></head><article><figure><img src="a.png"/></figure><figure><img src="b.png"/></figure></article>',
+        '<head><link as="image" href="a.png" rel="preload"/></head><article><figure><img decoding="sync" src="a.png"/>'
+        '</figure><figure><img src="b.png"/></figure></article>',
+    ),
     "a search button is called what it says": (
         '<button aria-label="Search">Search <span class="search-button__kbd-shortcut">Ctrl+K</span></button>',
         '<button aria-label="Search Ctrl+K">Search <span class="search-button__kbd-shortcut">Ctrl+K</span></button>',

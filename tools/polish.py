@@ -26,6 +26,7 @@ def polish(html):
         - the sidebar is a landmark, so that nothing of the page lies outside of all landmarks,
         - the bibliography is a list of items, whose special role is deprecated,
         - an empty corner of a table is no heading of anything,
+        - the first figure is asked for with the page and painted with the text, not after the scripts,
         - an id is used once: `#proof` for the first proof, `#proof.2` for the second.
     """
     page = BeautifulSoup(html, "html.parser")
@@ -46,6 +47,10 @@ def polish(html):
     for corner in page.select("th"):
         if not corner.get_text(strip=True) and not corner.find("img"):
             corner.name = "td"
+    for picture in page.select("article figure img")[:1]:
+        picture["decoding"] = "sync"
+        if page.head and not page.head.select("link[rel=preload][as=image]"):
+            page.head.append(page.new_tag("link", attrs={"rel": "preload", "as": "image", "href": picture["src"]}))
     seen = Counter()
     for tag in page.find_all(id=True):
         name = tag["id"]
