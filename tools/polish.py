@@ -50,7 +50,7 @@ def polish(html):
     for picture in page.select("article figure img")[:1]:
         picture["decoding"] = "sync"
         if page.head and not page.head.select("link[rel=preload][as=image]"):
-            page.head.append(page.new_tag("link", attrs={"rel": "preload", "as": "image", "href": picture["src"]}))
+            page.head.insert(0, page.new_tag("link", attrs={"rel": "preload", "as": "image", "href": picture["src"]}))
     seen = Counter()
     for tag in page.find_all(id=True):
         name = tag["id"]
