@@ -56,8 +56,7 @@ def load():
 def mark(name, answer, *, points, given=None):
     """Judge an answer, print what there is to say, and return the points, which nbgrader reads as the cell's value."""
     load()
-    result = grading.check(
-        name, answer, seed=secret(), given=given, time_limit=300
-    )  # the other side has limits of its own
+    # The time limit is a long one: the other side has limits of its own.
+    result = grading.check(name, answer, seed=secret(), given=given, time_limit=300)
     print(result)
     return round(points * result.share, 2)

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from bs4 import BeautifulSoup
+from build_book import SITE
 
 from tests.browser import look, unfold
 
@@ -31,6 +32,11 @@ def names(site):
         for path in pages
         if not leads_on.search(path.read_text(encoding="utf-8")[:2000])
     ]
+
+
+def soup(name):
+    """Return a page of the built site parsed."""
+    return parsed(SITE / f"{name}.html")
 
 
 def parsed(path):

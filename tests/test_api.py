@@ -14,11 +14,12 @@ from urllib.parse import urldefrag
 import pytest
 from api_links import LABEL, candidates, unique_names, with_references
 from bs4 import BeautifulSoup
-from build_book import SITE, toc_files
+from build_book import toc_files
 from numpydoc.validate import validate
 from sphinx.pycode import ModuleAnalyzer
 
 from tests import pages
+from tests.page_checks import soup
 
 PACKAGE = "divergence_notes"
 API_PAGES = [name for name in toc_files() if name.startswith("book/api")]
@@ -32,12 +33,6 @@ CHECKS = {  # of numpydoc
     "RT01": "does not say what it returns",
     "YD01": "does not say what it yields",
 }
-
-
-@functools.cache
-def soup(name):
-    """Return a page parsed."""
-    return BeautifulSoup((SITE / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
 
 
 def modules():

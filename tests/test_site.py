@@ -1,6 +1,5 @@
 """The files of the built site: whole, without faults, linked. `make test` builds it first."""
 
-import functools
 import gzip
 import shutil
 import subprocess
@@ -11,17 +10,12 @@ import pytest
 from build_book import BUILD, ROOT, SITE, faults, toc_files
 
 from tests import page_checks as check
+from tests.page_checks import soup
 
 PAGES = toc_files()
 PAGE_BUDGET = 400_000  # bytes that travel for a page, widgets aside: HTML, which servers compress, and pictures
 EVERYTHING = check.names(SITE) or PAGES  # with the pages that Sphinx adds
 LINKS = check.Links(SITE)
-
-
-@functools.cache
-def soup(name):
-    """Return the page parsed."""
-    return check.parsed(SITE / f"{name}.html")
 
 
 def test_site_is_whole():

@@ -70,7 +70,7 @@ def serve(connection, *, cell_limit, call_limit):
                 reply = {"assertion": str(error)[:500]}
             except Fault as fault:
                 reply = {"fault": str(fault)[:2000]}
-            except Exception as error:
+            except Exception as error:  # what the student called by that name may be anything
                 reply = {"fault": f"cannot be called: {type(error).__name__}"}
         wire.send(connection, reply)
 

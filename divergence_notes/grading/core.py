@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from divergence_notes import _checks
-from divergence_notes.grading.running import Fault, run
+from divergence_notes.grading.running import Fault, named, run
 from divergence_notes.mdp import FiniteMDP
 
 CHAPTERS = ("bellman", "function_approximation", "key_equation", "contraction", "heuristics", "preqn")
@@ -209,15 +209,10 @@ def check(
     """
     exercise = find(name)
     time_limit = _checks.scalar("time_limit", time_limit, low=0, low_open=True)
-    if answer is None or answer is ...:
-        return Result(name, False, "Nothing here yet.", open=True)
     judge = {"function": _function, "value": _value, "choice": _choice, "test": _test}[exercise.kind]
-    try:
-        return judge(exercise, answer, exercise.sample(seed=seed, given=given), time_limit, seed)
-    except Open:
-        return Result(name, False, "Nothing here yet: it returns nothing.", open=True)
-    except Fault as fault:
-        return Result(name, False, _sentence(f"Your answer {fault}"))
+    return _answered(
+        name, answer, lambda: judge(exercise, answer, exercise.sample(seed=seed, given=given), time_limit, seed)
+    )
 
 
 def try_out(answer: Any, *args: Any, shape: tuple[int, ...] = (), time_limit: float | int = 10) -> Result:
@@ -240,17 +235,26 @@ def try_out(answer: Any, *args: Any, shape: tuple[int, ...] = (), time_limit: fl
         Passed if it runs and has the form.
     """
     name = getattr(answer, "__name__", "answer")
+
+    def look() -> Result:
+        value = _call(answer, args, float(time_limit)) if callable(answer) else answer
+        _numbers(value, shape, args)
+        form = f"has the form that is asked for: {'a number' if shape == () else f'shape {shape}'}."
+        return Result(name, True, f"It {'runs, and what it returns ' if callable(answer) else ''}{form}", judged=False)
+
+    return _answered(name, answer, look)
+
+
+def _answered(name: str, answer: Any, judge: Callable[[], Result]) -> Result:
+    """Judge an answer if there is one; what it does instead of answering becomes the message."""
     if answer is None or answer is ...:
         return Result(name, False, "Nothing here yet.", open=True)
     try:
-        value = _call(answer, args, float(time_limit)) if callable(answer) else answer
-        _numbers(value, shape, args)
+        return judge()
     except Open:
         return Result(name, False, "Nothing here yet: it returns nothing.", open=True)
     except Fault as fault:
         return Result(name, False, _sentence(f"Your answer {fault}"))
-    form = f"has the form that is asked for: {'a number' if shape == () else f'shape {shape}'}."
-    return Result(name, True, f"It {'runs, and what it returns ' if callable(answer) else ''}{form}", judged=False)
 
 
 class Open(Exception):
@@ -374,9 +378,8 @@ def _differs(exercise: Exercise, value: Any, args: tuple) -> str | tuple[str, st
             return exercise.judge(value, *args)
         except Fault:
             raise
-        except Exception as error:
-            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            raise Fault(f"is {_kind(value)} that cannot be judged ({text})") from error
+        except Exception as error:  # a judge works with whatever the student made, and that may be anything
+            raise Fault(f"is {_kind(value)} that cannot be judged ({named(error)})") from error
     right = np.asarray(exercise.right(*args), dtype=float)
     found = _numbers(value, right.shape, args)
     bad = np.argwhere(~_close(found, right, _rtol(exercise, value)))

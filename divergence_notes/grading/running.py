@@ -27,7 +27,7 @@ def run(function: Callable, *args: Any, time_limit: float) -> Any:
     def work():
         try:
             outcome["value"] = function(*args)
-        except BaseException as error:
+        except BaseException as error:  # the caller's thread is the one to judge it, `SystemExit` too
             outcome["error"] = error
 
     thread = threading.Thread(target=work, daemon=True)
@@ -52,11 +52,16 @@ def run(function: Callable, *args: Any, time_limit: float) -> Any:
     raise Fault(describe(error)) from error
 
 
+def named(error: BaseException) -> str:
+    """Return the kind of an error, and its message if it has one."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
 def describe(error: BaseException) -> str:
     """Say what was raised, and on which line of the answer."""
     if isinstance(error, Fault):
         return str(error)
-    text = f"raised {type(error).__name__}: {error}" if str(error) else f"raised {type(error).__name__}"
+    text = f"raised {named(error)}"
     if isinstance(error, RecursionError):
         text = "raised RecursionError: it calls itself without end"
     frames = traceback.extract_tb(error.__traceback__)
