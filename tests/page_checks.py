@@ -156,6 +156,14 @@ def too_wide(page, width=360):
     }""")
 
 
+def shattered(page, width=360):
+    """Find names in tables and in lists of parameters that a phone breaks within a word."""
+    look(page, "light", width)
+    return page.evaluate("""() => [...document.querySelectorAll("main :is(table code .pre, dl.simple > dt > strong)")]
+        .filter((name) => name.getClientRects().length > name.textContent.trim().split(/\\s+/).length)
+        .map((name) => name.textContent)""")
+
+
 def unreachable(page):
     """Find what scrolls sideways, is shown, and cannot be reached by the Tab key."""
     return page.evaluate("""() => [...document.querySelectorAll("main *")]

@@ -31,7 +31,7 @@ class TestEveryPage:
         assert check.dead_controls(visit[0]) == []
 
     def test_fits_a_phone(self, visit):
-        assert check.too_wide(visit[0]) == []
+        assert check.too_wide(visit[0]) + check.shattered(visit[0]) == []
 
     def test_formulas_are_spoken(self, visit):
         assert check.unspoken(visit[0]) == []
@@ -200,6 +200,18 @@ class TestSearch:
             assert any("function_approximation" in link for link in self.found(page))
             assert complaints == []
 
+    def test_a_page_that_was_found_shows_the_word(self, browser, address):
+        with opened(browser, f"{address}/search.html?q=contraction", address) as (page, complaints):
+            self.found(page)
+            page.locator(f"#search-results li a[href*='{CHAPTER}']").first.click()
+            page.wait_for_selector("main .highlighted", state="attached")
+            for theme in ("light", "dark"):
+                look(page, theme, 1280)
+                assert check.axe(page, {"type": "rule", "values": ["color-contrast"]}, include=".highlighted") == []
+            page.locator(".highlight-link a").press("Enter")
+            assert page.locator(".highlighted").count() == 0
+            assert complaints == []
+
     def test_finds_nothing_of_what_is_not_there(self, browser, address):
         with opened(browser, f"{address}/search.html?q=zyzzyva", address) as (page, _):
             page.wait_for_function("/did not match/i.test(document.querySelector('#search-results').textContent)")
@@ -338,6 +350,12 @@ class TestPlanted:
     def test_too_wide(self, planted):
         with planted('<p style="width: 500px">wide</p>') as (page, _):
             assert any("wide" in fault for fault in check.too_wide(page))
+
+    def test_shattered(self, planted):
+        cell = '<table><tr><td style="display: block; width: 2em"><code><span class="pre" style="{}">{}</span></code>'
+        words = cell.format("white-space: nowrap", "long_name") + cell.format("", "one two")
+        with planted(words + cell.format("white-space: normal; overflow-wrap: anywhere", "broken")) as (page, _):
+            assert check.shattered(page) == ["broken"]
 
     def test_unreachable(self, planted):
         box = '<div style="overflow-x: auto; width: 90px"><p style="width: 900px">far</p></div>'

@@ -18,6 +18,15 @@ MENDED = {
         '<head><link as="image" href="a.png" rel="preload"/></head><article><figure><img decoding="sync" src="a.png"/>'
         '</figure><figure><img src="b.png"/></figure></article>',
     ),
+    "the search index is not loaded where nothing is searched": (
+        '<head><script src="a/searchtools.js"></script><script src="language_data.js"></script>'
+        '<script src="../searchindex.js"></script><script src="doctools.js"></script></head>',
+        '<head><script src="doctools.js"></script></head>',
+    ),
+    "MathJax is not loaded where there is no math": (
+        '<script defer="defer" src="../_static/../vendor/mathjax/es5/tex-mml-chtml.js?v=1"></script><p>One</p>',
+        "<p>One</p>",
+    ),
     "a search button is called what it says": (
         '<button aria-label="Search">Search <span class="search-button__kbd-shortcut">Ctrl+K</span></button>',
         '<button aria-label="Search Ctrl+K">Search <span class="search-button__kbd-shortcut">Ctrl+K</span></button>',
@@ -64,6 +73,19 @@ def test_mends(before, after):
     mended = polish(before)
     assert attributes_in_order(mended) == after
     assert polish(mended) == mended
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        '<script src="searchtools.js"></script><script src="searchindex.js"></script><div id="search-results"></div>',
+        '<script src="vendor/mathjax/es5/tex-mml-chtml.js"></script><span class="math notranslate">x</span>',
+        '<script src="vendor/mathjax/es5/tex-mml-chtml.js"></script><div class="output text_html">$x$</div>',
+    ],
+    ids=["search", "formula", "output"],
+)
+def test_leaves_the_scripts_that_a_page_needs(page):
+    assert polish(page) == page
 
 
 def test_leaves_the_rest_as_it_is():

@@ -4,6 +4,12 @@ from collections import Counter
 
 from bs4 import BeautifulSoup
 
+USED_BY = {
+    "#search-results": "script:is([src*=searchtools], [src*=language_data], [src*=searchindex])",
+    ".math, .output": "script[src*='/mathjax/']",
+}
+"""Scripts that the theme and Sphinx load on pages that have nothing for them: what they work on, and they."""
+
 
 def polish(html):
     """Return the page with its faults mended; a page that has been mended stays as it is.
@@ -26,6 +32,7 @@ def polish(html):
         - the sidebar is a landmark, so that nothing of the page lies outside of all landmarks,
         - the bibliography is a list of items, whose special role is deprecated,
         - an empty corner of a table is no heading of anything,
+        - what a page has no use for is not loaded: the search index where nothing is searched, MathJax without math,
         - the first figure is asked for with the page and painted with the text, not after the scripts,
         - an id is used once: `#proof` for the first proof, `#proof.2` for the second.
     """
@@ -47,6 +54,10 @@ def polish(html):
     for corner in page.select("th"):
         if not corner.get_text(strip=True) and not corner.find("img"):
             corner.name = "td"
+    for used_by, scripts in USED_BY.items():
+        if not page.select(used_by):
+            for script in page.select(scripts):
+                script.decompose()
     for picture in page.select("article figure img")[:1]:
         picture["decoding"] = "sync"
         if page.head and not page.head.select("link[rel=preload][as=image]"):
