@@ -52,6 +52,7 @@ MENDED = {
         "<tr><th><p></p></th><th>a</th></tr>",
         "<tr><td><p></p></td><th>a</th></tr>",
     ),
+    "a page that has run says so": ("<td><p>✅</p></td>", "<td><p>finished</p></td>"),
     "an id is used once": (
         '<p id="proof">1</p><p id="proof">2</p><p id="proof">3</p>',
         '<p id="proof">1</p><p id="proof.2">2</p><p id="proof.3">3</p>',

@@ -32,6 +32,7 @@ def polish(html):
         - the sidebar is a landmark, so that nothing of the page lies outside of all landmarks,
         - the bibliography is a list of items, whose special role is deprecated,
         - an empty corner of a table is no heading of anything,
+        - that a page has run is said in a word, not by a picture that some machines cannot draw,
         - what a page has no use for is not loaded: the search index where nothing is searched, MathJax without math,
         - the first figure is asked for with the page and painted with the text, not after the scripts,
         - an id is used once: `#proof` for the first proof, `#proof.2` for the second.
@@ -54,6 +55,8 @@ def polish(html):
     for corner in page.select("th"):
         if not corner.get_text(strip=True) and not corner.find("img"):
             corner.name = "td"
+    for mark in page.find_all("p", string="✅"):
+        mark.string = "finished"
     for used_by, scripts in USED_BY.items():
         if not page.select(used_by):
             for script in page.select(scripts):
