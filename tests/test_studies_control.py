@@ -19,7 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise
 
 from divergence_notes import preqn, replay, studies
-from divergence_notes.studies import ablation, alignment, collapse, pendulum, protocol, runner
+from divergence_notes.studies import ablation, alignment, collapse, pendulum, protocol, runner, saturation
 from divergence_notes.studies import mujoco as robots
 
 PENDULUM, CART = "Pendulum-v1", "InvertedPendulum-v5"
@@ -612,6 +612,42 @@ class TestCollapse:
         assert collapse.STEPS == 20_000
 
 
+class TestSaturation:
+    """The swimmer of the robots' study, shorter, and the slope of its policy's tanh."""
+
+    def test_runs(self, small, monkeypatch):
+        monkeypatch.setattr(saturation, "EVALUATION", EVALUATION)
+        before = saturation.run(seed=1, variant="as-before", steps=60)
+        assert list(before.columns) == ["step", "return", *METRICS, "status", "slope"]
+        again = robots.run(environment="Swimmer-v5", agent="preqn", seed=1, steps=60)
+        pd.testing.assert_frame_equal(before.drop(columns="slope"), again, check_exact=True)
+        assert (saturation.run(seed=1, variant="slow-policy", steps=60)["return"] != before["return"]).iloc[-1]
+
+    def test_settings(self):
+        assert set(saturation.VARIANTS) == set(saturation.PARAMETERS["variant"])
+        assert saturation.VARIANTS == {"as-before": {}, "slow-policy": {"policy_learning_rate": 1e-4}}
+        assert dataclasses.asdict(robots.CONFIG) == LARGE
+        assert saturation.STEPS == 40_000
+
+    @pytest.mark.parametrize("push", [0.0, 1.0, 30.0])
+    def test_slope_against_autograd(self, push):
+        """The derivative of each action by what the policy computes, over the same episode by hand."""
+        agent = preqn.train("Swimmer-v5", config=SMALL, steps=2, seed=0, **EVALUATION).agent
+        with torch.no_grad():
+            list(agent.policy.parameters())[-1].add_(push)
+        env = gymnasium.make("Swimmer-v5")
+        obs, over, slopes = env.reset(seed=4)[0], False, []
+        while not over:
+            computed = agent.policy(torch.as_tensor(obs, dtype=torch.float32)[None])[0].detach().requires_grad_()
+            action = torch.tanh(computed)
+            slopes.append(torch.autograd.grad(action.sum(), computed)[0].mean().item())
+            obs, _, terminated, truncated, _ = env.step(action.detach().numpy())
+            over = terminated or truncated
+        assert saturation.mean_slope(agent, "Swimmer-v5", seed=4) == pytest.approx(np.mean(slopes), abs=1e-6)
+        assert len(slopes) == 20
+        assert (np.mean(slopes) == 0) == (push == 30)
+
+
 class TestAlignmentStudy:
     """One row for every tenth part, the mean of the updates in it."""
 
@@ -678,7 +714,9 @@ class TestAlignmentStudy:
             assert call == evaluated | sizes | rest
 
 
-STUDIES = {study.__name__.rpartition(".")[2]: study for study in (pendulum, robots, ablation, alignment, collapse)}
+STUDIES = {
+    study.__name__.rpartition(".")[2]: study for study in (pendulum, robots, ablation, alignment, collapse, saturation)
+}
 LENGTHS = {PENDULUM: (500, 10_000), "HalfCheetah-v5": (2_500, 25_000)}
 """Steps from one row to the next, and in all, of the ablation."""
 
@@ -691,6 +729,8 @@ def spacing(name, parameters):
         return 5_000, 100_000
     if name == "collapse":
         return 250, 20_000
+    if name == "saturation":
+        return 2_500, 40_000
     every, steps = LENGTHS[parameters["environment"]]
     return (every, steps) if name == "ablation" else (steps // 10, steps)
 
@@ -743,7 +783,8 @@ class TestCommittedResults:
                 want = ["step", "on", "off", "return"]
             else:
                 asked = ["greedy"] if name == "collapse" else []
-                want = ["step", "return", *asked, *(METRICS if ours else []), "status"]
+                last = ["slope"] if name == "saturation" else []
+                want = ["step", "return", *asked, *(METRICS if ours else []), "status", *last]
             assert list(table.columns[len(parameters) :]) == want
             cosines = table[[key for key in ("alignment", "off_alignment", "on", "off") if key in table]]
             assert (cosines.abs().fillna(0) <= 1 + 1e-6).all(axis=None)
