@@ -159,9 +159,24 @@ def too_wide(page, width=360):
 def shattered(page, width=360):
     """Find names in tables and in lists of parameters that a phone breaks within a word."""
     look(page, "light", width)
-    return page.evaluate("""() => [...document.querySelectorAll("main :is(table code .pre, dl.simple > dt > strong)")]
-        .filter((name) => name.getClientRects().length > name.textContent.trim().split(/\\s+/).length)
-        .map((name) => name.textContent)""")
+    return page.evaluate("""() => {
+        const lines = (tag) => {
+            const text = document.createRange();
+            text.selectNodeContents(tag);
+            return new Set([...text.getClientRects()].map(({ top }) => Math.round(top))).size;
+        };
+        return [...document.querySelectorAll("main :is(table code .pre, dl.simple > dt > strong)")]
+            .filter((name) => lines(name) > name.textContent.trim().split(/\\s+/).length)
+            .map((name) => name.textContent);
+    }""")
+
+
+def squeezed(page, width=360):
+    """Find code that something beside it leaves less than two thirds of a phone."""
+    look(page, "light", width)
+    return page.evaluate("""() => [...document.querySelectorAll("main div.highlight")]
+        .filter((code) => code.checkVisibility() && code.clientWidth < 2 / 3 * window.innerWidth)
+        .map((code) => code.textContent.trim().slice(0, 80))""")
 
 
 def unreachable(page):

@@ -31,7 +31,7 @@ class TestEveryPage:
         assert check.dead_controls(visit[0]) == []
 
     def test_fits_a_phone(self, visit):
-        assert check.too_wide(visit[0]) + check.shattered(visit[0]) == []
+        assert check.too_wide(visit[0]) + check.shattered(visit[0]) + check.squeezed(visit[0]) == []
 
     def test_formulas_are_spoken(self, visit):
         assert check.unspoken(visit[0]) == []
@@ -356,6 +356,12 @@ class TestPlanted:
         words = cell.format("white-space: nowrap", "long_name") + cell.format("", "one two")
         with planted(words + cell.format("white-space: normal; overflow-wrap: anywhere", "broken")) as (page, _):
             assert check.shattered(page) == ["broken"]
+
+    def test_squeezed(self, planted):
+        code = '<div class="highlight" style="overflow: auto">code</div>'
+        note = '<aside style="float: right; width: 40%; height: 9em">note</aside>'
+        with planted(f"<div>{code}{note}{code.replace('code', 'beside a note')}</div>") as (page, _):
+            assert check.squeezed(page) == ["beside a note"]
 
     def test_unreachable(self, planted):
         box = '<div style="overflow-x: auto; width: 90px"><p style="width: 900px">far</p></div>'
