@@ -24,6 +24,10 @@ from tqdm import tqdm
 
 from divergence_notes import studies
 
+# Ctrl-C reaches every process of the terminal. A worker that dies of it may be started again while its cluster closes;
+# one that is deaf to it ends when the cluster tells it to.
+_DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)"
+
 
 def find(name: str) -> ModuleType:
     """Import a study: a module of this package, or any importable module by its dotted name.
@@ -226,7 +230,9 @@ def run(
             workers = min(workers or os.cpu_count() or 1, len(todo))
             # one run at a time for each worker: if it dies, no run that only waited there is blamed
             stack.enter_context(dask.config.set({"distributed.scheduler.worker-saturation": 1.0}))
-            cluster = LocalCluster(n_workers=workers, processes=True, threads_per_worker=1, dashboard_address=None)
+            cluster = LocalCluster(
+                n_workers=workers, processes=True, threads_per_worker=1, dashboard_address=None, preload=[_DEAF]
+            )
             scheduler = stack.enter_context(cluster).scheduler_address
         client = stack.enter_context(Client(scheduler))
         bar = stack.enter_context(tqdm(total=len(todo), desc=study.__name__.rpartition(".")[2], unit="run"))
