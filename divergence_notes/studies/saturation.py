@@ -48,18 +48,16 @@ def run(*, seed: int, variant: str, steps: int = STEPS) -> pd.DataFrame:
     config = dataclasses.replace(mujoco.CONFIG, **VARIANTS[variant])
     with protocol.mujoco_in_the_log():
         run = preqn.train(ENVIRONMENT, config=config, steps=steps, seed=seed, **EVALUATION)
-        return run.curve.assign(status=run.status, slope=mean_slope(run.agent, ENVIRONMENT, seed=seed))
+        return run.curve.assign(status=run.status, slope=mean_slope(run.agent, seed=seed))
 
 
-def mean_slope(agent: preqn.PreQN, env_id: str, *, seed: int) -> float:
+def mean_slope(agent: preqn.PreQN, *, seed: int) -> float:
     """Return the mean slope of the tanh at the end of a policy, over an episode without noise.
 
     Parameters
     ----------
     agent : PreQN
-        With a policy for the environment.
-    env_id : str
-        Name of a registered environment whose actions lie between -1 and 1.
+        With a policy for the swimmer, whose actions lie between -1 and 1.
     seed : int
         Of the environment.
 
@@ -74,5 +72,5 @@ def mean_slope(agent: preqn.PreQN, env_id: str, *, seed: int) -> float:
         actions.append(agent.act(obs))
         return actions[-1]
 
-    replay.evaluate(env_id, act, episodes=1, seed=seed)
+    replay.evaluate(ENVIRONMENT, act, episodes=1, seed=seed)
     return float(1 - np.square(actions, dtype=np.float64).mean())
