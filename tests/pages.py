@@ -60,7 +60,7 @@ def without_code(text):
             code = mark
             continue
         kept.append(line)
-    return re.sub(r"(?<![`}])`[^`\n]+`", "", "\n".join(kept))
+    return re.sub(r"(\{[\w:]+\}`[^`\n]+`)|(?<!`)`[^`\n]+`", r"\1", "\n".join(kept))
 
 
 @functools.cache
@@ -102,3 +102,8 @@ def labels(path):
     found = re.findall(r"^\(([^)\s]+)\)=\s*$", text, re.M) + re.findall(r"^\s*:(?:label|name):[ \t]*(\S+)", text, re.M)
     found += [label for label, _ in equations(path) if label]
     return found + ([figure.get("name", "") for figure in figures(path)] if path.suffix == ".ipynb" else [])
+
+
+def references(path):
+    """Return the labels that the text of a page refers to."""
+    return set(re.findall(r"\{(?:eq|ref|numref|prf:ref)\}`(?:[^`<]*<)?([^`<>]+)>?`", markdown(path)))

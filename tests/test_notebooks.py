@@ -160,6 +160,7 @@ class TestReadingOfPages:
                 "```{exercise-start}\n```\na\n```{exercise-end}\n```",
             ),
             ("a `$$x$$` b {eq}`eq-a`", "a  b {eq}`eq-a`"),
+            ("{eq}`eq-a` $b$ {prf:ref}`thm-c` `d` $e$ {eq}`eq-f`", "{eq}`eq-a` $b$ {prf:ref}`thm-c`  $e$ {eq}`eq-f`"),
             ("```{code-block} text\na\n```\nb", "b"),
         ],
     )
@@ -183,6 +184,17 @@ class TestLabels:
     def test_are_unique_over_the_book(self):
         count = collections.Counter(label for path in pages.PAGES for label in pages.labels(path))
         pages.none([label for label, times in count.items() if times > 1], "labels defined twice")
+
+    @pytest.mark.parametrize("path", pages.PAGES, ids=ids)
+    def test_what_has_a_number_is_spoken_of(self, path):
+        numbered = [label for label in pages.labels(path) if label.startswith(("eq-", "fig-", "thm-"))]
+        spoken_of = set().union(*map(pages.references, pages.PAGES))
+        pages.none([label for label in numbered if label not in spoken_of], "nothing in the text refers to")
+
+    def test_references(self, tmp_path):
+        path = tmp_path / "page.md"
+        path.write_text("{eq}`eq-a` {ref}`a word <sec-b>` `{eq}` `eq-c` {numref}`fig-d` {term}`e` {prf:ref}`thm-f`\n")
+        assert pages.references(path) == {"eq-a", "sec-b", "fig-d", "thm-f"}
 
 
 class TestNormalForm:
