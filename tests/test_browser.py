@@ -212,6 +212,17 @@ class TestSearch:
             assert page.locator(".highlighted").count() == 0
             assert complaints == []
 
+    def test_excerpts_can_be_read(self, browser, address):
+        """Formulas are in letters or three dots, and what is around the text of a page is no part of it."""
+        with opened(browser, f"{address}/search.html?q=modulus", address) as (page, complaints):
+            excerpts = page.locator("#search-results .context")
+            excerpts.filter(has_text="The smallest β ≥ 0 with this property is the modulus").wait_for()
+            assert len(self.found(page)) > 5
+            page.wait_for_load_state("networkidle")
+            texts = excerpts.all_inner_texts()
+            assert len(texts) > 5 and not any(word in text for text in texts for word in ("\\", "Binder", "  "))
+            assert complaints == []
+
     def test_finds_nothing_of_what_is_not_there(self, browser, address):
         with opened(browser, f"{address}/search.html?q=zyzzyva", address) as (page, _):
             page.wait_for_function("/did not match/i.test(document.querySelector('#search-results').textContent)")

@@ -20,7 +20,8 @@ MENDED = {
     ),
     "the search index is not loaded where nothing is searched": (
         '<head><script src="a/searchtools.js"></script><script src="language_data.js"></script>'
-        '<script src="../searchindex.js"></script><script src="doctools.js"></script></head>',
+        '<script src="../searchindex.js"></script><script src="search.js?v=1"></script>'
+        '<script src="doctools.js"></script></head>',
         '<head><script src="doctools.js"></script></head>',
     ),
     "MathJax is not loaded where there is no math": (

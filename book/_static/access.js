@@ -56,10 +56,3 @@ addEventListener("click", ({ target, detail }) => {
   if (button && detail === 0) button.blur = () => {};
   else if (button) delete button.blur;
 }, true);
-
-// A result of the search that has no text has no excerpt either, which Sphinx appends all the same.
-addEventListener("DOMContentLoaded", () => {
-  if (typeof Search === "undefined") return;
-  const excerpt = Search.makeSearchSummary;
-  Search.makeSearchSummary = (...of) => excerpt(...of) ?? document.createElement("p");
-});
