@@ -4,6 +4,8 @@ From the disk, with no server, everything works but one thing: search names the 
 the lines around what it found, because a browser lets no page from the disk read another.
 """
 
+import re
+
 import pytest
 from build_book import SITE, toc_files
 
@@ -217,6 +219,7 @@ class TestSearch:
         with opened(browser, f"{address}/search.html?q=modulus", address) as (page, complaints):
             excerpts = page.locator("#search-results .context")
             excerpts.filter(has_text="The smallest β ≥ 0 with this property is the modulus").wait_for()
+            excerpts.filter(has_text=re.compile("^modulus The largest factor")).wait_for()  # of the glossary
             assert len(self.found(page)) > 5
             page.wait_for_load_state("networkidle")
             texts = excerpts.all_inner_texts()

@@ -24,7 +24,9 @@ addEventListener("DOMContentLoaded", () => {
     page.querySelectorAll(".math").forEach((math) => { math.textContent = inWords(math.textContent); });
     page.querySelectorAll("dd, dt, dt > strong, li, p, td, th").forEach((part) => part.append(" "));
     const article = page.querySelector("article.bd-article");
-    return ((anchor && article?.querySelector(anchor)) || article)?.textContent.replace(/\s+/g, " ") ?? "";
+    const found = (anchor && article?.querySelector(anchor)) || article;
+    const meaning = found?.matches("dt") ? found.nextElementSibling : null;
+    return [found, meaning].map((part) => part?.textContent ?? "").join(" ").replace(/\s+/g, " ").trim();
   };
 
   // A result that has no text has no excerpt either, which Sphinx appends all the same.
