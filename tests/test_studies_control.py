@@ -522,11 +522,11 @@ class TestRobots:
 
     @pytest.mark.parametrize("environment", ["HalfCheetah-v5", "Hopper-v5", "Swimmer-v5"])
     def test_settings(self, environment, asked):
-        for agent in ("preqn", "td3"):
+        for agent in ("preqn", "preqn-tanh", "td3"):
             robots.run(environment=environment, agent=agent, seed=2)
-        ours, theirs = asked
-        assert dataclasses.asdict(ours.pop("config")) == LARGE
-        assert ours == ROBOTS | {"env_id": environment}
+        *both, theirs = asked
+        assert [dataclasses.asdict(ours.pop("config")) for ours in both] == [LARGE, LARGE | {"activation": "tanh"}]
+        assert both == 2 * [ROBOTS | {"env_id": environment}]
         sizes = {"hidden": (256, 256), "warmup": 10_000, "batch_size": 100, "noise": 0.1}
         assert theirs == ROBOTS | sizes | {"algorithm": TD3, "env_id": environment}
 
@@ -621,11 +621,13 @@ class TestSaturation:
         assert list(before.columns) == ["step", "return", *METRICS, "status", "slope"]
         again = robots.run(environment="Swimmer-v5", agent="preqn", seed=1, steps=60)
         pd.testing.assert_frame_equal(before.drop(columns="slope"), again, check_exact=True)
-        assert (saturation.run(seed=1, variant="slow-policy", steps=60)["return"] != before["return"]).iloc[-1]
+        for variant in ("slow-policy", "tanh"):
+            assert (saturation.run(seed=1, variant=variant, steps=60)["return"] != before["return"]).iloc[-1]
 
     def test_settings(self):
         assert set(saturation.VARIANTS) == set(saturation.PARAMETERS["variant"])
-        assert saturation.VARIANTS == {"as-before": {}, "slow-policy": {"policy_learning_rate": 1e-4}}
+        changes = {"as-before": {}, "slow-policy": {"policy_learning_rate": 1e-4}, "tanh": {"activation": "tanh"}}
+        assert saturation.VARIANTS == changes
         assert dataclasses.asdict(robots.CONFIG) == LARGE
         assert saturation.STEPS == 40_000
 

@@ -1,4 +1,4 @@
-"""Why do some swimmers stop learning: is it the tanh of the policy, and does a slower policy help.
+"""Why do some swimmers stop learning: is it the tanh of the policy, and what helps, a slower one or another Q.
 
 In the study `mujoco` two of three PreQN on Swimmer-v5 return the same number for ten evaluations and more. An action is
 the tanh of what the policy computes. The gradient of Q reaches the policy through the slope of that tanh, 1 minus the
@@ -6,7 +6,8 @@ square of the action: at the ends of the range it is 0, and the policy stays whe
 in that study, 40,000 steps, evaluated every 2,500.
 
 - ``as-before``: the same runs again, shorter;
-- ``slow-policy``: a tenth of the policy's step size, 1e-4.
+- ``slow-policy``: a tenth of the policy's step size, 1e-4;
+- ``tanh``: tanh in Q in place of sines.
 
 Columns as in the study `mujoco`, and `slope`: the mean slope of the tanh in an episode that the agent at the end plays.
 """
@@ -20,7 +21,7 @@ from divergence_notes import preqn, replay
 from divergence_notes.studies import mujoco, protocol
 
 ENVIRONMENT = "Swimmer-v5"
-VARIANTS = {"as-before": {}, "slow-policy": {"policy_learning_rate": 1e-4}}
+VARIANTS = {"as-before": {}, "slow-policy": {"policy_learning_rate": 1e-4}, "tanh": {"activation": "tanh"}}
 PARAMETERS = {"seed": tuple(range(3)), "variant": tuple(VARIANTS)}
 SECONDS = 300
 FLOAT_FORMAT = "%.7g"
