@@ -1,5 +1,6 @@
 """The environment, its lock, the import contracts, the linter, the shape hook, and the version."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -129,6 +130,22 @@ def test_cache_follows_package_results_and_lock(tmp_path, monkeypatch):
         after = build_book.made_from()
         assert after != before, name
         before = after
+
+
+def test_site_is_made_anew_when_a_page_is_newer(tmp_path, monkeypatch):
+    monkeypatch.setattr(build_book, "ROOT", tmp_path)
+    monkeypatch.setattr(build_book, "SITE", tmp_path / "_build" / "html")
+    built = tmp_path / "_build" / "html" / "searchindex.js"
+    for path in (tmp_path / "_config.yml", tmp_path / "book" / "_static" / "book.css", tmp_path / "README.md", built):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    times = {True: built.stat().st_mtime + 1, False: built.stat().st_mtime - 1}
+    for path, newer in (("README.md", False), ("_config.yml", True), ("book/_static/book.css", True)):
+        for late in (True, False):
+            os.utime(tmp_path / path, 2 * (times[late],))
+            assert build_book.outdated() == (late and newer), path
+    built.unlink()
+    assert not build_book.outdated(), "there is no site"
 
 
 def test_ruff():

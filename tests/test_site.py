@@ -1,6 +1,7 @@
 """The files of the built site: whole, without faults, linked. `make test` builds it first."""
 
 import gzip
+import json
 import shutil
 import subprocess
 import zipfile
@@ -10,6 +11,7 @@ import pytest
 from build_book import BUILD, ROOT, SITE, faults, toc_files
 
 from tests import page_checks as check
+from tests import pages
 from tests.page_checks import soup
 
 PAGES = toc_files()
@@ -32,6 +34,14 @@ def test_zip_holds_the_site():
     files = {path.relative_to(SITE).as_posix(): path for path in SITE.rglob("*") if path.is_file()}
     assert "index.html" in files
     assert found == {name: zlib.crc32(path.read_bytes()) for name, path in files.items()}
+
+
+def test_search_knows_the_index_of_every_page():
+    """Sphinx forgets the entries of pages that it does not read again."""
+    found = json.loads((SITE / "searchindex.js").read_text(encoding="utf-8").removeprefix("Search.setIndex(")[:-1])
+    known = {found["docnames"][entry[0]] for entries in found["indexentries"].values() for entry in entries}
+    assert {f"book/{path.stem}" for path in pages.PAGES if "```{index}" in pages.markdown(path)} <= known
+    assert "book/glossary" in known
 
 
 class TestFaults:

@@ -35,6 +35,13 @@ def made_from():
     return digest.hexdigest()
 
 
+def outdated():
+    """Whether something that a page is made of is newer than the site, apart from what `made_from` looks at."""
+    built = SITE / "searchindex.js"
+    sources = [ROOT / "_config.yml", ROOT / "CHANGELOG.md", *ROOT.glob("tools/*.py"), *ROOT.glob("book/**/*")]
+    return built.is_file() and any(p.is_file() and p.stat().st_mtime > built.stat().st_mtime for p in sources)
+
+
 def toc_files():
     """Return the names in _toc.yml, in reading order, without endings."""
 
@@ -89,6 +96,9 @@ def main():
         BUILD.mkdir()
         STAMP.write_text(stamp, encoding="utf-8")
         print("Building the book. Every chapter runs, which takes some minutes, once.", flush=True)
+    elif outdated():  # read every page again: the search would forget the index entries of the others
+        shutil.rmtree(SITE)
+        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
     jupyter_book = [Path(sys.executable).with_name("jupyter-book"), "build", ".", "--quiet", "-W", "-n", "--keep-going"]
     with subprocess.Popen(
         jupyter_book, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8"
