@@ -128,7 +128,10 @@ def untypeset(page):
 
 
 def unspoken(page):
-    """Find formulas that a screen reader is not given as MathML, by the accessibility tree of the browser."""
+    """Find formulas that a screen reader is not given as MathML, by the accessibility tree of the browser.
+
+    To be asked last: Chromium 150, once it has been asked for the tree, may crash when the page is resized.
+    """
     unfold(page)
     silent = page.evaluate("""() => [...document.querySelectorAll("mjx-container")]
         .filter((box) => !box.querySelector(":scope > mjx-assistive-mml > math > *")

@@ -35,11 +35,11 @@ class TestEveryPage:
     def test_fits_a_phone(self, visit):
         assert check.too_wide(visit[0]) + check.shattered(visit[0]) + check.squeezed(visit[0]) == []
 
-    def test_formulas_are_spoken(self, visit):
-        assert check.unspoken(visit[0]) == []
-
     def test_axe_finds_nothing(self, visit):
         assert check.violations(visit[0]) == []
+
+    def test_formulas_are_spoken(self, visit):
+        assert check.unspoken(visit[0]) == []
 
     def test_nothing_complained(self, visit):
         assert visit[1] == []
