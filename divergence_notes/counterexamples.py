@@ -182,6 +182,21 @@ def patient() -> Counterexample:
     )
 
 
+def quiet_loop() -> Counterexample:
+    """Return three states of which the third has no data: a loop gain below 1, and still divergence.
+
+    Notes
+    -----
+    All states lead to the third, so that its value alone sets the targets; it moves 0.99 times as far as the first, and
+    not with the second (the spill). The gain ``eq-loop-gain`` is 0.891. With the kernel undone on the first two that
+    settles; the plain update, in which the second moves the first by more than itself, diverges at every step size.
+    """
+    kernel = np.array([[9.0, 2.5, 8.91], [2.5, 1.0, 2.475], [8.91, 2.475, 10.0]])
+    weights = np.array([0.2, 0.8, 0.0])
+    Q0 = np.array([[1.0], [0.429], [0.99]])
+    return Counterexample("the quiet loop", _all_to(2, 3, 0.9), kernel, weights, 0.1, Q0, "diverged", "this book")
+
+
 def switching() -> tuple[Counterexample, Counterexample]:
     """Return R7: two updates with one fixed point that converge alone and diverge when they take turns."""
     mdp, kernel, Q0 = _all_to(1, 2, 0.9), np.array([[1.0, 0.49], [0.49, 3.6]]), np.ones((2, 1))

@@ -22,6 +22,7 @@ EXAMPLES = {
     "some_norm_only": cast.some_norm_only,
     "orbit": cast.orbit,
     "patient": cast.patient,
+    "quiet_loop": cast.quiet_loop,
     "switching, first": lambda: cast.switching()[0],
     "switching, second": lambda: cast.switching()[1],
     "lever": cast.lever,
@@ -105,6 +106,31 @@ class TestCalm:
         assert fast[0] > slow[0] > 0
         assert example.Q0[0, 0] > 0 > example.Q0[1, 0]
         assert example.Q0.sum() > 0.5
+
+
+class TestQuietLoop:
+    """The third pair has no data, the gain through it is below 1, and the plain update diverges at every step size."""
+
+    def test_the_kernel_is_positive_definite_and_the_gain_is_below_one(self):
+        example = cast.quiet_loop()
+        assert np.linalg.eigvalsh(example.kernel).min() > 0.27
+        inside, outside = example.kernel[:2, :2], example.kernel[2, :2]
+        W = np.linalg.inv(inside) @ outside  # symmetric: the row of the third pair
+        np.testing.assert_allclose(W, [0.99, 0], atol=1e-12)
+        assert 0.9 * np.abs(W).sum() == pytest.approx(0.891)
+
+    def test_along_the_line_both_eigenvalues_point_outwards(self):
+        """Q moves by -alpha G Q; what is conserved leaves two directions, and each grows for every alpha > 0."""
+        G = gradient_field(cast.quiet_loop(), [0, 0, 0])
+        rates = sorted(np.linalg.eigvals(G).real)
+        np.testing.assert_allclose(rates, [-0.7191, -0.0667, 0], atol=1e-4)
+        np.testing.assert_allclose(np.linalg.eigvals(G).imag, 0, atol=1e-9)
+
+    def test_without_the_spill_both_point_inwards(self):
+        example = cast.quiet_loop()
+        apart = example.kernel * [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+        G = apart @ np.diag(example.weights) @ (np.eye(3) - 0.9 * oracles.chain(example.mdp, np.zeros(3, dtype=int)))
+        assert sorted(np.linalg.eigvals(G).real)[1] > 0.09  # the one 0 belongs to the pair without data
 
 
 class TestOrbit:

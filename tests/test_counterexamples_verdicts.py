@@ -17,6 +17,7 @@ CAST = {
     "weighted_only": "weighted_modulus",
     "some_norm_only": "joint_spectral_radius",
     "patient": None,
+    "quiet_loop": None,
     "orbit": None,
     "pair": None,
     "lever": None,
