@@ -49,6 +49,52 @@ class TestHessian:
         assert np.abs(H[first, second]).max() > 0.1
 
 
+class Values(torch.nn.Module):
+    """One parameter t, which starts at 0: the value of input 0 is t, that of input 1 a given function of t."""
+
+    def __init__(self, bent):
+        super().__init__()
+        self.t, self.bent = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64)), bent
+
+    def forward(self, x):
+        return torch.where(x == 0, self.t, self.bent(self.t))
+
+
+def oscillating(t):
+    """Return t^2 sin(ln |t|), 0 at 0; its gradient 2 t sin(ln |t|) + t cos(ln |t|) turns at a rate of 6 at most."""
+    away = torch.where(t == 0, 1.0, t)
+    return torch.where(t == 0, 0.0, away**2 * torch.sin(torch.log(away.abs())))
+
+
+class TestOrderOfTheRemainder:
+    """eq-second-order leaves O(alpha^3) if the Hessian is Lipschitz. A Lipschitz gradient gives a bound and no rate."""
+
+    @staticmethod
+    def missed(bent, h):
+        """Return what a step of length h at input 0 does to the value of input 1 beyond the prediction."""
+        x, one = torch.tensor([[0.0], [1.0]], dtype=torch.float64), np.array([1.0, 0.0])
+        trained, other = ntk.remainder(Values(bent), x, one, weights=one, alpha=float(h))
+        assert abs(trained) < 1e-15
+        return other
+
+    @pytest.mark.parametrize("h", [1e-2, 1e-3, 1e-4])
+    def test_a_hessian_that_is_merely_continuous(self, h):
+        """|t|^(5/2) has the second derivative 15/4 |t|^(1/2), 0 at 0: the formula gives 0, and h^(5/2) is missed."""
+        assert self.missed(lambda t: t.abs() ** 2.5, h) == pytest.approx(h**2.5)
+        assert h**2.5 > 9 * h**3
+
+    def test_a_smooth_value_misses_its_third_order(self):
+        assert self.missed(lambda t: t**3, 1e-2) == pytest.approx(1e-6)
+
+    def test_half_the_step_need_not_leave_a_quarter(self):
+        """t^2 sin(ln t): at most h^2 is missed, and half the step leaves next to nothing of it or more than half."""
+        steps = np.exp(-np.linspace(5, 5 + 2 * np.pi, 40))
+        full, half = (np.array([self.missed(oscillating, h) for h in hs]) for hs in (steps, steps / 2))
+        assert (np.abs(full) <= steps**2).all()
+        assert np.abs(half / full).max() > 0.5
+        assert np.abs(half / full).min() < 0.05
+
+
 class TestRemainder:
     """eq-taylor: real change minus alpha K D delta."""
 
