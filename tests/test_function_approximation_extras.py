@@ -1,10 +1,15 @@
-"""What chapter 2 asked of the package: the threshold of w to 2w, and three ways to draw."""
+"""What chapter 2 asked of the package: the threshold of w to 2w, the bound of a table, and three ways to draw."""
+
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from divergence_notes import counterexamples, dynamics, plotting
+from divergence_notes import bellman, counterexamples, dynamics, plotting, updates
+from divergence_notes.mdp import random_mdp
 
 
 @pytest.fixture
@@ -34,6 +39,41 @@ class TestThreshold:
     def test_needs_a_distribution(self):
         with pytest.raises(ValueError, match="weights"):
             counterexamples.w_to_2w_threshold((0.5, 0.6))
+
+
+class TestTableBound:
+    """thm-table-bound: a table inside the bound stays inside if alpha rho_i <= 1. One that starts outside does not."""
+
+    @given(seed=st.integers(0, 10_000), part=st.floats(0.05, 1))
+    def test_inside_stays_inside(self, seed, part):
+        rng = np.random.default_rng(seed)
+        mdp, rho = random_mdp(3, 2, gamma=0.9, branching=2, rng=rng), rng.dirichlet(np.ones(6))
+        bound = np.abs(mdp.R).max() / (1 - 0.9)
+        Q = rng.choice([-bound, bound], size=(3, 2))
+        after = updates.weighted_update(Q, mdp, weights=rho, alpha=part / rho.max())
+        assert np.abs(after).max() <= bound * (1 + 1e-12)
+
+    def test_outside_it_may_stay_outside_for_long(self):
+        loop = counterexamples.loop(0.9)
+        run = dynamics.iterate(loop.operator, [[110.0]], max_iter=20)
+        assert run.sizes.min() > 10  # the bound
+
+    def test_a_longer_step_leaves(self):
+        loop = counterexamples.loop(0.9)
+        assert abs(updates.weighted_update([[-10.0]], loop.mdp, weights=[1.0], alpha=11.0)[0, 0]) > 10
+
+
+class TestOverEstimates:
+    """A new over-estimate in every target adds up to gamma b / (1 - gamma) in a table, and to no more."""
+
+    def test_on_the_loop(self):
+        mdp = replace(counterexamples.loop(0.9).mdp, R=np.zeros((1, 1)))
+        run = dynamics.iterate(
+            lambda Q: Q + 0.5 * (bellman.optimality_backup(Q + 1.54, mdp) - Q), [[0.0]], max_iter=2000
+        )
+        assert run.status == "converged"
+        assert run.values[-1, 0, 0] == pytest.approx(0.9 * 1.54 / 0.1, abs=1e-4)
+        assert (np.diff(run.sizes) >= 0).all()
 
 
 class TestTriadWithAnyLegMissing:
