@@ -147,7 +147,8 @@ def discount_limit(kernel: ArrayLike, weights: ArrayLike) -> float:
 
     Notes
     -----
-    Label ``eq-discount-limit``. Where the kernel has no negative entry it is the limit for the worst process.
+    Label ``eq-discount-limit``. Where the kernel has no negative entry, from this discount on some process makes the
+    update no contraction in the sup norm (``thm-sharp``); that need not make it diverge.
     """
     kernel, weights = _data(kernel, weights)
     own = np.diag(kernel) * weights

@@ -327,7 +327,9 @@ def loop_gain(kernel: ArrayLike, *, batch: ArrayLike, gamma: float | int) -> flo
     -------
     float
         ``gamma`` times the largest row sum of ``|W|``, 0 when nothing is left out. Below 1, the preconditioned update
-        with this batch again and again settles, for every process with these pairs and every step size up to 1.
+        with this batch again and again settles, for every process with these pairs and every step size up to 1. The
+        plain update settles then if the batch is a single pair and ``alpha K_jj rho_j`` at most 1; with more pairs it
+        may diverge all the same.
 
     Raises
     ------
@@ -336,7 +338,7 @@ def loop_gain(kernel: ArrayLike, *, batch: ArrayLike, gamma: float | int) -> flo
 
     Notes
     -----
-    Label ``eq-loop-gain``.
+    Label ``eq-loop-gain``. `counterexamples.quiet_loop` diverges under the plain update at a gain of 0.891.
     """
     gamma = _checks.scalar("gamma", gamma, low=0, high=1, high_open=True)
     return float(gamma * np.abs(spill(kernel, batch=batch)).sum(axis=1).max(initial=0.0))
