@@ -197,6 +197,22 @@ def quiet_loop() -> Counterexample:
     return Counterexample("the quiet loop", _all_to(2, 3, 0.9), kernel, weights, 0.1, Q0, "diverged", "this book")
 
 
+def swing() -> Counterexample:
+    """Return one state, two actions and a kernel that is not symmetric: each piece is stable, and the update diverges.
+
+    Notes
+    -----
+    Like a swing that is pushed at the right moments. At every table (x, y) with x > 0 and 0.8 x <= y <= 0.85 x the
+    actions 1, 1, 2 are greedy one after the other; the three updates lead to such a table again, with an x that has
+    grown by more than a tenth. Each piece alone multiplies areas by less than 0.84 and turns, so that it runs home.
+    """
+    mdp = FiniteMDP(np.array([[[0.2], [0.7]]]), np.zeros((1, 2)), 0.53)
+    kernel = np.array([[3.0, -2.0], [2.0, 3.8]])
+    return Counterexample(
+        "the swing", mdp, kernel, np.full(2, 0.5), 1.0, np.array([[1.0, 0.8]]), "diverged", "this book"
+    )
+
+
 def switching() -> tuple[Counterexample, Counterexample]:
     """Return R7: two updates with one fixed point that converge alone and diverge when they take turns."""
     mdp, kernel, Q0 = _all_to(1, 2, 0.9), np.array([[1.0, 0.49], [0.49, 3.6]]), np.ones((2, 1))

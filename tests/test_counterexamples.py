@@ -3,6 +3,7 @@
 import functools
 import itertools
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ EXAMPLES = {
     "orbit": cast.orbit,
     "patient": cast.patient,
     "quiet_loop": cast.quiet_loop,
+    "swing": cast.swing,
     "switching, first": lambda: cast.switching()[0],
     "switching, second": lambda: cast.switching()[1],
     "lever": cast.lever,
@@ -77,7 +79,8 @@ class TestEachExample:
         assert example.status in dynamics.STATUSES
         assert example.name
         assert example.source
-        np.testing.assert_array_equal(example.kernel, example.kernel.T)
+        if name != "swing":
+            np.testing.assert_array_equal(example.kernel, example.kernel.T)
         if example.features is not None:
             np.testing.assert_allclose(example.kernel, example.features @ example.features.T)
             residual = np.linalg.lstsq(example.features, example.Q0.ravel(), rcond=None)[0]
@@ -91,7 +94,9 @@ class TestEachExample:
         example = EXAMPLES[name]()
         np.testing.assert_allclose(example.target, oracles.best_table(example.mdp), atol=1e-9)
 
-    @pytest.mark.parametrize("name", ["dominant", "calm", "weighted_only", "some_norm_only", "loop", "patient"])
+    @pytest.mark.parametrize(
+        "name", ["dominant", "calm", "weighted_only", "some_norm_only", "loop", "patient", "swing"]
+    )
     def test_the_quiet_ones_are_stable_by_their_eigenvalues(self, name):
         example = EXAMPLES[name]()
         assert max(radius(example, policy) for policy in oracles.policies(example.mdp)) < 1
@@ -341,6 +346,122 @@ class TestPatient:
         J = [np.eye(2) - example.alpha * gradient_field(example, [a]) for a in (0, 1)]
         assert sorted(np.abs(np.linalg.eigvals(x)).max() for x in J) == pytest.approx([0.7919, 0.9649], abs=1e-4)
         assert np.abs(np.linalg.eigvals(J[0] @ J[1])).max() ** 0.5 == pytest.approx(1.0896, abs=1e-4)
+
+
+def exact_pieces(example):
+    """Return I - alpha K D (I - gamma P_pi) for one state with two actions, in fractions of the very floats stored."""
+    M = [[Fraction(k) * Fraction(w) for k, w in zip(row, example.weights, strict=True)] for row in example.kernel]
+    go_on = [Fraction(chance) for chance in example.mdp.P[0, :, 0]]
+    gamma, alpha = Fraction(example.mdp.gamma), Fraction(example.alpha)
+    pieces = []
+    for greedy in (0, 1):
+        G = [[(j == k) - gamma * go_on[j] * (k == greedy) for k in (0, 1)] for j in (0, 1)]
+        pieces.append([[(i == k) - alpha * (M[i][0] * G[0][k] + M[i][1] * G[1][k]) for k in (0, 1)] for i in (0, 1)])
+    return pieces
+
+
+def exact_step(pieces, table):
+    """Return a greedy update of a table (x, y), and which action was greedy."""
+    greedy = int(table[1] > table[0])
+    return [row[0] * table[0] + row[1] * table[1] for row in pieces[greedy]], greedy
+
+
+class TestSwing:
+    """Every linear piece is stable, and the greedy update diverges; proved in fractions, without an eigenvalue."""
+
+    def test_each_piece_is_stable(self):
+        """Both roots of z^2 - tr z + det lie inside the unit circle exactly if |det| < 1 and |tr| < 1 + det."""
+        for (a, b), (c, d) in exact_pieces(cast.swing()):
+            det = a * d - b * c
+            assert abs(det) < 1 and abs(a + d) < 1 + det
+
+    def test_a_cone_grows(self):
+        """What holds at both edges of the cone holds inside: the greedy actions and the images are linear there."""
+        pieces, low, high = exact_pieces(cast.swing()), Fraction(4, 5), Fraction(17, 20)
+        for slope in (low, high):
+            table, word = [Fraction(1), slope], []
+            for _ in range(3):
+                gap = table[0] - table[1]
+                table, greedy = exact_step(pieces, table)
+                word.append(greedy)
+                assert gap != 0
+            assert word == [0, 0, 1]
+            assert table[0] > Fraction(11, 10) and low < table[1] / table[0] < high
+
+    def test_the_update_is_that_of_the_pieces(self):
+        example, table = cast.swing(), [Fraction(1), Fraction(4, 5)]
+        Q = np.array([[1.0, 0.8]])
+        for _ in range(30):
+            table, _ = exact_step(exact_pieces(example), table)
+            Q = example.operator(Q)
+            np.testing.assert_allclose(Q[0], [float(entry) for entry in table], rtol=1e-9)
+
+    def test_it_is_not_only_the_cone(self):
+        """None of 64 directions runs home; each piece alone brings all of them home."""
+        example = cast.swing()
+        J = [np.eye(2) - example.alpha * gradient_field(example, [action]) for action in (0, 1)]
+        for turn in np.arange(64) * np.pi / 32:
+            start = np.array([np.cos(turn), np.sin(turn)])
+            greedy = dynamics.iterate(lambda x: J[int(x[1] > x[0])] @ x, start, max_iter=5000, bound=1e6)
+            assert greedy.status == "diverged"
+            for piece in J:
+                assert dynamics.iterate(lambda x, J=piece: J @ x, start, max_iter=5000).status == "converged"
+
+    def test_the_kernel_is_not_symmetric(self):
+        kernel = cast.swing().kernel
+        assert not np.allclose(kernel, kernel.T)
+        assert np.linalg.eigvalsh(kernel + kernel.T).min() > 0
+
+
+class TestStablePieces:
+    """Among updates whose pieces are all stable some diverge; with symmetric semidefinite kernels no search found one.
+
+    The second half is no proof. The first half is its control: the same search of as many updates finds some.
+    """
+
+    @pytest.mark.parametrize(("draws", "symmetric"), [(240_000, False), (48_000, True)])
+    def test_search(self, draws, symmetric):
+        pieces = stable_pieces(draws, symmetric=symmetric, rng=np.random.default_rng(0))
+        assert len(pieces) > 29_000
+        assert (run_off(pieces) == 0) == symmetric
+
+    def test_the_search_finds_the_swing(self):
+        swing = cast.swing()
+        J = [np.eye(2) - swing.alpha * gradient_field(swing, [action]) for action in (0, 1)]
+        assert run_off(np.array([J])) == 1
+        calm = [np.eye(2) - 0.1 * gradient_field(swing, [action]) for action in (0, 1)]
+        assert run_off(np.array([calm])) == 0
+
+
+def stable_pieces(draws, *, symmetric, rng):
+    """Draw updates on one state with two actions; return both Jacobians of those in which both are stable."""
+    gamma, go_on = rng.uniform(0.1, 0.99, (draws, 1, 1)), rng.random((draws, 2))
+    M, share = rng.standard_normal((draws, 2, 2)), rng.random(draws)
+    if symmetric:
+        M = M @ M.transpose(0, 2, 1) * np.stack([share, 1 - share], axis=1)[:, None, :]
+    M = M * np.exp(rng.uniform(-1.5, 1.5, (draws, 1, 1)))  # alpha K D
+    J = np.empty((draws, 2, 2, 2))
+    for action in (0, 1):
+        chain = np.zeros((draws, 2, 2))
+        chain[:, :, action] = go_on
+        J[:, action] = np.eye(2) - M @ (np.eye(2) - gamma * chain)
+    trace, det = J[..., 0, 0] + J[..., 1, 1], J[..., 0, 0] * J[..., 1, 1] - J[..., 0, 1] * J[..., 1, 0]
+    return J[((np.abs(det) < 1) & (np.abs(trace) < 1 + det)).all(axis=1)]
+
+
+def run_off(pieces, *, starts=8, max_iter=1500):
+    """Count the updates that make a table of length 1 a million times as large."""
+    turn = np.arange(starts) * 2 * np.pi / starts + 0.1
+    tables = np.broadcast_to(np.stack([np.cos(turn), np.sin(turn)], axis=1), (len(pieces), starts, 2))
+    first, second = pieces[:, 0].transpose(0, 2, 1), pieces[:, 1].transpose(0, 2, 1)
+    found = 0
+    for _ in range(max_iter):
+        tables = np.where((tables[..., 1] > tables[..., 0])[..., None], tables @ second, tables @ first)
+        size = np.abs(tables).max(axis=(1, 2))
+        found += int((size > 1e6).sum())
+        going = (size > 1e-3) & (size <= 1e6)
+        tables, first, second = tables[going], first[going], second[going]
+    return found
 
 
 class TestCover:

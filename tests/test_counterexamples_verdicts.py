@@ -18,6 +18,7 @@ CAST = {
     "some_norm_only": "joint_spectral_radius",
     "patient": None,
     "quiet_loop": None,
+    "swing": None,
     "orbit": None,
     "pair": None,
     "lever": None,
