@@ -1401,7 +1401,19 @@ class TestC81WhichWayTheArrowsPoint:
 
 
 class TestC78C82C92TheInequalityIsStrict:
-    """Every row must be dominant strictly. With <= a pair without data passes, and its value never moves."""
+    """Every row must be dominant strictly. With <= a pair without data passes, and its value never moves.
+
+    Equality alone decides nothing: the bound is 1, and the update may contract or not.
+    """
+
+    def test_equality_can_contract(self):
+        """Two loops of their own, K = [[3, 1], [1, 3]]: both margins are 0, and the modulus is 0.75."""
+        kernel, rho = np.array([[3.0, 1.0], [1.0, 3.0]]), np.full(2, 0.5)
+        assert contraction.row_dominance(kernel, rho, gamma=0.5).tolist() == [0, 0]
+        assert contraction.row_sum_bound(kernel, rho, alpha=0.5, gamma=0.5) == 1
+        mdp = process([0, 1], gamma=0.5)
+        assert contraction.exact_modulus(mdp, kernel=kernel, weights=rho, alpha=0.5) == 0.75
+        assert oracles.lipschitz(mdp, kernel, rho, 0.5) == 0.75
 
     def test_zero_below_zero(self):
         rho = np.array([1.0, 0.0])
