@@ -517,8 +517,8 @@ class TestC27C28AnOverestimateFlowsThroughTheMax:
 
 
 class TestC29ErrorsShrinkInATable:
-    """In a table an error shrinks by 1 - alpha (1 - gamma) a step. With one parameter growth needs a loop with a gain
-    above 1; with two it does not."""
+    """In a table an error shrinks by 1 - alpha (1 - gamma) a step. With one parameter growth by short steps needs a
+    loop with a gain above 1; with two it does not."""
 
     def test_an_error_of_a_hundred(self):
         example = counterexamples.loop(0.9)
@@ -541,6 +541,12 @@ class TestC29ErrorsShrinkInATable:
             assert (moved > 1) == (gain > 1)
             grew.append(gain > 1)
         assert 20 < sum(grew) < 180  # both happen
+
+    def test_one_parameter_grows_by_long_steps_with_a_gain_below_one(self):
+        example = counterexamples.w_to_2w(0.8, (0.5, 0.5))  # gain 0.96, drift -0.1
+        for alpha, want in [(19.0, "converged"), (21.0, "diverged")]:
+            step = kernel_step(example.mdp, **example.settings | {"alpha": alpha})
+            assert fate(step, example.Q0) == want
 
     def test_two_parameters_grow_with_a_gain_below_one(self):
         """The pair can fit every target: the best fit to its targets is the targets, gamma times the largest value."""
@@ -1454,7 +1460,8 @@ class TestC83TheRatioIsLarge:
 
 
 class TestC85EachBelowOneIsNotEnough:
-    """A sequence with a common fixed point converges if the product of the moduli, all in one norm, goes to 0."""
+    """A sequence with a common fixed point converges if the product of the moduli, all in one norm, goes to 0. It may
+    converge as well if it does not."""
 
     def test_the_product_stops_at_a_half(self):
         """Steps 1 / (k + 2)^2 towards 0: every one a contraction, and half of the error stays for ever."""
@@ -1469,6 +1476,17 @@ class TestC85EachBelowOneIsNotEnough:
         for _ in range(200):
             Q = updates.value_update(Q, mdp, alpha=0.1 + 0.8 * rng.random())
         assert Q[0, 0] < 0.9**200
+
+    def test_a_product_that_stops_need_not_stop_the_sequence(self):
+        """Two cells in turn: one is halved, the other hardly moves, so that the moduli are 1 - 1 / (k + 2)^2."""
+        mdp, Q, product = FiniteMDP(np.zeros((2, 1, 2)), np.zeros((2, 1)), 0), np.ones((2, 1)), 1.0
+        for k in range(200):
+            parts = np.roll([0.5, 1 / (k + 2) ** 2], k)  # of its error that each cell loses
+            given = {"weights": parts / parts.sum(), "alpha": parts.sum()}
+            product *= contraction.exact_modulus(mdp, kernel=np.eye(2), **given)
+            Q = updates.weighted_update(Q, mdp, **given)
+        assert product > 0.5
+        assert np.abs(Q).max() < 1e-20
 
     def test_no_common_norm(self):
         """Two mixtures of data, one kernel, one fixed point: each alone converges, in turn they diverge."""
