@@ -3,6 +3,7 @@
 Every message names the argument, what was expected, what was found and the first offender.
 """
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,9 @@ ArrayLike = np.ndarray | Sequence | float | int
 
 TOLERANCE = 1e-8
 """How far a sum of probabilities may be from its exact value."""
+
+MEMORY = 2e9
+"""Bytes that a single call may take beyond its arguments without being asked."""
 
 
 def array(name: str, value: Any, *, shape: tuple[int | None, ...] | None = None, ndim: int | None = None) -> np.ndarray:
@@ -127,6 +131,17 @@ def integer(name: str, value: Any, *, low: int | None = None, high: int | None =
     if (low is not None and out < low) or (high is not None and out > high):
         raise ValueError(f"{name} must be {_interval(low, high, False, False)}, got {out}")
     return out
+
+
+def memory(what: str, *shape: int, copies: int = 1, hint: str = "") -> None:
+    """Raise where an array of float64 of this shape, or several at a time, would need more than `MEMORY`."""
+    needed = 8 * copies * math.prod(int(n) for n in shape)
+    if needed > MEMORY:
+        size = f"{needed / 1e9:,.1f} GB"
+        raise ValueError(
+            f"{what} would need {size} of memory, more than {MEMORY / 1e9:g} GB: "
+            f"{f'{copies} arrays' if copies > 1 else 'an array'} of shape {tuple(int(n) for n in shape)}{hint}"
+        )
 
 
 def choice(name: str, value: Any, options: Sequence[str]) -> str:

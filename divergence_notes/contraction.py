@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial import ConvexHull, HalfspaceIntersection
 
-from divergence_notes import _checks
+from divergence_notes import _checks, _rounding
 from divergence_notes._checks import ArrayLike
 from divergence_notes.mdp import FiniteMDP
 
@@ -37,7 +37,7 @@ def row_sum_bound(kernel: ArrayLike, weights: ArrayLike, *, alpha: float | int, 
     -------
     float
         The update is a sup-norm contraction, for every process with these pairs, if this is below 1. If it is not,
-        nothing follows.
+        nothing follows. Rounded up, so that it holds for the numbers as they are stored.
 
     Raises
     ------
@@ -52,7 +52,9 @@ def row_sum_bound(kernel: ArrayLike, weights: ArrayLike, *, alpha: float | int, 
     alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
     gamma = _checks.scalar("gamma", gamma, low=0, high=1, high_open=True)
     step = alpha * kernel * weights  # (n, n), entry [i, j] = alpha K_ij rho_j
-    return float((np.abs(np.eye(len(kernel)) - step) + gamma * np.abs(step)).sum(axis=1).max())
+    sums = (np.abs(np.eye(len(kernel)) - step) + gamma * np.abs(step)).sum(axis=1)
+    sums += _rounding.slack(len(kernel)) * (1 + (1 + gamma) * np.abs(step).sum(axis=1))
+    return float(sums.max())
 
 
 def row_dominance(kernel: ArrayLike, weights: ArrayLike, *, gamma: float | int) -> np.ndarray:
@@ -70,8 +72,8 @@ def row_dominance(kernel: ArrayLike, weights: ArrayLike, *, gamma: float | int) 
     Returns
     -------
     ndarray of shape (n_pairs,)
-        ``(1 - gamma) K_ii rho_i - (1 + gamma) sum_{j != i} |K_ij| rho_j``. If every margin is positive, every small
-        enough step size contracts.
+        ``(1 - gamma) K_ii rho_i - (1 + gamma) sum_{j != i} |K_ij| rho_j``, rounded down. If every margin is positive,
+        every small enough step size contracts.
 
     Raises
     ------
@@ -84,9 +86,16 @@ def row_dominance(kernel: ArrayLike, weights: ArrayLike, *, gamma: float | int) 
     """
     kernel, weights = _data(kernel, weights)
     gamma = _checks.scalar("gamma", gamma, low=0, high=1, high_open=True)
-    own = np.diag(kernel) * weights
-    others = np.abs(kernel) @ weights - np.abs(own)
-    return (1 - gamma) * own - (1 + gamma) * others
+    own, others = _pulls(kernel, weights)
+    own, others = (1 - gamma) * own, (1 + gamma) * others
+    return own - others - _rounding.slack(len(kernel)) * (np.abs(own) + others)
+
+
+def _pulls(kernel: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return, for each row, K_ii rho_i and the sum of the other |K_ij| rho_j: not as a difference, which cancels."""
+    pulls = np.abs(kernel) * weights
+    np.fill_diagonal(pulls, 0.0)
+    return np.diag(kernel) * weights, pulls.sum(axis=1)
 
 
 def step_size_limit(kernel: ArrayLike, weights: ArrayLike, *, gamma: float | int) -> float:
@@ -104,8 +113,8 @@ def step_size_limit(kernel: ArrayLike, weights: ArrayLike, *, gamma: float | int
     Returns
     -------
     float
-        ``2 / ((1 + gamma) max_i sum_j |K_ij| rho_j)``. The row-sum bound is below 1 exactly when every margin of
-        `row_dominance` is positive and the step size is below this.
+        ``2 / ((1 + gamma) max_i sum_j |K_ij| rho_j)``, rounded down. The row-sum bound is below 1 exactly when every
+        margin of `row_dominance` is positive and the step size is below this, up to rounding.
 
     Raises
     ------
@@ -121,7 +130,7 @@ def step_size_limit(kernel: ArrayLike, weights: ArrayLike, *, gamma: float | int
     pull = float((np.abs(kernel) @ weights).max())
     if pull == 0:
         raise ValueError("kernel must move some pair: every column of a sampled pair is zero")
-    return 2 / ((1 + gamma) * pull)
+    return 2 / ((1 + gamma) * pull) * (1 - _rounding.slack(len(kernel)))
 
 
 def discount_limit(kernel: ArrayLike, weights: ArrayLike) -> float:
@@ -137,8 +146,8 @@ def discount_limit(kernel: ArrayLike, weights: ArrayLike) -> float:
     Returns
     -------
     float
-        In [0, 1]. Every margin of `row_dominance` is positive for the discounts below this, and for no others; 0 when
-        there are none. A pair that is never sampled makes it 0.
+        In [0, 1], rounded down. Every margin of `row_dominance` is positive for the discounts below this, and for no
+        others, up to rounding; 0 when there are none. A pair that is never sampled makes it 0.
 
     Raises
     ------
@@ -151,10 +160,11 @@ def discount_limit(kernel: ArrayLike, weights: ArrayLike) -> float:
     update no contraction in the sup norm (``thm-sharp``); that need not make it diverge.
     """
     kernel, weights = _data(kernel, weights)
-    own = np.diag(kernel) * weights
-    others = np.abs(kernel) @ weights - np.abs(own)
+    own, others = _pulls(kernel, weights)
     scale = np.abs(own) + others
-    return float(np.clip((own - others) / np.where(scale > 0, scale, 1.0), 0.0, 1.0).min())
+    limits = (own - others) / np.where(scale > 0, scale, 1.0)
+    limits -= np.where(others > 0, _rounding.slack(len(kernel)), 0.0)  # with nothing else in the row it is 1, exactly
+    return float(np.clip(limits, 0.0, 1.0).min())
 
 
 def overshoot_limit(kernel: ArrayLike, weights: ArrayLike) -> float:
@@ -170,12 +180,13 @@ def overshoot_limit(kernel: ArrayLike, weights: ArrayLike) -> float:
     Returns
     -------
     float
-        ``2 / lambda_max(K D)``.
+        ``2 / lambda_max(K D)``, rounded down.
 
     Raises
     ------
     ValueError
-        If a shape disagrees, `weights` is not a distribution, or the kernel is not symmetric positive definite.
+        If a shape disagrees, `weights` is not a distribution, or the kernel is not symmetric, or not positive definite
+        by more than rounding.
 
     Notes
     -----
@@ -188,11 +199,12 @@ def overshoot_limit(kernel: ArrayLike, weights: ArrayLike) -> float:
         raise ValueError(
             f"kernel must be symmetric: kernel[{i}, {j}] is {kernel[i, j]:.6g}, kernel[{j}, {i}] is {kernel[j, i]:.6g}"
         )
-    lowest = np.linalg.eigvalsh(kernel)[0]
-    if lowest <= 0:
-        raise ValueError(f"kernel must be symmetric positive definite, its lowest eigenvalue is {lowest:.6g}")
+    found = np.linalg.eigvalsh(kernel)
+    if found[0] <= _rounding.slack(len(kernel)) * found[-1]:
+        raise ValueError(f"kernel must be symmetric positive definite, its lowest eigenvalue is {found[0]:.6g}")
     root = np.sqrt(weights)
-    return float(2 / np.linalg.eigvalsh(root[:, None] * kernel * root)[-1])
+    highest = np.linalg.eigvalsh(root[:, None] * kernel * root)[-1]
+    return float(2 / (highest * (1 + 10 * _rounding.slack(len(kernel)))))
 
 
 def jacobian(
@@ -332,7 +344,8 @@ def exact_modulus(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alph
     -------
     float
         The sup-norm Lipschitz constant of the kernel update, which is the largest sup norm of its Jacobians over all
-        deterministic policies. The update is a sup-norm contraction exactly if this is below 1.
+        deterministic policies, rounded up. If this is below 1 the update is a sup-norm contraction; if it is above by
+        more than rounding, it is none.
 
     Raises
     ------
@@ -362,6 +375,16 @@ def _row_blocks(
         yield np.arange(first, first + len(pull)), -pull, mdp.gamma * (pull @ mdp.transitions)
 
 
+def _doubt(pull: np.ndarray, mdp: FiniteMDP, own: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Return the most by which the computed ``|J_pi| @ w`` of some rows is off, whatever the policy pi.
+
+    `own` is what the identity adds to each row: the w of its pair, or 0 where the identity is left out.
+    """
+    best = w.reshape(mdp.n_states, mdp.n_actions).max(axis=1)
+    reach = np.abs(pull) @ (w + mdp.gamma * (mdp.transitions @ best))
+    return _rounding.slack(mdp.n_pairs) * (own + reach)
+
+
 def _growth(own: np.ndarray, inflow: np.ndarray, n_actions: int) -> np.ndarray:
     """Return what each action of each next state adds to the absolute row sum, shape (n_actions, b, n_states)."""
     columns = (own[:, action::n_actions] for action in range(n_actions))
@@ -372,11 +395,12 @@ def _sharpest_row(
     mdp: FiniteMDP, kernel: ArrayLike, weights: ArrayLike, alpha: float | int
 ) -> tuple[float, int, np.ndarray]:
     """Return the largest absolute row sum of any Jacobian, its row, and the policy that reaches it."""
-    best = (-np.inf, 0, np.zeros(mdp.n_states, dtype=np.intp))
+    best, ones = (-np.inf, 0, np.zeros(mdp.n_states, dtype=np.intp)), np.ones(mdp.n_pairs)
     for pairs, own, inflow in _row_blocks(mdp, kernel, weights, alpha):
+        doubt = _doubt(own, mdp, ones[: len(pairs)], ones)
         own[np.arange(len(pairs)), pairs] += 1
         growth = _growth(own, inflow, mdp.n_actions)
-        sums = np.abs(own).sum(axis=1) + growth.max(axis=0).sum(axis=1)
+        sums = np.abs(own).sum(axis=1) + growth.max(axis=0).sum(axis=1) + doubt
         row = int(sums.argmax())
         if sums[row] > best[0]:
             best = (float(sums[row]), int(pairs[row]), growth[:, row].argmax(axis=0))
@@ -448,8 +472,8 @@ def max_step_size(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike) -> f
     Returns
     -------
     float
-        The exact modulus is below 1 for step sizes between 0 and this, and nowhere else; 0.0 when no step size
-        contracts.
+        The exact modulus is below 1 for step sizes between 0 and this, and nowhere else, up to rounding; rounded down,
+        and 0.0 when no step size contracts by more than rounding.
 
     Raises
     ------
@@ -466,15 +490,16 @@ def max_step_size(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike) -> f
     for pairs, own, inflow in _row_blocks(mdp, kernel, weights, 1.0):  # the rows of minus G_pi
         rows = np.arange(len(pairs))
         growth = _growth(own, inflow, n_actions)
-        sums = np.abs(own).sum(axis=1) + growth.max(axis=0).sum(axis=1)
+        doubt = _doubt(own, mdp, np.zeros(len(pairs)), np.ones(mdp.n_pairs))
+        sums = np.abs(own).sum(axis=1) + growth.max(axis=0).sum(axis=1) + doubt
         # the same with the entry on the diagonal itself in place of its absolute value: minus the dominance of the row
         growth[pairs % n_actions, rows, pairs // n_actions] = inflow[rows, pairs // n_actions]
         lack = np.abs(own).sum(axis=1) + growth.max(axis=0).sum(axis=1)
-        lack += own[rows, pairs] - np.abs(own[rows, pairs])
+        lack += own[rows, pairs] - np.abs(own[rows, pairs]) + doubt
         if lack.max() >= 0:
             return 0.0
         largest = max(largest, float(sums.max()))
-    return 2 / largest
+    return 2 / largest * (1 - _rounding.EPS)
 
 
 def weighted_modulus(
@@ -498,10 +523,11 @@ def weighted_modulus(
     Returns
     -------
     lambda_star : float
-        The Lipschitz constant of the update in the norm ``max_i |Q_i| / w_i``, within rounding of the smallest over all
-        w.
+        The Lipschitz constant of the update in the norm ``max_i |Q_i| / w_i``, rounded up. No weights attain less than
+        this by more than rounding, which counts for more where the best weights are uneven.
     w : ndarray of shape (n_pairs,)
-        Positive, largest entry 1. The certificate: for every policy, ``abs(J_pi) @ w <= lambda_star * w``.
+        Positive, largest entry 1. The certificate: for every policy, ``abs(J_pi) @ w <= lambda_star * w``, in exact
+        arithmetic.
 
     Raises
     ------
@@ -512,26 +538,49 @@ def weighted_modulus(
     -----
     Label ``eq-weighted-modulus``. The smallest constant is the largest spectral radius of a matrix each of whose rows
     is a row of some ``abs(J_pi)``; policy iteration finds it. Where that matrix is reducible the infimum may not be
-    attained: a rounding-sized entry is added everywhere, so that a positive w exists.
+    attained. Therefore w is no eigenvector but solves ``(s I - M) w = 1`` with s just above the spectral radius of the
+    matrix M: then ``M w < s w``, and w is positive whatever the zeros of M. What is returned is what this w attains.
     """
+    _checks.memory("weighted_modulus", mdp.n_pairs, mdp.n_pairs, copies=8)
     pairs, own, inflow = next(_row_blocks(mdp, kernel, weights, alpha, size=mdp.n_pairs))
+    pull = own.copy()
     own[pairs, pairs] += 1
     size, states = np.abs(own), np.arange(mdp.n_states)
     growth = _growth(own, inflow, mdp.n_actions)  # (A, n, S)
-    w, root, best = np.ones(mdp.n_pairs), -np.inf, (np.inf, np.ones(mdp.n_pairs))
+    w, root, best, seen = np.ones(mdp.n_pairs), 0.0, (np.inf, np.ones(mdp.n_pairs)), set()
     for _ in range(_checks.integer("max_iter", max_iter, low=1)):
         gains = growth * w.reshape(mdp.n_states, mdp.n_actions).T[:, None, :]
-        ratio = float(((size @ w + gains.max(axis=0).sum(axis=1)) / w).max())
+        sums = size @ w + gains.max(axis=0).sum(axis=1) + _doubt(pull, mdp, w, w)
+        ratio = float((sums / w).max()) * (1 + _rounding.EPS)
+        actions = gains.argmax(axis=0)
+        met = actions.tobytes() in seen and ratio > best[0] * (1 - 1e-13)
+        seen.add(actions.tobytes())
         best = min(best, (ratio, w), key=lambda pair: pair[0])
         selected = own.copy()
-        np.add.at(selected, (pairs[:, None], states * mdp.n_actions + gains.argmax(axis=0)), inflow)
-        values, vectors = np.linalg.eig(np.abs(selected) + 1e-12 * size.max())
-        top = int(values.real.argmax())
-        if ratio <= root * (1 + 1e-12) or values[top].real <= root * (1 + 1e-14):
+        np.add.at(selected, (pairs[:, None], states * mdp.n_actions + actions), inflow)
+        selected = np.abs(selected) * w / w[:, None]  # in units in which its entries are closer to each other
+        root = max(root, float(np.abs(np.linalg.eigvals(selected)).max()))
+        step = None if met or best[0] <= root * (1 + 2e-12) else _positive_solution(selected, root, best[0], 1 / w)
+        if step is None or not (w * step).min() > _rounding.TINY * (w * step).max():
             break
-        root, w = float(values[top].real), np.abs(vectors[:, top].real)
-        w = w / w.max()
+        w = w * step / (w * step).max()
     return best
+
+
+def _positive_solution(matrix: np.ndarray, root: float, scale: float, right: np.ndarray) -> np.ndarray | None:
+    """Return the positive solution of ``(s I - M) x = right``, s as little above the spectral radius as rounding lets.
+
+    The computed `root` of a defective matrix may be off on both sides; below the spectral radius no solution is
+    positive, so that trying tells.
+    """
+    for gap in (-1e-3, -1e-5, -1e-7, -1e-9, 1e-12, 1e-11, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0):
+        try:
+            x = np.linalg.solve((root + gap * scale) * np.eye(len(matrix)) - matrix, right)
+        except np.linalg.LinAlgError:
+            continue
+        if np.isfinite(x).all() and x.min() > 0:
+            return x / x.max()
+    return None
 
 
 def joint_spectral_radius(
@@ -555,8 +604,9 @@ def joint_spectral_radius(
     Returns
     -------
     lower, upper : float
-        The update contracts in some norm if `upper` is below 1; in none if `lower` is at least 1. `upper` never exceeds
-        the weighted modulus.
+        The update contracts in some norm if `upper` is below 1; in none if `lower` is at least 1. Both are rounded
+        outwards, and `lower` leans on no computed eigenvalue: it never exceeds `upper`. `upper` never exceeds the
+        weighted modulus by more than rounding.
 
     Raises
     ------
@@ -571,14 +621,28 @@ def joint_spectral_radius(
     count = mdp.n_actions**mdp.n_states
     if count**depth > 1_000_000:
         raise ValueError(f"depth must leave at most 1000000 products: {count} policies to the power {depth} are more")
+    _checks.memory("joint_spectral_radius", count**depth, mdp.n_pairs, mdp.n_pairs, copies=3)
     _, w = weighted_modulus(mdp, kernel=kernel, weights=weights, alpha=alpha)
     factors = jacobians(mdp, kernel=kernel, weights=weights, alpha=alpha) * w / w[:, None]
-    lower, upper, products = 0.0, np.inf, np.eye(mdp.n_pairs)[None]
+    pull = np.asarray(kernel) * (alpha * np.asarray(weights))
+    off = float((_doubt(pull, mdp, w, w) / w).max())  # of each factor, in the norm of w
+    size = float(np.abs(factors).sum(axis=2).max())
+    scale = int(np.frexp(size)[1])  # by a power of 2, so that no product overflows, and exactly
+    factors = np.ldexp(factors, -scale)
+    off, size = float(np.ldexp(off, -scale)), float(np.ldexp(size, -scale))
+    lower, upper, longest, error = 0.0, np.inf, 1.0, 0.0
+    products = np.eye(mdp.n_pairs)[None]
     for length in range(1, depth + 1):
         products = np.einsum("pij,qjk->pqik", products, factors).reshape(-1, mdp.n_pairs, mdp.n_pairs)
-        lower = max(lower, float(np.abs(np.linalg.eigvals(products)).max() ** (1 / length)))
-        upper = min(upper, float(np.abs(products).sum(axis=2).max() ** (1 / length)))
-    return lower, upper
+        error = error * (size + off) + longest * (off + _rounding.slack(mdp.n_pairs) * size)
+        error += mdp.n_pairs * _rounding.TINY
+        longest = float(np.abs(products).sum(axis=2).max())
+        upper = min(upper, _rounding.root_above((longest + error) * (1 + _rounding.slack(mdp.n_pairs)), length))
+        radii = np.abs(np.linalg.eigvals(products)).max(axis=1)
+        for candidate in np.argsort(radii)[-3:]:  # the computed radii only say where to look
+            certain = _rounding.radius_below(products[candidate], error)
+            lower = max(lower, _rounding.root_below(certain, length))
+    return float(np.ldexp(lower, scale)), float(np.ldexp(upper, scale))
 
 
 def some_norm(
@@ -602,14 +666,19 @@ def some_norm(
     Returns
     -------
     bool or None
-        True if a weighted sup norm will do, or if every long product splits into pieces that are shorter than 1 in one
-        norm whose unit ball is an ellipsoid. False if some product has an eigenvalue of size 1 or more, within 1e-12.
+        True is a proof, for the numbers as they are stored and with rounding counted: a weighted sup norm shrinks, or
+        there is a norm whose unit ball is an ellipsoid and a finite set of products, all shorter than 1 in it, such
+        that every long product splits into members of the set.
+        False says that no norm shrinks by more than rounding: some product has an eigenvalue of size 1 - 1e-12 or more,
+        by a bound that leans on no computed eigenvalue, or K D is singular within rounding, which puts the eigenvalue 1
+        (or one that rounding cannot tell from it) into every Jacobian.
         None if neither is seen.
 
     Raises
     ------
     ValueError
-        If there are too many policies, a shape disagrees, or a number is out of range.
+        If there are too many policies, the work would need too much memory (it takes a matrix of order n_pairs^2), a
+        shape disagrees, or a number is out of range.
 
     Notes
     -----
@@ -617,25 +686,99 @@ def some_norm(
     updates for which the bounds of `joint_spectral_radius` have 1 between them.
     """
     left = _checks.integer("products", products, low=1)
-    given = {"kernel": kernel, "weights": weights, "alpha": alpha}
+    n, given = mdp.n_pairs, {"kernel": kernel, "weights": weights, "alpha": alpha}
+    _checks.memory("some_norm", n**2, n**2, copies=4)
     factors = jacobians(mdp, **given)
-    if weighted_modulus(mdp, **given)[0] < 1:
+    modulus, w = weighted_modulus(mdp, **given)
+    if modulus < 1:
         return True
-    growth, matrices = np.linalg.eig(sum(np.kron(J.T, J.T) for J in factors))  # of X, row by row
-    X = matrices[:, growth.real.argmax()].real.reshape(factors.shape[1:])
-    X = (X + X.T) / np.trace(X) + 1e-9 * np.eye(mdp.n_pairs)
-    root = np.linalg.cholesky(X).T  # the norm of x is that of root @ x
-    factors = root @ factors @ np.linalg.inv(root)
-    words = factors
+    if _singular(np.asarray(kernel) * np.asarray(weights)):
+        return False
+    root = _ellipse(factors, w)
+    if root is None:
+        return None
+    factors, off = _in_the_norm_of(root, factors, _doubts(mdp, **given))
+    words, error, rough = factors, off, _rounding.slack(n)
+    size, spread = (
+        float(np.linalg.norm(factors, 2, axis=(1, 2)).max()),
+        float(np.linalg.norm(factors, axis=(1, 2)).max()),
+    )
     while len(words) <= left:
         left -= len(words)
-        words = words[np.linalg.norm(words, 2, axis=(1, 2)) >= 1]
+        lengths = np.linalg.norm(words, 2, axis=(1, 2))
+        longest = float(lengths.max())
+        if not error + longest * rough < 1:
+            return None  # rounding hides what is shorter than 1
+        words = words[lengths * (1 + 10 * rough) + error >= 1]
         if len(words) == 0:
             return True
-        if np.abs(np.linalg.eigvals(words)).max() >= 1 - 1e-12:
-            return False
-        words = np.einsum("pij,qjk->pqik", words, factors).reshape(-1, *factors.shape[1:])
+        radii = np.abs(np.linalg.eigvals(words)).max(axis=1)
+        for candidate in np.argsort(radii)[-3:]:
+            if radii[candidate] < 1 - 1e-9:  # far from 1; the bound would be far from it too
+                continue
+            if _rounding.radius_below(words[candidate], np.sqrt(n) * error) >= 1 - 1e-12:
+                return False
+        error = error * (size * (1 + 10 * rough) + off) + longest * (off + n * rough * spread) + n * _rounding.TINY
+        words = np.einsum("pij,qjk->pqik", words, factors).reshape(-1, n, n)
     return None
+
+
+def _singular(matrix: np.ndarray) -> bool:
+    """Return whether a matrix is singular within rounding, whatever the units of its rows and columns."""
+    for axis in (1, 0):
+        largest = np.abs(matrix).max(axis=axis, keepdims=True)
+        if not largest.all():
+            return True
+        matrix = np.ldexp(matrix, -np.frexp(largest)[1])
+    sizes = np.linalg.svd(matrix, compute_uv=False)
+    return bool(sizes[-1] <= 10 * len(matrix) * _rounding.EPS * sizes[0])
+
+
+def _ellipse(factors: np.ndarray, w: np.ndarray) -> np.ndarray | None:
+    """Return R, such that the norm ``|R x|`` shrinks under the Jacobians about as much as an ellipsoid can.
+
+    It is looked for in units in which the entries of x / w are of one size.
+
+    With L X the mean of ``J^T X J``, the resolvent ``(s I - L) X = I`` has a positive definite solution for every s
+    above the spectral radius of L: the series of L^k I / s^(k+1). No eigenvector is asked for: the one on top need not
+    be unique, and is not where J has a pair of complex eigenvalues.
+    """
+    n, factors = factors.shape[1], factors * w / w[:, None]
+    scale = int(np.frexp(np.abs(factors).max())[1])
+    factors = np.ldexp(factors, -scale)
+    mean = np.zeros((n * n, n * n))
+    for J in factors:
+        mean += np.kron(J.T, J.T) / len(factors)  # of X, row by row
+    top = float(np.abs(np.linalg.eigvals(mean)).max())
+    for gap in (1e-6, 1e-4, 1e-2, 1.0):
+        resolvent = (top + gap * max(top, 1e-6)) * np.eye(n * n) - mean
+        try:
+            X = np.linalg.solve(resolvent, np.eye(n).ravel()).reshape(n, n)
+            return np.linalg.cholesky((X + X.T) / np.trace(X)).T / w
+        except np.linalg.LinAlgError:
+            continue  # `top` was short of the spectral radius by rounding: X is not positive definite
+    return None
+
+
+def _doubts(mdp: FiniteMDP, kernel: ArrayLike, weights: ArrayLike, alpha: float | int) -> np.ndarray:
+    """Return the most by which each entry of a computed Jacobian is off, whatever the policy, shape (n, n)."""
+    pull = np.abs(np.asarray(kernel) * (alpha * np.asarray(weights)))
+    flow = np.repeat(pull @ mdp.transitions, mdp.n_actions, axis=1)  # to a pair at most what goes to its state
+    return _rounding.slack(mdp.n_pairs) * (np.eye(mdp.n_pairs) + pull + mdp.gamma * flow)
+
+
+def _in_the_norm_of(root: np.ndarray, factors: np.ndarray, doubts: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return ``R J R^-1`` of each J, and the most by which one is off in the norm of absolute squares."""
+    back = np.linalg.inv(root)
+    rough = _rounding.slack(2 * len(root))
+    turned = root @ factors @ back
+    off = np.abs(root) @ (doubts + rough * np.abs(factors).max(axis=0)) @ np.abs(back)
+    residual = np.linalg.norm(np.abs(root @ back - np.eye(len(root))) + rough * (np.abs(root) @ np.abs(back)))
+    if not residual < 0.5:
+        return turned, np.inf  # then nothing is shorter than 1 for certain
+    return turned, float(
+        np.linalg.norm(off) + 2 * residual * (np.linalg.norm(turned, axis=(1, 2)).max() + np.linalg.norm(off))
+    )
 
 
 UNIT_SQUARE = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
@@ -733,7 +876,9 @@ def norm_ball(
     for _ in range(depth):
         products = np.einsum("pij,qjk->pqik", products, factors).reshape(-1, 2, 2)
         rows.append(products.reshape(-1, 2))
+    size = np.abs(factors).sum(axis=-1).max()
     longest = np.abs(np.einsum("pij,qjk->pqik", products, factors)).sum(axis=-1).max()
+    longest += (depth + 1) * _rounding.slack(4) * max(1.0, size) ** (depth + 1) * (1 + size)
     if longest > 1:
         raise ValueError(
             f"rate must exceed the growth of products of {depth + 1} Jacobians: they are {longest:.6g} times "

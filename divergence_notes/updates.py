@@ -7,7 +7,7 @@ the data, the kernel and the step size enter. The real step of a neural network 
 import numpy as np
 from jaxtyping import Float
 
-from divergence_notes import _checks, bellman
+from divergence_notes import _checks, _rounding, bellman
 from divergence_notes._checks import ArrayLike
 from divergence_notes.mdp import FiniteMDP
 
@@ -70,7 +70,9 @@ def weighted_update(Q: ArrayLike, mdp: FiniteMDP, *, weights: ArrayLike, alpha: 
     -----
     Label ``eq-u2``; arXiv:1903.08894.
     """
-    return kernel_update(Q, mdp, kernel=np.eye(mdp.n_pairs), weights=weights, alpha=alpha)
+    td_error = _td_error(Q, mdp)  # (n_pairs,)
+    weights = _checks.distribution("weights", weights, size=mdp.n_pairs)
+    return Q + mdp.unflatten(_checks.scalar("alpha", alpha, low=0, low_open=True) * (weights * td_error))
 
 
 def _td_error(Q: ArrayLike, mdp: FiniteMDP) -> Float[np.ndarray, " n"]:
@@ -329,7 +331,8 @@ def loop_gain(kernel: ArrayLike, *, batch: ArrayLike, gamma: float | int) -> flo
         ``gamma`` times the largest row sum of ``|W|``, 0 when nothing is left out. Below 1, the preconditioned update
         with this batch again and again settles, for every process with these pairs and every step size up to 1. The
         plain update settles then if the batch is a single pair and ``alpha K_jj rho_j`` at most 1; with more pairs it
-        may diverge all the same.
+        may diverge all the same. The gain is rounded up, by what the solve for W can have lost; it is infinite where
+        the kernel is too near to a singular one on the batch for anything to be known.
 
     Raises
     ------
@@ -341,7 +344,22 @@ def loop_gain(kernel: ArrayLike, *, batch: ArrayLike, gamma: float | int) -> flo
     Label ``eq-loop-gain``. `counterexamples.quiet_loop` diverges under the plain update at a gain of 0.891.
     """
     gamma = _checks.scalar("gamma", gamma, low=0, high=1, high_open=True)
-    return float(gamma * np.abs(spill(kernel, batch=batch)).sum(axis=1).max(initial=0.0))
+    kernel = _checks.square("kernel", kernel)
+    W = spill(kernel, batch=batch)  # (n - b, b)
+    if W.size == 0:
+        return 0.0
+    batch, block = _batch_block(kernel, batch)
+    outside, rough = np.setdiff1d(np.arange(len(kernel)), batch), _rounding.slack(len(batch))
+    back, size = np.linalg.inv(block), np.abs(block)
+    # with F = I - K_BB back the true W is W + (K_oB - W K_BB) back (I - F)^-1
+    off = np.abs(np.eye(len(batch)) - block @ back) + rough * (size @ np.abs(back))
+    off = float(off.sum(axis=1).max()) * (1 + rough)
+    if not off < 0.5:
+        return np.inf
+    target = kernel[np.ix_(outside, batch)]
+    missing = np.abs(target - W @ block) + rough * (np.abs(target) + np.abs(W) @ size)
+    sums = np.abs(W).sum(axis=1) + (missing @ np.abs(back)).sum(axis=1) * (1 + rough) / (1 - off)
+    return float(gamma * sums.max() * (1 + rough))
 
 
 def linear_step(
