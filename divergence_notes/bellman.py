@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import spsolve
 
-from divergence_notes import _checks
+from divergence_notes import _checks, _rounding
 from divergence_notes._checks import ArrayLike
 from divergence_notes.mdp import FiniteMDP
 
@@ -21,11 +21,12 @@ class Solution:
     policy: np.ndarray
     """Greedy actions, shape (n_states,)."""
     status: str
-    """``"converged"``, or ``"undecided"`` when the iterations ran out."""
+    """``"converged"``, or ``"undecided"`` when the iterations ran out or rounding allows no smaller bound."""
     iterations: int
     """Sweeps, or policies evaluated."""
     error_bound: float
-    """A guaranteed upper bound on the sup-norm distance of `Q` to the optimal table, rounding aside."""
+    """A guaranteed upper bound on the sup-norm distance of `Q` to the optimal table of the process as it is stored,
+    rounding included; infinite where ``1 - gamma`` is no larger than rounding."""
 
 
 def optimality_backup(Q: ArrayLike, mdp: FiniteMDP) -> np.ndarray:
@@ -166,21 +167,57 @@ def value_iteration(mdp: FiniteMDP, *, tol: float | int, max_iter: int = 100_000
     tol = _checks.scalar("tol", tol, low=0, low_open=True)
     max_iter = _checks.integer("max_iter", max_iter, low=1)
     mass = mdp.continuation.reshape(mdp.R.shape)
-    ends = bool((mass < 1 - _checks.TOLERANCE).any())
+    least, most = _masses(mdp)
+    ends = least < 1 - _checks.TOLERANCE
+    if ends:
+        most = max(most, 1.0)
     V = np.zeros(mdp.n_states)
     for sweep in range(1, max_iter + 1):  # noqa: B007, the last one is returned
         Q = _backup(V, mdp)
         best = _best(Q)
         change = best - V
-        low, high = change.min(), change.max()
+        off = _backup_error(V, mdp)
+        blur = off + _rounding.EPS * float(np.abs(change).max())
+        low, high = float(change.min()) - blur, float(change.max()) + blur
         if ends:
             low, high = min(low, 0.0), max(high, 0.0)
-        error = mdp.gamma * (high - low) / (1 - mdp.gamma) / 2
-        if error <= tol:
+        low = _in_the_long_run(low, mdp.gamma, most if low < 0 else least, away=low < 0)
+        high = _in_the_long_run(high, mdp.gamma, least if high < 0 else most, away=high >= 0)
+        middle = (high + low) / 2
+        error = mdp.gamma * most * (high - low) / 2 + off + _rounding.slack(_fill(mdp)) * mdp.gamma * most * abs(middle)
+        error = (error + _rounding.EPS * float(np.abs(Q).max())) * (1 + _rounding.slack(1))
+        error = error if np.isfinite(error) else np.inf
+        if error <= tol or not change.any():
             break
         V = best
-    Q = Q + mdp.gamma * mass * (high + low) / (1 - mdp.gamma) / 2
+    if np.isfinite(middle):
+        Q = Q + mdp.gamma * mass * middle
     return Solution(Q, greedy_policy(Q), "converged" if error <= tol else "undecided", sweep, float(error))
+
+
+def _fill(mdp: FiniteMDP) -> int:
+    """Return the most next states that a pair has; adding a zero rounds nothing."""
+    rows = mdp.transitions
+    return int((np.diff(rows.indptr) if sp.issparse(rows) else np.count_nonzero(rows, axis=1)).max())
+
+
+def _masses(mdp: FiniteMDP) -> tuple[float, float]:
+    """Return bounds on what the rows of P sum to; FiniteMDP sees to it that, rounded once, none is above 1."""
+    mass, rough = mdp.continuation, max(0, _fill(mdp) - 1) * _rounding.EPS
+    return float(mass.min()) * (1 - rough), min(float(mass.max()) * (1 + rough), 1 + _rounding.EPS)
+
+
+def _backup_error(V: np.ndarray, mdp: FiniteMDP) -> float:
+    """Return the most by which the computed backup of V is off."""
+    largest = float(np.abs(mdp.R).max() + np.abs(V).max())
+    return (_fill(mdp) + 4) * _rounding.EPS * largest + mdp.n_states * _rounding.TINY
+
+
+def _in_the_long_run(change: float, gamma: float, mass: float, *, away: bool) -> float:
+    """Return the c with ``c = change + gamma * mass * c``, rounded away from 0 or towards it; infinite if unknown."""
+    side = 1 if away else -1
+    left = (1 - gamma * mass) - side * _rounding.EPS
+    return change / left * (1 + side * 4 * _rounding.EPS) if left > 0 else float(np.copysign(np.inf, change))
 
 
 def policy_iteration(mdp: FiniteMDP, *, max_iter: int = 1_000) -> Solution:
@@ -196,25 +233,30 @@ def policy_iteration(mdp: FiniteMDP, *, max_iter: int = 1_000) -> Solution:
     Returns
     -------
     Solution
-        The exact optimal table, up to rounding.
+        The optimal table, up to rounding. Its `error_bound` counts all that is left: it is the residual of the table
+        over ``1 - gamma``, with the rounding of the residual, so that near gamma = 1 it says how little is known.
 
     Notes
     -----
-    An action is changed only for a gain above rounding, so that ties cannot make it cycle. After R. Howard, "Dynamic
-    Programming and Markov Processes", 1960.
+    An action is changed for every gain above the rounding of one backup. In exact arithmetic no policy comes twice;
+    when one does, the gains that are left are due to the rounding of the solves, and the run ends as converged. After
+    R. Howard, "Dynamic Programming and Markov Processes", 1960.
     """
     max_iter = _checks.integer("max_iter", max_iter, low=1)
     states = np.arange(mdp.n_states)
-    policy, status = greedy_policy(mdp.R), "undecided"
+    policy, status, seen = greedy_policy(mdp.R), "undecided", set()
     for iteration in range(1, max_iter + 1):  # noqa: B007, the last one is returned
+        seen.add(policy.tobytes())
         Q = policy_value(mdp, policy)
-        better = Q.max(axis=1) > Q[states, policy] + 1e-12 * np.abs(Q).max()
-        if not better.any():
+        better = Q.max(axis=1) > Q[states, policy] + 2 * _backup_error(Q[states, policy], mdp)
+        after = np.where(better, greedy_policy(Q), policy)
+        if after.tobytes() in seen:
             status = "converged"
             break
-        policy = np.where(better, greedy_policy(Q), policy)
-    residual = np.abs(optimality_backup(Q, mdp) - Q).max()
-    return Solution(Q, policy, status, iteration, float(residual / (1 - mdp.gamma)))
+        policy = after
+    off = _backup_error(_best(Q), mdp)
+    residual = float(np.abs(_backup(_best(Q), mdp) - Q).max()) * (1 + 2 * _rounding.EPS) + off
+    return Solution(Q, policy, status, iteration, _in_the_long_run(residual, mdp.gamma, _masses(mdp)[1], away=True))
 
 
 def discounted_returns(rewards: ArrayLike, *, gamma: float | int) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Finite Markov decision processes: the model, where it comes from, and the one way to number its pairs."""
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +21,8 @@ class FiniteMDP:
     ----------
     P : ndarray of shape (n_states, n_actions, n_states), or scipy.sparse of shape (n_states * n_actions, n_states)
         ``P[s, a, s2]`` is the probability that action `a` in state `s` leads on to state `s2`. A row sums to 1, or to
-        less: the missing mass ends the episode, and nothing is bootstrapped from it.
+        less: the missing mass ends the episode, and nothing is bootstrapped from it. A row that sums to more than 1 by
+        at most 1e-8 is scaled down to 1, since a loop with the mass 1 + 1e-8 would pay for ever more.
     R : ndarray of shape (n_states, n_actions)
         Expected immediate reward, in units of reward.
     gamma : float
@@ -28,8 +31,8 @@ class FiniteMDP:
     Raises
     ------
     ValueError
-        If a shape disagrees, an entry is negative or not finite, a row sums to more than 1, or `gamma` is outside [0,
-        1).
+        If the shapes of `P` and `R` disagree, an entry is negative or not finite, a row sums to more than 1 + 1e-8, or
+        `gamma` is outside [0, 1).
 
     Notes
     -----
@@ -127,7 +130,9 @@ class FiniteMDP:
         given = np.asarray(policy)
         if given.ndim == 1:
             chosen = _checks.indices("policy", given, high=self.n_actions, shape=(self.n_states,))
-            return np.eye(self.n_actions)[chosen]
+            out = np.zeros((self.n_states, self.n_actions))
+            out[np.arange(self.n_states), chosen] = 1.0
+            return out
         out = _checks.array("policy", policy, shape=(self.n_states, self.n_actions))
         _checks.non_negative("policy", out)
         sums = out.sum(axis=1)
@@ -151,6 +156,7 @@ class FiniteMDP:
         ndarray of shape (n_pairs, n_pairs)
             Dense, also where P is sparse.
         """
+        _checks.memory("pair_transitions", self.n_pairs, self.n_pairs, hint=", one row for each pair")
         rows = self.transitions.toarray() if sp.issparse(self.P) else self.transitions
         return (rows[:, :, None] * self.policy_matrix(policy)).reshape(self.n_pairs, self.n_pairs)
 
@@ -174,24 +180,38 @@ class FiniteMDP:
 
 
 def _dense_rows(P: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
-    out = _checks.array("P", P, shape=(*shape, shape[0])).copy()
+    out = _checks.array("P", P, ndim=3).copy()
+    n_states, n_actions = shape
+    if out.shape[0] != out.shape[2]:
+        raise ValueError(
+            f"P must have shape (n_states, n_actions, n_states), got {out.shape}, while R has shape {shape}"
+        )
+    _agree(out.shape, (n_states, n_actions, n_states), shape)
     _checks.non_negative("P", out)
     _check_mass(out.sum(axis=2))
+    _scale_down(out.reshape(-1, n_states), out.sum(axis=2).ravel())
     out.setflags(write=False)
     return out
+
+
+def _agree(found: tuple[int, ...], wanted: tuple[int, ...], shape: tuple[int, int]) -> None:
+    """Raise where P and R are not of one process; neither of them is to blame."""
+    if found != wanted:
+        raise ValueError(f"P and R must agree in shape: R has shape {shape}, so that P has {wanted}; got {found}")
 
 
 def _sparse_rows(P: Any, shape: tuple[int, int]) -> sp.csr_array:
     n_states, n_actions = shape
     out = sp.csr_array(P, dtype=np.float64, copy=True)
-    if out.shape != (n_states * n_actions, n_states):
-        raise ValueError(f"P must have shape ({n_states * n_actions}, {n_states}) when sparse, got {out.shape}")
+    _agree(out.shape, (n_states * n_actions, n_states), shape)
     out.sum_duplicates()
     wrong = np.flatnonzero(~(np.isfinite(out.data) & (out.data >= 0)))
     if len(wrong):
         row, column = (int(index[wrong[0]]) for index in out.tocoo().coords)
         raise ValueError(f"P must be finite and non-negative: P[{row}, {column}] is {out.data[wrong[0]]:.6g}")
-    _check_mass(np.asarray(out.sum(axis=1)).reshape(shape))
+    total = np.asarray(out.sum(axis=1)).ravel()
+    _check_mass(total.reshape(shape))
+    _scale_down([out.data[i:j] for i, j in itertools.pairwise(out.indptr)], total)
     for part in (out.data, out.indices, out.indptr):
         part.setflags(write=False)
     return out
@@ -201,7 +221,18 @@ def _check_mass(total: np.ndarray) -> None:
     bad = np.argwhere(total > 1 + _checks.TOLERANCE)
     if len(bad):
         s, a = bad[0]
-        raise ValueError(f"P must be a distribution over next states, or less: P[{s}, {a}] sums to {total[s, a]:.6g}")
+        raise ValueError(f"P must be a distribution over next states, or less: P[{s}, {a}] sums to {total[s, a]:.12g}")
+
+
+def _scale_down(rows: Sequence[np.ndarray] | np.ndarray, total: np.ndarray) -> None:
+    """Scale down, in place, the rows that sum to more than 1. The sums are rounded once, whatever order and zeros."""
+    for i in np.flatnonzero(total > 1 - 1e-9):
+        row = rows[i]
+        mass = math.fsum(row[row > 0])
+        if mass > 1:
+            row /= mass
+        while mass > 1 and math.fsum(row) > 1:
+            row *= 1 - np.finfo(np.float64).epsneg  # one step down in each entry
 
 
 def from_gymnasium(env: Any, gamma: float | int) -> FiniteMDP:

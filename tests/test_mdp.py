@@ -1,6 +1,7 @@
 """The model of a process: what it accepts, how it numbers pairs, and where models come from."""
 
 import dataclasses
+import math
 import re
 
 import gymnasium
@@ -71,9 +72,15 @@ class TestWhatIsAProcess:
              "P must be a distribution over next states, or less: P[1, 1] sums to 1.00001"),
             ({"P": spoiled((1, 0), (-0.5, 0.5))}, "P must be non-negative: P[1, 0, 0] is -0.5"),
             ({"P": spoiled((1, 1), (0, np.nan))}, "P must be finite: P[1, 1, 1] is nan"),
-            ({"P": np.zeros((2, 3, 2))}, "P must have shape (2, 2, 2), got (2, 3, 2)"),
-            ({"P": np.zeros((4, 2))}, "P must have shape (2, 2, 2), got (4, 2)"),
-            ({"P": sp.csr_array((3, 2))}, "P must have shape (4, 2) when sparse, got (3, 2)"),
+            ({"P": np.zeros((2, 3, 2))},
+             "P and R must agree in shape: R has shape (2, 2), so that P has (2, 2, 2); got (2, 3, 2)"),
+            ({"P": np.zeros((4, 2))}, "P must have 3 dimensions, got shape (4, 2)"),
+            ({"R": np.zeros((3, 2))},
+             "P and R must agree in shape: R has shape (3, 2), so that P has (3, 2, 3); got (2, 2, 2)"),
+            ({"P": np.zeros((2, 2, 3))},
+             "P must have shape (n_states, n_actions, n_states), got (2, 2, 3), while R has shape (2, 2)"),
+            ({"P": sp.csr_array((3, 2))},
+             "P and R must agree in shape: R has shape (2, 2), so that P has (4, 2); got (3, 2)"),
             ({"P": sp.csr_array(spoiled((1, 0), (-0.5, 0.5)).reshape(4, 2))},
              "P must be finite and non-negative: P[2, 0] is -0.5"),
             ({"P": sp.csr_array(spoiled((1, 1), (0, np.nan)).reshape(4, 2))},
@@ -108,6 +115,31 @@ class TestWhatIsAProcess:
 
     def test_rounding_is_no_error(self):
         assert FiniteMDP(**two_states(P=spoiled((0, 1), (0.1 + 0.2, 0.7)))).P[0, 1].sum() >= 1
+
+    @pytest.mark.parametrize("sparse", [False, True])
+    @pytest.mark.parametrize("over", [9e-9, 1e-12, 2.0**-52])
+    def test_mass_above_one_is_scaled_down(self, sparse, over):
+        """Exactly, and once: what comes out is left as it is the second time."""
+        P = np.array([[[0.3, 0.7 + over]], [[1 + over, 0]]])
+        mdp = FiniteMDP(sp.csr_array(P.reshape(2, 2)) if sparse else P, np.ones((2, 1)), 1 - 2.0**-30)
+        rows = oracles.dense(mdp).reshape(2, 2)
+        assert [math.fsum(row) for row in rows] == [1, 1]
+        np.testing.assert_allclose(rows, P.reshape(2, 2), rtol=2e-8)
+        again = dataclasses.replace(mdp, gamma=0.5)
+        np.testing.assert_array_equal(oracles.dense(again), oracles.dense(mdp))
+
+    def test_mass_below_one_is_left_alone(self):
+        P = np.array([[[1 - 1e-12]]])
+        assert FiniteMDP(P, [[1.0]], 0.5).P.tolist() == P.tolist()
+
+    @given(rng=generators())
+    @settings(max_examples=40)
+    def test_no_row_ever_sums_to_more(self, rng):
+        P = rng.dirichlet(np.ones(9), size=(9, 2)) * (1 + rng.choice([0, 1e-16, 3e-16, 1e-9]))
+        mdp = FiniteMDP(P, np.zeros((9, 2)), 0.5)
+        assert max(math.fsum(row) for row in mdp.transitions) <= 1
+        sparse = FiniteMDP(sp.csr_array(P.reshape(18, 9)), np.zeros((9, 2)), 0.5)
+        np.testing.assert_array_equal(oracles.dense(sparse), oracles.dense(mdp))
 
     @pytest.mark.parametrize("sparse", [False, True])
     def test_is_a_read_only_copy(self, sparse):

@@ -1,0 +1,186 @@
+"""What the package certifies holds exactly, for the numbers as they are stored; a certificate that lies is caught."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from divergence_notes import bellman, contraction, counterexamples, updates
+from divergence_notes.mdp import FiniteMDP, random_mdp
+from tests import judge, oracles, oracles_exact
+
+
+def test_no_certificate_is_false():
+    """A hundred updates; `python -m tests.judge 20000` judges more."""
+    claims, wrong = judge.run(102)
+    assert not wrong, [(kind, name) for kind, name, _ in wrong]
+    for kind, share in zip(judge.KINDS, judge.SHARES, strict=True):
+        assert claims[kind]["instances"] == 17 * share
+    together = sum(claims.values(), judge.Counter())
+    for name in ("row_sum_bound", "exact_modulus", "max_step_size", "weighted_modulus", "upper", "lower", "loop_gain",
+                 "some_norm: True", "some_norm: False", "overshoot_limit", "row_dominance"):  # fmt: skip
+        assert together[name] >= 3, name
+
+
+def to_nearest(mdp, *, kernel, weights, alpha):
+    return float(oracles.lipschitz(mdp, kernel, weights, alpha))
+
+
+def step_to_nearest(mdp, *, kernel, weights):
+    drift = [np.eye(mdp.n_pairs) - J for J in oracles.jacobians(mdp, kernel, weights, 1.0)]
+    own = [2 * np.diag(G) - np.abs(G).sum(axis=1) for G in drift]
+    return 0.0 if np.min(own) <= 0 else float(2 / np.abs(drift).sum(axis=2).max())
+
+
+def eigenvector_of_a_perturbed_matrix(mdp, *, kernel, weights, alpha):
+    """Add 1e-12 of the largest entry everywhere, and take what its eigenvector attains."""
+    J = np.abs(oracles.jacobians(mdp, kernel, weights, alpha))
+    size = J.max(axis=0)
+    values, vectors = np.linalg.eig(size + 1e-12 * size.max())
+    w = np.abs(vectors[:, values.real.argmax()].real)
+    w = np.maximum(w / w.max(), 1e-300)
+    return float((J @ w / w).max()), w
+
+
+def computed_radii(mdp, *, kernel, weights, alpha, depth):
+    J = oracles.jacobians(mdp, kernel, weights, alpha)
+    size = np.abs(J).sum(axis=2).max()
+    return float(np.abs(np.linalg.eigvals(J)).max()), float(size)
+
+
+def eigenvalues_decide(mdp, *, kernel, weights, alpha, products):
+    radius = np.abs(np.linalg.eigvals(oracles.jacobians(mdp, kernel, weights, alpha))).max()
+    return bool(radius < 1)
+
+
+def span_without_the_mass(mdp, *, tol, max_iter):
+    """Rows that miss 1 by less than 1e-8 count as 1."""
+    Q = np.zeros(mdp.R.shape)
+    for _ in range(max_iter):
+        V = Q.max(axis=1)
+        Q = oracles.backup(Q, mdp)
+        change = Q.max(axis=1) - V
+        low, high = change.min(), change.max()
+        if mdp.continuation.min() < 1 - 1e-8:
+            low, high = min(low, 0), max(high, 0)
+        error = mdp.gamma * (high - low) / (1 - mdp.gamma) / 2
+        if error <= tol:
+            break
+    Q = Q + mdp.gamma * mdp.continuation.reshape(Q.shape) * (high + low) / (1 - mdp.gamma) / 2
+    return bellman.Solution(Q, Q.argmax(axis=1), "converged", max_iter, float(error))
+
+
+def gain_to_nearest(kernel, *, batch, gamma):
+    return float(gamma * np.abs(updates.spill(kernel, batch=batch)).sum(axis=1).max(initial=0.0))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "fault", "caught"),
+    [
+        (contraction, "exact_modulus", to_nearest, "exact_modulus"),
+        (contraction, "max_step_size", step_to_nearest, "max_step_size"),
+        (contraction, "weighted_modulus", eigenvector_of_a_perturbed_matrix, "weighted_modulus"),
+        (contraction, "joint_spectral_radius", computed_radii, "lower"),
+        (contraction, "some_norm", eigenvalues_decide, "some_norm: True"),
+        (bellman, "value_iteration", span_without_the_mass, "value_iteration"),
+        (updates, "loop_gain", gain_to_nearest, "loop_gain"),
+    ],
+)
+def test_a_fault_is_caught(monkeypatch, module, name, fault, caught):
+    monkeypatch.setattr(module, name, fault)
+    _, wrong = judge.run(300, until_false=True)
+    assert any(what.startswith(caught) for _, what, _ in wrong)
+
+
+@pytest.mark.parametrize("fault", ["nothing rounds", "a number that is none is shorter than 1", "no rank"])
+def test_a_fault_inside_is_caught(monkeypatch, fault):
+    if fault == "nothing rounds":
+        monkeypatch.setattr(contraction._rounding, "slack", lambda terms: 0.0)
+    elif fault == "no rank":
+        monkeypatch.setattr(contraction, "_singular", lambda matrix: False)
+        monkeypatch.setattr(contraction._rounding, "radius_below", lambda matrix, error: 0.0)
+    else:
+        monkeypatch.setattr(contraction, "_in_the_norm_of", lambda root, factors, doubts: (0 * factors, 0.0))
+    assert judge.run(300, until_false=True)[1]
+
+
+class TestSomeNorm:
+    """It asks LAPACK for no vector: a pair of complex eigenvalues on top, or two that are equal, is ordinary input."""
+
+    def test_a_complex_pair_on_top(self, rng):
+        seen = set()
+        for _ in range(60):
+            mdp = random_mdp(3, 1, gamma=0.9, branching=2, rng=rng)
+            phi = rng.standard_normal((3, 3))
+            given = {"kernel": phi @ phi.T, "weights": rng.dirichlet(np.ones(3)), "alpha": 1.0}
+            J = contraction.jacobian(mdp, **given, policy=np.zeros(3, dtype=int))
+            values = np.linalg.eigvals(J)
+            radius = np.abs(values).max()
+            if abs(radius - 1) > 1e-6:
+                assert contraction.some_norm(mdp, **given) is bool(radius < 1)
+                seen.add((bool(abs(values[np.abs(values).argmax()].imag) > 0), bool(radius < 1)))
+        assert len(seen) >= 3
+
+    @pytest.mark.parametrize("angle", [0.1, 1.0, np.pi / 2, 2 * np.pi / 3])
+    @pytest.mark.parametrize("size", [0.99, 1.01])
+    def test_a_rotation(self, angle, size):
+        """Every vector is as good as every other: there is no eigenvector to take."""
+        turn = size * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        mdp = FiniteMDP(np.zeros((2, 1, 2)), np.zeros((2, 1)), 0.0)
+        found = contraction.some_norm(mdp, kernel=2 * (np.eye(2) - turn), weights=[0.5, 0.5], alpha=1.0)
+        assert found is (size < 1)
+
+    @pytest.mark.parametrize("nullity", [1, 2, 3])
+    @pytest.mark.parametrize("actions", [1, 2])
+    def test_singular_is_false(self, nullity, actions, rng):
+        mdp = random_mdp(4 // actions, actions, gamma=0.9, branching=1, rng=rng)
+        phi = rng.integers(-3, 4, size=(4, 4 - nullity)).astype(float)
+        for kernel in (phi @ phi.T, phi @ rng.standard_normal((4 - nullity, 4))):
+            given = {"kernel": kernel, "weights": [0.25] * 4, "alpha": 0.01}
+            assert contraction.some_norm(mdp, **given) is False
+            assert contraction.max_step_size(mdp, kernel=kernel, weights=[0.25] * 4) == 0
+            assert contraction.exact_modulus(mdp, **given) >= 1
+            assert contraction.weighted_modulus(mdp, **given)[0] >= 1
+            assert contraction.joint_spectral_radius(mdp, **given, depth=2)[1] >= 1
+
+    def test_what_overflows_is_no_proof(self):
+        """Words whose length is not a number were taken for short ones."""
+        powers = 2.0 ** np.array([-40.0, 20, 30, -38])
+        mdp = FiniteMDP(np.zeros((4, 1, 4)), np.zeros((4, 1)), 0.0)
+        J = np.array([[2.0, 1, 1, 5], [1, 3, 1, 1], [1, 0, 4, 1], [1, 0, 0, 2]]) * 1e7
+        kernel = 4 * (np.eye(4) - J) * powers[:, None] / powers
+        assert contraction.some_norm(mdp, kernel=kernel, weights=[0.25] * 4, alpha=1.0) is not True
+
+
+class TestWeights:
+    """The weights attain what is returned, also where the entries are uneven and the infimum is not attained."""
+
+    @pytest.mark.parametrize("large", [1.0, 1e6, 1e12])
+    def test_uneven_entries(self, large):
+        """|J| is triangular with 1/2 on its diagonal: the infimum is 1/2 however large the entry beside it is."""
+        mdp = FiniteMDP(np.zeros((2, 1, 2)), np.zeros((2, 1)), 0.0)
+        given = {"kernel": np.array([[1.0, -2 * large], [0.0, 1.0]]), "weights": [0.5, 0.5], "alpha": 1.0}
+        value, w = contraction.weighted_modulus(mdp, **given)
+        (J,) = oracles_exact.jacobians(mdp, **given)
+        assert J == [[Fraction(1, 2), Fraction(large)], [0, Fraction(1, 2)]]
+        assert oracles_exact.norm(J, oracles_exact.exact(w)) <= Fraction(value)
+        assert 0.5 < value == pytest.approx(0.5, rel=1e-6)
+
+    def test_nilpotent(self):
+        """The infimum is 0, which no weights attain."""
+        mdp = FiniteMDP(np.zeros((3, 1, 3)), np.zeros((3, 1)), 0.0)
+        J = np.array([[0.0, 2.0**20, 1.0], [0, 0, 2.0**20], [0, 0, 0]])
+        given = {"kernel": (np.eye(3) - J) / [0.5, 0.25, 0.25], "weights": [0.5, 0.25, 0.25], "alpha": 1.0}
+        value, w = contraction.weighted_modulus(mdp, **given)
+        (exact,) = oracles_exact.jacobians(mdp, **given)
+        assert exact == oracles_exact.exact(J)
+        assert oracles_exact.norm(exact, oracles_exact.exact(w)) <= Fraction(value)
+        assert value < 1e-3
+
+
+def test_a_missing_pair_is_in_no_region_of_the_map():
+    """The last certificate of the map is a proof too: an eigenvalue of 1 that rounds to less is none."""
+    example = counterexamples.dominant()
+    codes = counterexamples.certificate_map(example, couplings=[1.0, -1.0, 0.3], alphas=[0.1, 0.3, 1.0, 2.0])
+    assert (codes[:, :2] == 4).all()
+    assert (codes[:, 2] < 4).all()
