@@ -329,7 +329,7 @@ KERNEL = Exercise(
     (
         Mistake(
             "settles",
-            "With your kernel every start settles: what the pair without data returns to the two is less than it gets",
+            "With your kernel short steps do not run off: no eigenvalue of the update is larger than 1 in size",
             lambda gamma, ceiling: _three_pairs(0.3, 0.5),
         ),
         Mistake(

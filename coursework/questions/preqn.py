@@ -329,7 +329,7 @@ TURNS = Exercise(
         ),
         Mistake(
             "loud",
-            "One of your batches has a loop gain above 1: it needs no turns to run off",
+            "One of your batches has a loop gain above 1: alone it may run off already, without any turns",
             lambda gamma: np.array([[1.0, 2, 4], [2, 5, 9], [4, 9, 30]]),
         ),
         Mistake(
