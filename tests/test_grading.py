@@ -76,7 +76,7 @@ class TestEveryExercise:
         assert "must be one of" in check(name, "Z").message
 
 
-CHAPTERS = [chapter for chapter in core.CHAPTERS if core.of_chapter(chapter)]
+CHAPTERS = [chapter for chapter in core.CHAPTERS if any(e.kind != "bet" for e in core.of_chapter(chapter))]
 
 
 def in_chapter(text, names):
@@ -256,7 +256,7 @@ class TestWrongForms:
 class TestForm:
     @pytest.mark.parametrize(("answer", "words"), [(lambda c: 7 * c, "It runs, and"), (7, "It has the form")])
     def test_says_nothing_about_right_or_wrong(self, answer, words):
-        text = repr(try_out(answer, 2.0) if callable(answer) else try_out(answer))
+        text = " ".join(repr(try_out(answer, 2.0) if callable(answer) else try_out(answer)).split())
         assert words in text and "a number" in text and "right" not in text
 
     def test_names_what_is_missing(self):

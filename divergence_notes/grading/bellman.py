@@ -82,6 +82,8 @@ EXERCISES = (
             Mistake("gamma-nine", "That would be right at gamma = 0.9; here it is 0.99", "B"),
             Mistake("gamma-three-nines", "That would be right at gamma = 0.999; here it is 0.99", "D"),
         ),
+        insight="Each nine that you add to gamma costs about ten times as many sweeps.",
+        phrases={"A": ("1",), "B": ("7",), "C": ("69",), "D": ("693",)},
     ),
     Exercise(
         "ex-bellman-end",
@@ -113,8 +115,15 @@ EXERCISES = (
                 "You begin with the cost; the best move is the one that is paid now",
                 lambda reward, cost, gamma: (gamma * reward - cost) / (1 - gamma**2),
             ),
+            Mistake(
+                "average-step",
+                "You take the average of a step; but what is paid first counts more than what is paid next",
+                lambda reward, cost, gamma: (reward - cost) / 2 / (1 - gamma),
+            ),
         ),
         draw=lambda rng: (float(rng.uniform(5, 40)), float(rng.uniform(0.5, 3)), float(rng.uniform(0.5, 0.99))),
+        insight="With 20, 1 and 0.99 that is 955, where no delivery is worth more than 20: a forgotten end pays "
+        "for ever.",
     ),
     Exercise(
         "ex-bellman-build",
@@ -134,6 +143,8 @@ EXERCISES = (
             ),
         ),
         judge=_two_games,
+        insight="The average of maxima is never below the maximum of averages: who looks first and then chooses "
+        "never does worse.",
     ),
     Exercise(
         "ex-bellman-shift",
@@ -160,8 +171,20 @@ EXERCISES = (
                 "That is the backup of the shifted table, and not how far it is above the backup of the table",
                 lambda c, mdp: mdp.R + _rise(c, mdp),
             ),
+            Mistake(
+                "all-or-nothing",
+                "There are cells in between: steps that may end the game, and may not",
+                lambda c, mdp: np.where(mdp.continuation.reshape(mdp.R.shape) > 0, mdp.gamma * c, 0.0),
+            ),
+            Mistake(
+                "nothing-or-all",
+                "A step that may end the game may also not end it: it rises, too, if by less",
+                lambda c, mdp: np.where(mdp.continuation.reshape(mdp.R.shape) > 1 - 1e-9, mdp.gamma * c, 0.0),
+            ),
         ),
         draw=lambda rng: (float(rng.uniform(0.5, 3)), ending_mdp(rng)),
+        insight="A rise of c comes back as gamma c at most: that, and that the backup keeps order, is the "
+        "contraction theorem.",
     ),
     Exercise(
         "ex-bellman-loss",
@@ -183,8 +206,14 @@ EXERCISES = (
                 "That is the loss of one wrong choice; you may choose wrongly at every step",
                 lambda epsilon, gamma: 2 * epsilon * gamma,
             ),
+            Mistake(
+                "summed-twice",
+                "You add up over all steps twice: the loss of each step is discounted by one power of gamma only",
+                lambda epsilon, gamma: 2 * epsilon * gamma / (1 - gamma) ** 2,
+            ),
         ),
         draw=lambda rng: (float(rng.uniform(0.01, 1)), float(rng.uniform(0.1, 0.99))),
+        insight="At gamma = 0.99 that is 198 times the error: a table that is nearly right may still be played badly.",
     ),
     Exercise(
         "ex-bellman-patience",
@@ -208,5 +237,6 @@ EXERCISES = (
             ),
         ),
         draw=lambda rng: (_short_and_long_way(rng),),
+        insight="The discount is a part of the question: a small one takes a risky leap now over a safe walk.",
     ),
 )

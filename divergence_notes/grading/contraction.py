@@ -48,18 +48,30 @@ def _on_the_edge(value):
     return None
 
 
+def _fate(example):
+    """Say what becomes of an update: where all is linear by the eigenvalues, else by runs from its start and others."""
+    J = contraction.jacobian(example.mdp, **example.settings, policy=np.zeros(example.mdp.n_states, dtype=int))
+    radius = np.abs(np.linalg.eigvals(J)).max()
+    if example.mdp.n_actions == 1 and abs(radius - 1) > 1e-9:
+        return "diverged" if radius > 1 else "converged"
+    rng = np.random.default_rng(0)
+    starts = [example.Q0, *(example.target + rng.standard_normal(example.mdp.R.shape) for _ in range(8))]
+    fates = {dynamics.iterate(example.operator, start, max_iter=5000).status for start in starts}
+    return next(fate for fate in ("diverged", "undecided", "converged") if fate in fates)
+
+
 def _overshoot_and_repair(value):
     try:
         long, short = value
         margin = contraction.row_dominance(long.kernel, long.weights, gamma=long.mdp.gamma).min()
-        fates = [dynamics.iterate(each.operator, each.Q0, max_iter=5000).status for each in (long, short)]
+        fates = [_fate(each) for each in (long, short)]
         data = [(each.kernel, each.weights, each.mdp.transitions, each.mdp.gamma) for each in (long, short)]
     except (AttributeError, TypeError, ValueError) as error:
         return f"your answer must be two counterexamples, the one that diverges and the repaired one ({error})"
     if margin <= 0:
         return "not-dominant"
     if fates[0] != "diverged":
-        return "no-divergence"
+        return "exchanged" if fates[1] == "diverged" else "no-divergence"
     if any(np.shape(one) != np.shape(two) or not np.array_equal(one, two) for one, two in zip(*data, strict=True)):
         return "other-data"
     return None if fates[1] == "converged" else "not-repaired"
@@ -87,6 +99,20 @@ EXERCISES = (
                 "rewards", "The condition asks for K, rho and gamma; rewards cancel when two tables are compared", "D"
             ),
         ),
+        insight="Not even the calm, which comes home: a condition that fails is no threat, it is silence.",
+        phrases={
+            "A": ("the calm only", "the calm"),
+            "B": ("the calm and the orbit",),
+            "C": ("none of them", "none", "neither", "no", "0"),
+            "D": ("one cannot say without the rewards", "cannot say", "one cannot say", "it depends on the rewards"),
+        },
+    ),
+    Exercise(
+        "ex-contraction-phases-prediction",
+        "bet",
+        None,
+        (),
+        hint="The map below it answers both questions; move the dot to the two places.",
     ),
     Exercise(
         "ex-contraction-largest-step",
@@ -116,6 +142,9 @@ EXERCISES = (
             Mistake("exchanged", "First the step of the theorem, then the real one", lambda: _safe_steps()[::-1]),
         ),
         rtol=1e-3,
+        hint="For the first, read the theorem's condition on the step. For the second, raise alpha and watch "
+        "the exact modulus.",
+        insight="The theorem's step is enough, and not necessary: the modulus stays below 1 a little further.",
     ),
     Exercise(
         "ex-contraction-boundary",
@@ -139,6 +168,7 @@ EXERCISES = (
             ),
         ),
         judge=_on_the_edge,
+        insight="With equality a difference may stay as it is, and then more than one table stays where it is.",
     ),
     Exercise(
         "ex-contraction-overshoot",
@@ -150,7 +180,12 @@ EXERCISES = (
                 "A row of your kernel is not dominant, so that nothing is promised in the first place",
                 lambda: (_changed(10.0, ((1.0, 0.5), (0.5, 1.0))), _changed(2.0)),
             ),
-            Mistake("no-divergence", "Your first update does not diverge from its Q0", lambda: (_changed(2.0),) * 2),
+            Mistake(
+                "no-divergence", "Your first update does not diverge, from any start", lambda: (_changed(2.0),) * 2
+            ),
+            Mistake(
+                "exchanged", "First the update that diverges, then the repair", lambda: (_changed(2.0), _changed(10.0))
+            ),
             Mistake(
                 "other-data",
                 "Your repair changes the kernel, the shares or the game; change the step",
@@ -159,6 +194,8 @@ EXERCISES = (
             Mistake("not-repaired", "Your second update does not converge either", lambda: (_changed(10.0),) * 2),
         ),
         judge=_overshoot_and_repair,
+        insight="Dominance speaks about directions, and not about the step: the best of kernels overshoots if it "
+        "is too long.",
     ),
     Exercise(
         "ex-contraction-last-norm",
@@ -166,7 +203,7 @@ EXERCISES = (
         lambda: 1.0,
         (
             Mistake("sup-norm", "That is as far as the sup norm goes", lambda: (1 - 0.9) / (1 + 0.9)),
-            Mistake("gamma", "The discount has no part in it: look at where an eigenvalue reaches 1", lambda: 0.9),
+            Mistake("gamma", "The discount has no part in it: follow the largest eigenvalue", lambda: 0.9),
             Mistake(
                 "weights",
                 "That is as far as the best weights go: they still take the absolute value of every entry",
@@ -174,6 +211,9 @@ EXERCISES = (
             ),
         ),
         rtol=1e-3,
+        hint="There is one policy, so one Jacobian: write it down, and follow its eigenvalues while the "
+        "coupling rises.",
+        insight="The sup norm sees a nineteenth of what is safe here, and another norm sees all of it.",
     ),
     Exercise(
         "ex-contraction-fit",
@@ -200,7 +240,14 @@ EXERCISES = (
                 "That is the largest eigenvalue; in the sup norm a fit can stretch by more",
                 lambda fit, gamma: gamma * np.abs(np.linalg.eigvals(fit)).max(),
             ),
+            Mistake(
+                "spectral-norm",
+                "That is the largest singular value: how far a fit stretches lengths, and not the largest entry",
+                lambda fit, gamma: gamma * np.linalg.norm(fit, ord=2),
+            ),
         ),
         draw=lambda rng: (rng.standard_normal((4, 4)) / 2, float(rng.uniform(0.5, 0.99))),
+        insight="An average passes the contraction of the backup on; least squares may stretch by more than the "
+        "backup shrinks.",
     ),
 )

@@ -1,9 +1,16 @@
 """What an exercise is, and how an answer to it is judged."""
 
 import copy
+import decimal
 import hashlib
 import importlib.util
-from collections.abc import Callable, Mapping
+import inspect
+import itertools
+import numbers
+import re
+import reprlib
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -14,10 +21,10 @@ from divergence_notes import _checks
 from divergence_notes.grading.running import Fault, named, run
 from divergence_notes.mdp import FiniteMDP
 
-CHAPTERS = ("bellman", "function_approximation", "key_equation", "contraction", "heuristics", "preqn")
+CHAPTERS = ("bellman", "function_approximation", "key_equation", "contraction", "heuristics", "preqn", "reproduction")
 """Each may have a module here with an `EXERCISES`; it is imported when one of its names is asked for."""
 
-KINDS = ("function", "value", "choice", "test")
+KINDS = ("function", "value", "choice", "test", "bet")
 
 _registered: dict[str, "Exercise"] = {}
 
@@ -43,7 +50,8 @@ class Exercise:
     """The label of the exercise in its chapter, ``"ex-..."``; a graded question's has no ``ex-``."""
     kind: str
     """``"function"``: called on each instance. ``"value"``: a number or array. ``"choice"``: one of some options.
-    ``"test"``: a function that takes an implementation and fails if it is wrong."""
+    ``"test"``: a function that takes an implementation and fails if it is wrong. ``"bet"``: a prediction that the page
+    answers and no computer judges."""
     right: Any
     """What an answer is compared with: a function of an instance; the right option; the right implementation."""
     mistakes: tuple[Mistake, ...]
@@ -57,6 +65,13 @@ class Exercise:
     judge: Callable[..., str | tuple[str, str] | None] | None = None
     """For answers that are not unique: takes the answer's value and the instance, returns what is wrong with it, in a
     sentence or as the name of a mistake, or either of them and a detail, such as the first place that is off."""
+    hint: str = ""
+    """What a wrong value that nobody foresaw is told instead of the right one; for a bet, where the page answers it. A
+    sentence that leaves the finding to the reader."""
+    insight: str = ""
+    """What a right answer is told: a sentence that says what it is good for."""
+    phrases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """For a choice: other ways to name an option, the words on the page first. ``">1000"`` is any number above it."""
 
     def __post_init__(self):
         _checks.choice("kind", self.kind, KINDS)
@@ -118,13 +133,16 @@ class Result:
     """Whether nothing has been answered yet."""
     survivors: tuple[str, ...] = field(default=(), repr=False)
     """The wrong implementations that a test did not expose."""
+    arguments: tuple = field(default=(), repr=False)
+    """What a function was called with where it failed, in the smallest such instance. Empty where the instances are
+    drawn from a seed of one's own, since that is how tests are hidden."""
     judged: bool = True
-    """Whether it says if the answer is right; `try_out` looks at the form alone."""
+    """Whether it says if the answer is right; `try_out` looks at the form alone, and nobody judges a bet."""
 
     def __repr__(self) -> str:
-        if not self.judged:
-            return f"{self.name}: {self.message}"
-        return f"{self.name}: {'right' if self.passed else 'open' if self.open else 'not yet'}. {self.message}"
+        verdict = f"{'right' if self.passed else 'open' if self.open else 'not yet'}. " if self.judged else ""
+        text = f"{self.name}: {verdict}{self.message}"
+        return textwrap.fill(text, width=72, break_long_words=False, break_on_hyphens=False)
 
 
 def register(*made: Exercise) -> None:
@@ -180,9 +198,18 @@ def of_chapter(chapter: str) -> tuple[Exercise, ...]:
 
 
 def check(
-    name: str, answer: Any, *, seed: Any = None, time_limit: float | int = 10, given: Mapping | None = None
+    name: str,
+    answer: Any,
+    *,
+    seed: Any = None,
+    time_limit: float | int = 10,
+    given: Mapping | None = None,
+    tell: bool = False,
 ) -> Result:
     """Judge an answer on random instances, and say what is wrong with it.
+
+    A wrong number gets a hint, and the right one only if it is asked for. A function that fails is shown the smallest
+    instance on which it does.
 
     Parameters
     ----------
@@ -191,11 +218,13 @@ def check(
     answer : object
         A function, a number or array, the letter of a choice, or a test: what the exercise asks for.
     seed : object, optional
-        Draws other instances than those that everybody gets.
+        Draws other instances than those that everybody gets, and shows none of them.
     time_limit : float
         Seconds that one call of the answer may take, > 0.
     given : mapping, optional
         The numbers of a question whose numbers are drawn for each class.
+    tell : bool
+        Whether a wrong value or choice is told the right one.
 
     Returns
     -------
@@ -209,10 +238,14 @@ def check(
     """
     exercise = find(name)
     time_limit = _checks.scalar("time_limit", time_limit, low=0, low_open=True)
-    judge = {"function": _function, "value": _value, "choice": _choice, "test": _test}[exercise.kind]
-    return _answered(
-        name, answer, lambda: judge(exercise, answer, exercise.sample(seed=seed, given=given), time_limit, seed)
-    )
+    judges = {
+        "function": lambda instances: _function(exercise, answer, instances, time_limit, show=seed is None),
+        "value": lambda instances: _value(exercise, answer, instances[0], tell),
+        "choice": lambda instances: _choice(exercise, answer, instances[0], tell),
+        "test": lambda instances: _test(exercise, answer, time_limit, seed),
+        "bet": lambda instances: Result(name, False, f"No check judges this prediction. {exercise.hint}", judged=False),
+    }
+    return _answered(name, answer, lambda: judges[exercise.kind](exercise.sample(seed=seed, given=given)))
 
 
 def try_out(answer: Any, *args: Any, shape: tuple[int, ...] = (), time_limit: float | int = 10) -> Result:
@@ -247,7 +280,7 @@ def try_out(answer: Any, *args: Any, shape: tuple[int, ...] = (), time_limit: fl
 
 def _answered(name: str, answer: Any, judge: Callable[[], Result]) -> Result:
     """Judge an answer if there is one; what it does instead of answering becomes the message."""
-    if answer is None or answer is ...:
+    if answer is None or answer is ... or answer is NotImplemented:
         return Result(name, False, "Nothing here yet.", open=True)
     try:
         return judge()
@@ -261,36 +294,101 @@ class Open(Exception):
     """The answer is still a stub."""
 
 
-def _function(exercise: Exercise, answer: Any, instances: list[tuple], time_limit: float, seed: Any) -> Result:
+def _function(exercise: Exercise, answer: Any, instances: list[tuple], time_limit: float, *, show: bool) -> Result:
     if not callable(answer):
         raise Fault(f"must be a function, and is {_kind(answer)}")
     wrong = []
     for args in instances:
-        value = _call(answer, args, time_limit)
-        complaint = _differs(exercise, value, args)
+        try:
+            value = _call(answer, args, time_limit)
+            complaint = _differs(exercise, value, args)
+        except Fault as fault:
+            text = _sentence(f"Your answer {fault}") + (_instance(exercise, args) if show else "")
+            return Result(exercise.name, False, text, arguments=args if show else ())
         if complaint:
             wrong.append((args, value, complaint))
-    return _verdict(exercise, wrong, len(instances))
+    return _verdict(exercise, wrong, len(instances), show=show)
 
 
-def _value(exercise: Exercise, answer: Any, instances: list[tuple], time_limit: float, seed: Any) -> Result:
-    complaint = _differs(exercise, answer, instances[0])
-    return _verdict(exercise, [(instances[0], answer, complaint)] if complaint else [], 1)
+def _value(exercise: Exercise, answer: Any, args: tuple, tell: bool) -> Result:
+    complaint = _differs(exercise, answer, args)
+    return _verdict(exercise, [(args, answer, complaint)] if complaint else [], 1, tell=tell)
 
 
-def _choice(exercise: Exercise, answer: Any, instances: list[tuple], time_limit: float, seed: Any) -> Result:
-    right = exercise.right(*instances[0]) if callable(exercise.right) else exercise.right
-    options = {right} | {mistake.wrong for mistake in exercise.mistakes}
-    given = answer.strip().upper() if isinstance(answer, str) else answer
+def _choice(exercise: Exercise, answer: Any, args: tuple, tell: bool) -> Result:
+    right = exercise.right(*args) if callable(exercise.right) else exercise.right
+    options = sorted({right} | {mistake.wrong for mistake in exercise.mistakes})
+    given = _option(answer, options, exercise.phrases)
+    if given is None:
+        words = {option: f" ({ways[0]})" for option, ways in exercise.phrases.items()}
+        named = ", ".join(option + words.get(option, "") for option in options)
+        raise Fault(f"must be one of {named}, and is {reprlib.repr(answer)}")
     if given == right:
-        return Result(exercise.name, True, "Yes.", share=1.0)
-    for mistake in exercise.mistakes:
-        if given == mistake.wrong:
-            return Result(exercise.name, False, _sentence(mistake.text), mistake.name)
-    raise Fault(f"must be one of {', '.join(sorted(map(str, options)))}, and is {answer!r}")
+        return Result(exercise.name, True, exercise.insight or "Yes.", share=1.0)
+    mistake = next(mistake for mistake in exercise.mistakes if mistake.wrong == given)
+    told = f" Right is {right}." if tell else ""
+    return Result(exercise.name, False, _sentence(mistake.text) + told, mistake.name)
 
 
-def _test(exercise: Exercise, answer: Any, instances: list[tuple], time_limit: float, seed: Any) -> Result:
+def combined(names: Mapping[str, str], options: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return other ways to name options that are made of letters: by what each letter stands for, in any order.
+
+    Parameters
+    ----------
+    names : mapping
+        What each letter stands for.
+    options : iterable of str
+        Such as ``"AB"``.
+
+    Returns
+    -------
+    dict
+        The `phrases` of an exercise.
+    """
+    return {
+        option: (
+            " and ".join(names[letter] for letter in option),
+            " ".join(option),
+            *map("".join, itertools.permutations(option)),
+        )
+        for option in options
+    }
+
+
+_FILLERS = {"and", "answer", "i", "is", "it", "letter", "of", "only", "option", "the", "them", "think"}
+
+
+def _words(text: Any) -> tuple[str, ...]:
+    """Return the words and numbers of a phrase, in small letters, without what carries nothing."""
+    text = f"{text:.15g}" if isinstance(text, numbers.Real) and not isinstance(text, numbers.Rational) else str(text)
+    text = re.sub(r"(?<=\d)[\s,_'](?=\d{3}(?!\d))", "", text.casefold())  # 10 000 and 10,000 are 10000
+    text = text.replace(">", " more than ").replace("<", " less than ")
+    found = re.findall(r"\d+(?:\.\d+)?|[^\W\d_]+", text)
+    kept = [word for word in found if word not in _FILLERS] or found
+    followed = zip(kept, [*kept, ""][1:], strict=True)
+    return tuple(word for word, after in followed if word != "a" or not after[1:].isalpha())  # a quarter is a quarter
+
+
+def _option(answer: Any, options: list[str], phrases: Mapping[str, tuple[str, ...]]) -> str | None:
+    """Return the option that an answer names, by its letter, by its words, or by both; None if it names none."""
+    if isinstance(answer, np.ndarray):
+        answer = answer.tolist()
+    if isinstance(answer, (list, tuple, set, frozenset)) and all(isinstance(part, str) for part in answer):
+        answer = " ".join(answer)
+    number = _as_float(answer) if isinstance(answer, numbers.Real) and not isinstance(answer, bool) else np.nan
+    if not np.isfinite(number) and not isinstance(answer, str):
+        return None
+    said = _words(answer)
+    for option in options:
+        for way in (option, *phrases.get(option, ())):
+            words = _words(way)
+            alike = said == words or (len(set(said)) == len(said) == len(words) and set(said) == set(words))
+            if alike or said == (*_words(option), *words) or (way[0] == ">" and number > float(way[1:])):
+                return option
+    return None
+
+
+def _test(exercise: Exercise, answer: Any, time_limit: float, seed: Any) -> Result:
     if not callable(answer):
         raise Fault(f"must be a function that takes an implementation, and is {_kind(answer)}")
     called = []
@@ -375,36 +473,85 @@ def _differs(exercise: Exercise, value: Any, args: tuple) -> str | tuple[str, st
     """Return what is wrong with a value, with the first offender, or None."""
     if exercise.judge is not None:
         try:
-            return exercise.judge(value, *args)
+            with np.errstate(all="ignore"):
+                return exercise.judge(value, *args)
         except Fault:
             raise
         except Exception as error:  # a judge works with whatever the student made, and that may be anything
             raise Fault(f"is {_kind(value)} that cannot be judged ({named(error)})") from error
-    right = np.asarray(exercise.right(*args), dtype=float)
-    found = _numbers(value, right.shape, args)
+    right = np.asarray(exercise.right(*args))
+    found = _numbers(value, right.shape, args, logical=right.dtype.kind == "b")
+    right = right.astype(float)
     bad = np.argwhere(~_close(found, right, _rtol(exercise, value)))
     if not len(bad):
         return None
     where = tuple(bad[0])
-    return f"{_place(where, right.shape, args)}{found[where]:.6g} where {right[where]:.6g} is right"
+    told = f"{_place(where, right.shape, args)}{found[where]:.6g} where {right[where]:.6g} is right"
+    if exercise.kind == "function":
+        return told
+    place = _place(where, right.shape, args).removesuffix(": ") or "your number"
+    return f"{place} is too {'large' if found[where] > right[where] else 'small'}", told
 
 
-def _verdict(exercise: Exercise, wrong: list[tuple], n: int) -> Result:
+def _verdict(exercise: Exercise, wrong: list[tuple], n: int, *, show: bool = False, tell: bool = False) -> Result:
     if not wrong:
-        return Result(exercise.name, True, f"Right on {n} random instances." if n > 1 else "Yes.", share=1.0)
-    complaint = wrong[0][2]
+        counted = f"Right on {n} random instances." if n > 1 else ""
+        text = " ".join(filter(None, (exercise.insight, counted))) or "Yes."
+        return Result(exercise.name, True, text, share=1.0)
+    args, _, complaint = min(wrong, key=lambda found: _size(found[0]))
+    shown = {"arguments": args} if show else {}
+    after = _instance(exercise, args) if show else ""
     said, detail = complaint if isinstance(complaint, tuple) else (complaint, "")
+    if exercise.judge is None and exercise.kind == "value":
+        return _hinted(exercise, wrong, said, detail, tell)
     detail = f": {detail}" if detail else ""
     for mistake in exercise.mistakes:
         if exercise.judge is not None and said == mistake.name:
-            return Result(exercise.name, False, _sentence(_sentence(mistake.text, "") + detail), mistake.name)
-        if exercise.judge is None and all(_is_mistake(exercise, mistake, value, args) for args, value, _ in wrong):
-            return Result(exercise.name, False, f"{_sentence(mistake.text, '')}: {said}.", mistake.name)
+            text = _sentence(_sentence(mistake.text, "") + detail)
+            return Result(exercise.name, False, text + after, mistake.name, **shown)
+        if exercise.judge is None and all(_is_mistake(exercise, mistake, *found[:2]) for found in wrong):
+            return Result(exercise.name, False, f"{_sentence(mistake.text, '')}: {said}.{after}", mistake.name, **shown)
     often = f" (on {len(wrong)} of {n} instances)" if n > 1 else ""
-    return Result(exercise.name, False, f"Not right{often}: {_sentence(_sentence(said, '') + detail)}")
+    text = f"Not right{often}: {_sentence(_sentence(said, '') + detail)}"
+    return Result(exercise.name, False, text + after, **shown)
 
 
-def _is_mistake(exercise: Exercise, mistake: Mistake, value: Any, args: tuple) -> bool:
+def _hinted(exercise: Exercise, wrong: list[tuple], near: str, told: str, tell: bool) -> Result:
+    """Say which mistake a wrong value is, or how to come nearer; the right one only to who asks for it."""
+    args, value, _ = wrong[0]
+    mistake = next((m for m in exercise.mistakes if _is_mistake(exercise, m, args, value)), None)
+    text = f"Not right: {near}." if mistake is None else _sentence(mistake.text)
+    if tell:
+        text += f" To tell you: {told}."
+    elif mistake is None and exercise.hint:
+        text += f" {exercise.hint} (With `tell=True` the check tells you.)"
+    return Result(exercise.name, False, text, mistake and mistake.name)
+
+
+def _size(args: tuple) -> int:
+    """Return how many numbers the arguments hold."""
+    return sum(arg.P.size if isinstance(arg, FiniteMDP) else np.size(arg) for arg in args)
+
+
+def _instance(exercise: Exercise, args: tuple) -> str:
+    """Say what a function was called with."""
+    names = inspect.signature(exercise.right).parameters
+    said = ", ".join(f"{name} = {_shown(arg)}" for name, arg in zip(names, args, strict=False))
+    return f" That was with {said}; the result's `arguments` holds it."
+
+
+def _shown(arg: Any) -> str:
+    """Write out what a function was called with, or say what it is if it is long."""
+    if isinstance(arg, FiniteMDP):
+        return f"a game of {arg.n_states} states, {arg.n_actions} actions and gamma = {arg.gamma:.4g}"
+    if isinstance(arg, np.ndarray) and arg.size <= 16:
+        return re.sub(r"\s+", " ", np.array2string(arg, precision=4, separator=", "))
+    if isinstance(arg, np.ndarray):
+        return f"an array of shape {arg.shape}"
+    return f"{arg:.6g}" if isinstance(arg, (int, float)) else reprlib.repr(arg)
+
+
+def _is_mistake(exercise: Exercise, mistake: Mistake, args: tuple, value: Any) -> bool:
     wrong = np.asarray(mistake.wrong(*args), dtype=float)
     try:
         found = _numbers(value, wrong.shape)
@@ -423,16 +570,21 @@ def _close(found: np.ndarray, right: np.ndarray, rtol: float) -> np.ndarray:
     return np.asarray(np.abs(found - right) <= rtol * np.maximum(np.abs(right), scale) + 1e-12)
 
 
-def _numbers(value: Any, shape: tuple[int, ...], args: tuple = ()) -> np.ndarray:
+def _numbers(value: Any, shape: tuple[int, ...], args: tuple = (), *, logical: bool = True) -> np.ndarray:
     """Return an answer as float64 numbers of the wanted shape, or say what it is instead."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
     try:
-        found = np.asarray(value)
-    except (TypeError, ValueError) as error:
+        found = np.asarray(_plain(value))
+    except Exception as error:  # whatever a student's object does when it is asked for numbers
         raise Fault(f"must be numbers of shape {shape}, and is {_kind(value)} that makes no array") from error
-    if found.dtype.kind not in "biuf":
-        raise Fault(f"must be real numbers, and is {_kind(value)} of dtype {found.dtype}")
+    if found.dtype.kind == "O" and all(isinstance(x, (numbers.Real, decimal.Decimal)) for x in found.flat):
+        found = np.array([_as_float(x) for x in found.flat]).reshape(found.shape)  # fractions, long integers
+    if found.dtype.kind == "c" and np.all(np.abs(found.imag) <= 1e-9 * np.abs(found.real)):
+        found = found.real  # an eigenvalue that is real, for instance
+    if found.dtype.kind in "SU":
+        raise Fault(f"must be real numbers, and is text: {reprlib.repr(value)}")
+    if found.dtype.kind not in "biuf" or (found.dtype.kind == "b" and not logical):
+        what = "a function; hand in what it returns" if callable(value) else f"{_kind(value)} of dtype {found.dtype}"
+        raise Fault(f"must be real numbers, and is {what}")
     if found.shape != shape:
         want = "one number" if shape == () else f"shape {shape}"
         raise Fault(f"must have {want}, and has shape {found.shape}")
@@ -441,6 +593,20 @@ def _numbers(value: Any, shape: tuple[int, ...], args: tuple = ()) -> np.ndarray
         where = tuple(bad[0])
         raise Fault(f"must be finite: {_place(where, shape, args)}{found[where]}")
     return found.astype(float)
+
+
+def _plain(value: Any) -> Any:
+    """Return tensors, also those in lists, as arrays."""
+    if hasattr(value, "detach"):
+        return np.asarray(value.detach().cpu())
+    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def _as_float(number: Any) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return np.inf if number > 0 else -np.inf
 
 
 def _place(where: tuple, shape: tuple[int, ...], args: tuple) -> str:

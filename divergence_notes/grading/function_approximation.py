@@ -5,8 +5,9 @@ import functools
 import numpy as np
 
 from divergence_notes import contraction, counterexamples, dynamics, features
-from divergence_notes.grading.core import Exercise, Mistake
+from divergence_notes.grading.core import Exercise, Mistake, combined
 
+_LEGS = {"F": "function approximation", "B": "bootstrapping", "O": "off-policy"}
 _STARTS = ((1.0, 0.0), (0.0, 1.0), (-1.4, 0.2), (-1.2, -0.6), (-0.6, -1.2))
 
 
@@ -29,7 +30,11 @@ def _come_home():
 
 
 def _bins(memory, numbers, n_actions, *, bytes_each=8):
-    return np.floor((memory / bytes_each / n_actions) ** (1 / numbers))
+    return np.floor(_unrounded(memory / bytes_each, numbers, n_actions))
+
+
+def _unrounded(entries, numbers, n_actions):
+    return (entries / n_actions) ** (1 / numbers)
 
 
 def _a_table(rng):
@@ -40,7 +45,13 @@ def _silent(value):
     phi = _numbers(value, (3, None))
     if phi is None:
         return "Your features must be numbers: three rows, one for each pair, and as many columns as you like"
-    K = features.kernel(phi)
+    complaint = _silent_kernel(features.kernel(phi))
+    if complaint and phi.shape == (3, 3) and np.allclose(phi, phi.T) and _silent_kernel(phi) is None:
+        return "the-kernel"
+    return complaint
+
+
+def _silent_kernel(K):
     close = 1e-6 * max(1.0, np.abs(K).max())
     if K[0, 0] <= close:
         return "nothing-moves"
@@ -73,6 +84,10 @@ def _sick_pair(rng):
     return np.array([[first, drag], [drag, own]]), float(rng.uniform(0.8, 0.98))
 
 
+_LEAST_DISCOUNT = 2 * (np.sqrt(2) - 1)
+"""The minimum of (1 + c^2) / (c + c^2) over c, above which some c diverges."""
+
+
 def _wcw(value):
     pair = _numbers(value, (2,))
     if pair is None or not 0 <= pair[1] < 1:
@@ -85,6 +100,8 @@ def _wcw(value):
     J = contraction.jacobian(example.mdp, **given, policy=[0, 0])
     if np.abs(np.linalg.eigvals(J)).max() > 1 + 1e-12:
         return None
+    if gamma <= _LEAST_DISCOUNT:
+        return "no-c"
     return "second-not-ahead" if c <= 1 else "c-too-small" if c < 1 + np.sqrt(2) else "c-too-large"
 
 
@@ -97,6 +114,12 @@ EXERCISES = (
             Mistake("ten", "Ten digits would do for five places of a hundred values each; the screen has 28 224", "A"),
             Mistake("thousand", "Each of the 28 224 points adds more than two digits, for it takes 256 values", "B"),
         ),
+        insight="It has about 68 000 digits: no table has a cell for each state.",
+        phrases={
+            "A": ("10", "ten"),
+            "B": ("1000", "a thousand"),
+            "C": ("more than 10 000", "over 10 000", "above 10 000", "more than ten thousand", "10 000", ">10000"),
+        },
     ),
     Exercise(
         "ex-function-approximation-leakage-prediction",
@@ -111,6 +134,8 @@ EXERCISES = (
             Mistake("itself", "The trained state is not one of the others", lambda states: states),
         ),
         draw=lambda rng: (64,),
+        hint="Ask to how many states a hidden unit answers, and how many of them answer to the state that is trained.",
+        insight="All of the others move: in a network the cells of the table are tied together.",
     ),
     Exercise(
         "ex-function-approximation-legs-prediction",
@@ -121,6 +146,14 @@ EXERCISES = (
             Mistake("no-bootstrapping", "Targets that stand still make a fixed bowl, and the update goes down", "FO"),
             Mistake("no-approximation", "A table averages each entry with its backup, and averages stay inside", "BO"),
         ),
+        insight="In these examples each of the three is needed, and the three together do not always diverge.",
+        phrases={
+            **combined(_LEGS, ("FB", "FO", "BO")),
+            "FBO": (
+                *("all three", "all", "all three legs", "3", "no pair", "the deadly triad"),
+                *combined(_LEGS, ("FBO",))["FBO"],
+            ),
+        },
     ),
     Exercise(
         "ex-function-approximation-pair-prediction",
@@ -137,6 +170,8 @@ EXERCISES = (
                 lambda: sum(second > first for first, second in _STARTS),
             ),
         ),
+        hint="Follow each start: which action is greedy there, and on which side of the diagonal does its path end?",
+        insight="All is trained, all can be represented, there is one fixed point, and yet it depends on the start.",
     ),
     Exercise(
         "ex-function-approximation-reward-prediction",
@@ -146,6 +181,22 @@ EXERCISES = (
             Mistake("stays", "No reward pulls the values to 0 only if nothing pushes them away from there", "A"),
             Mistake("bound", "The bound holds back a table; a network does not know it", "B"),
         ),
+        insight="No reward is needed to pass a million: what grows is what the values borrow from each other.",
+        phrases={
+            "A": ("below 1", "less than 1", "under 1", "0", "near 0"),
+            "B": ("near 20", "20", "about 20"),
+            "C": (
+                *(f"{word} a million" for word in ("beyond", "above", "more than", "over")),
+                *("a million", "millions", "infinity", "it diverges", "diverges", ">1000000"),
+            ),
+        },
+    ),
+    Exercise(
+        "ex-function-approximation-soft-prediction",
+        "bet",
+        None,
+        (),
+        hint="The figure below it shows the ten runs, and the text after it counts.",
     ),
     Exercise(
         "ex-function-approximation-count",
@@ -156,6 +207,11 @@ EXERCISES = (
                 "rounds-up",
                 "That table is a little too large for the memory: round down",
                 lambda memory, numbers, n_actions: _bins(memory, numbers, n_actions) + 1,
+            ),
+            Mistake(
+                "no-rounding",
+                "There is no part of a bin: round, so that the table fits into the memory",
+                lambda memory, numbers, n_actions: _unrounded(memory / 8, numbers, n_actions),
             ),
             Mistake(
                 "no-actions",
@@ -174,6 +230,7 @@ EXERCISES = (
             ),
         ),
         draw=_a_table,
+        insight="In 16 GB a robot of 17 numbers and 64 actions gets two bins for each number: here tables end.",
     ),
     Exercise(
         "ex-function-approximation-silent",
@@ -182,6 +239,11 @@ EXERCISES = (
         (
             Mistake(
                 "nothing-moves", "The first pair has no features: training it moves nothing", lambda: np.zeros((3, 2))
+            ),
+            Mistake(
+                "the-kernel",
+                "That is a kernel that does it. Hand in features that have it: a row for each pair",
+                lambda: np.array([[1.0, 0.0, 2.0], [0.0, 1.0, 1.0], [2.0, 1.0, 5.0]]),
             ),
             Mistake(
                 "second-moves",
@@ -200,6 +262,7 @@ EXERCISES = (
             ),
         ),
         judge=_silent,
+        insight="Silence is not passed on: 1 moves 3 and 3 moves 2, yet 1 does not move 2.",
     ),
     Exercise(
         "ex-function-approximation-step",
@@ -228,6 +291,7 @@ EXERCISES = (
             ),
         ),
         draw=_a_kernel,
+        insight="Above it the update diverges with neither bootstrapping nor a policy: long steps need no triad.",
     ),
     Exercise(
         "ex-function-approximation-cure",
@@ -248,6 +312,7 @@ EXERCISES = (
             ),
         ),
         draw=_sick_pair,
+        insight="The same kernel, the same discount, and a share of the data that turns growth into decay.",
     ),
     Exercise(
         "ex-function-approximation-build",
@@ -255,6 +320,9 @@ EXERCISES = (
         lambda: np.array([1 + np.sqrt(2), 0.83]),
         (
             Mistake("discount-too-high", "The discount is to be below 5/6", lambda: np.array([2.0, 0.9])),
+            Mistake(
+                "no-c", "It converges, and so it does with every c: no c diverges at this discount", lambda: [2.4, 0.8]
+            ),
             Mistake(
                 "second-not-ahead",
                 "It converges: the second state must run ahead of the first, or no target exceeds its value",
@@ -272,5 +340,6 @@ EXERCISES = (
             ),
         ),
         judge=_wcw,
+        insight="The best c lies in the middle: a small one does not run ahead, a large one pulls itself home.",
     ),
 )

@@ -37,9 +37,12 @@ def _diverges_then_cured(answer):
             return f"The {name} division must be two shares that sum to 1, and is {rho.tolist()}"
     if min(before.min(), after.min()) <= 0:
         return "no-data"
+    before, after = before / before.sum(), after / after.sum()
     if not _settles(gamma, after):
         return "upside-down" if _settles(gamma, before) else "not-cured"
-    return "settles" if _settles(gamma, before) else None
+    if _settles(gamma, before):
+        return "settles" if gamma > 0.5 else "no-division"
+    return None
 
 
 def _settles(gamma, rho):
@@ -52,6 +55,27 @@ def _settles(gamma, rho):
 
 EXERCISES = (
     Exercise(
+        "ex-heuristics-prediction",
+        "bet",
+        None,
+        (),
+        hint="Each of the four dials has a figure below, and the search for a setting that works comes after them.",
+    ),
+    Exercise(
+        "ex-heuristics-robots-prediction",
+        "bet",
+        None,
+        (),
+        hint="The figure below it has both ways to draw the weights, and all three robots.",
+    ),
+    Exercise(
+        "ex-heuristics-rank-prediction",
+        "bet",
+        None,
+        (),
+        hint="The figure below it has a dot for each network.",
+    ),
+    Exercise(
         "ex-heuristics-overlap",
         "value",
         lambda: _allowed(0.99, 1000),
@@ -63,7 +87,7 @@ EXERCISES = (
             ),
             Mistake(
                 "each-of-them",
-                "That is what the others may pull together; each of them may have one part in 999 of it",
+                "That is what the others may pull together; the entry is what one of them may have of it",
                 lambda: [1 / 199 / 1000, 1 / 199],
             ),
             Mistake(
@@ -72,12 +96,29 @@ EXERCISES = (
                 lambda: [1 / 199 / 1000, 1 / 199 / 1000 / 999],
             ),
             Mistake(
+                "others-for-all",
+                "Your row ratio divides by the number of the others, and it is an average over all; "
+                "or it has too few digits: give four",
+                lambda: [1 / 199 / 999, 1 / 199 / 999],
+            ),
+            Mistake(
+                "all-for-others",
+                "Your entry divides by the number of all the pairs, but a pair is none of its own others; "
+                "or it has too few digits: give four",
+                lambda: [1 / 199 / 1000, 1 / 199 / 1000],
+            ),
+            Mistake("exchanged", "First the row ratio, then the entry", lambda: [1 / 199 / 999, 1 / 199 / 1000]),
+            Mistake(
                 "no-one-plus-gamma",
                 "What the others pull acts by their values and by their targets: 1 + gamma is missing",
                 lambda: [0.01 / 1000, 0.01 / 999],
             ),
         ),
-        rtol=1e-3,
+        rtol=2e-4,  # tells N from N - 1; four digits are enough
+        hint="Write the condition down for a row of N equal shares. The row ratio averages over how many, and "
+        "how many others are there?",
+        insight="At gamma = 0.99 the others together may pull with one part in 199: five in a million for each "
+        "of them.",
     ),
     Exercise(
         "ex-heuristics-build",
@@ -88,6 +129,11 @@ EXERCISES = (
                 "settles",
                 "Your first division settles: the first state has too few data, or gamma looks too little ahead",
                 lambda: (0.6, [0.5, 0.5], [0.1, 0.9]),
+            ),
+            Mistake(
+                "no-division",
+                "At this gamma every division settles: it looks too little ahead",
+                lambda: (0.4, [0.9, 0.1], [0.1, 0.9]),
             ),
             Mistake("not-cured", "Your second division diverges as well", lambda: (0.95, [0.9, 0.1], [0.8, 0.2])),
             Mistake(
@@ -102,6 +148,7 @@ EXERCISES = (
             ),
         ),
         judge=_diverges_then_cured,
+        insight="The same kernel and the same discount: the division of the data alone cures it.",
     ),
     Exercise(
         "ex-heuristics-two-numbers",
@@ -145,6 +192,8 @@ EXERCISES = (
             ),
         ),
         draw=lambda rng: (float(rng.uniform(0.05, 0.95)), int(rng.integers(3, 200))),
+        insight="The row ratio notices a little overlap at once, the effective rank starts flat; neither is a "
+        "certificate.",
     ),
     Exercise(
         "ex-heuristics-raw",
@@ -160,6 +209,12 @@ EXERCISES = (
                 "stays", "The inputs change their scale, and that was the dial that moved the row ratio most", "STAYS"
             ),
         ),
+        insight="Raw inputs are small and look alike to the network, and what looks alike moves together.",
+        phrases={
+            "UP": ("it goes up", "goes up", "higher", "larger", "it rises", "increases"),
+            "DOWN": ("it goes down", "goes down", "lower", "smaller", "it falls", "decreases"),
+            "STAYS": ("it stays", "the same", "stays the same", "no change"),
+        },
     ),
     Exercise(
         "ex-heuristics-tension-prediction",
@@ -172,6 +227,11 @@ EXERCISES = (
                 "YES",
             ),
         ),
+        insight="The spill is the generalisation: what teaches the unseen pairs is what couples the taught ones.",
+        phrases={
+            "NO": ("there is none", "none", "no width", "no, there is none", "never"),
+            "YES": ("there is one", "yes, there is one"),
+        },
     ),
     Exercise(
         "ex-heuristics-watch-prediction",
@@ -182,5 +242,12 @@ EXERCISES = (
             Mistake("effective-rank", "The effective rank goes with the values, and not before them", "EFFECTIVE RANK"),
             Mistake("alignment", "It is negative in a good share of the records of the calm run, too", "ALIGNMENT"),
         ),
+        insight="Ask Q directly: the kernel's numbers go with the growth here, and not before it.",
+        phrases={
+            "GROWTH": ("the growth of max |Q|", "max |Q|", "growth of max Q", "max Q", "the values"),
+            "ROW RATIO": ("the row ratio", "row-ratio"),
+            "EFFECTIVE RANK": ("the effective rank", "rank"),
+            "ALIGNMENT": ("the alignment", "cosine"),
+        },
     ),
 )

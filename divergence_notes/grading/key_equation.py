@@ -70,6 +70,14 @@ EXERCISES = (
                 "D",
             ),
         ),
+        insight="The step goes with alpha and what is missed with its square; away from kinks that holds for "
+        "ReLU, too.",
+        phrases={
+            "A": ("a half", "it falls to a half", "1/2", "0.5"),
+            "B": ("a quarter", "it falls to a quarter", "1/4", "0.25"),
+            "C": ("a quarter if it is smooth, nothing with ReLU", "no error with ReLU"),
+            "D": ("nobody can say", "it depends on the network", "it depends"),
+        },
     ),
     Exercise(
         "ex-key-equation-loss",
@@ -103,6 +111,8 @@ EXERCISES = (
             ),
         ),
         draw=lambda rng: (round(float(rng.uniform(0.001, 0.5)), 4), int(rng.integers(3, 257))),
+        insight="A library's loss takes the same step with another alpha: find the factor before you compare "
+        "step sizes.",
     ),
     Exercise(
         "ex-key-equation-order",
@@ -126,6 +136,9 @@ EXERCISES = (
             ),
             Mistake("upside-down", "Say by how much the gap is divided: a number above 1", lambda: 0.25),
         ),
+        hint="How far does the first of the six steps move the table from which the second starts? And how "
+        "long is the second?",
+        insight="The gap goes with the square of alpha: to first order both programs take the same step.",
     ),
     Exercise(
         "ex-key-equation-kink",
@@ -154,5 +167,7 @@ EXERCISES = (
             ),
         ),
         judge=_kink,
+        insight="At the kink the error is of first order: the kernel is blind to a unit that the step itself "
+        "switches on.",
     ),
 )

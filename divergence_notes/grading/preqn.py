@@ -3,7 +3,7 @@
 import numpy as np
 
 from divergence_notes import bellman, counterexamples, dynamics, updates
-from divergence_notes.grading.core import Exercise, Mistake
+from divergence_notes.grading.core import Exercise, Mistake, combined
 from divergence_notes.grading.running import Fault
 from divergence_notes.mdp import FiniteMDP
 
@@ -28,19 +28,19 @@ def _states(schedule: object) -> list[int]:
         found = np.asarray(schedule).ravel()
     except ValueError as error:
         raise Fault("must be two lists, each of the states 0 and 1 in the order of a round") from error
-    if found.dtype.kind not in "iu" or not 1 <= len(found) <= 1000 or not np.isin(found, (0, 1)).all():
+    if found.dtype.kind not in "iuf" or not 1 <= len(found) <= 1000 or not np.isin(found, (0, 1)).all():
         raise Fault("must be two lists, each of the states 0 and 1 in the order of a round")
     return [int(state) for state in found]
 
 
 def _judge_schedules(answer: object) -> str | None:
-    if not isinstance(answer, (list, tuple)) or len(answer) != 2:
+    if not isinstance(answer, (list, tuple, np.ndarray)) or len(answer) != 2:
         raise Fault("must be two schedules: one that converges to Q*, and one that diverges faster than turns")
     mends, breaks = map(_states, answer)
     if len(set(mends)) < 2 or len(set(breaks)) < 2:
         return "one-state"
     if _growth(mends) >= 1 - 1e-9:
-        return "does-not-mend"
+        return "exchanged" if _growth(breaks) < 1 - 1e-9 else "does-not-mend"
     return "no-faster-than-turns" if _growth(breaks) <= _growth([0, 1]) + 1e-9 else None
 
 
@@ -101,19 +101,61 @@ EXERCISES = (
             ),
             Mistake("others", "It is the other way round: A is cured, B and C are not", "BC"),
         ),
+        insight="With every pair in the batch, and a kernel that has an inverse, it is a table's update; B and C "
+        "lack one of the two.",
+        phrases={
+            **combined({"A": "a", "B": "b", "C": "c"}, ("AB", "AC", "BC")),
+            "A": (
+                "A alone",
+                "yes, no, no",
+                "cured, not, not",
+                "cured, not cured, not cured",
+                "the pair with both actions",
+            ),
+            "B": ("B alone", "no, yes, no", "not, cured, not", "not cured, cured, not cured"),
+            "C": ("C alone", "no, no, yes", "not, not, cured", "not cured, not cured, cured"),
+            "ABC": ("all three", "all", "A B C", "yes, yes, yes", "cured, cured, cured"),
+            "NONE": ("none of them", "neither", "no, no, no", "not, not, not", "not cured, not cured, not cured"),
+        },
+    ),
+    Exercise(
+        "ex-preqn-pendulum-prediction",
+        "bet",
+        None,
+        (),
+        hint="The figure below it shows both agents, and the study in the appendix all of the step sizes.",
+    ),
+    Exercise(
+        "ex-preqn-target-prediction",
+        "bet",
+        None,
+        (),
+        hint="The paragraph below it answers the first two questions, and the figure after that the third.",
     ),
     Exercise(
         "ex-preqn-coupling",
         "value",
         lambda: 1 / 0.9,
         (
-            Mistake("gamma", "You multiplied by gamma where you should divide", lambda: 0.9),
-            Mistake("no-gamma", "There the spill is 1; the loop gain is gamma times the spill", lambda: 1.0),
+            Mistake(
+                "gamma",
+                "There the loop gain is still well below its limit: compute it once for the coupling that you found",
+                lambda: 0.9,
+            ),
+            Mistake(
+                "no-gamma",
+                "There the spill is as large as what is spilled; but the target discounts it before it comes back",
+                lambda: 1.0,
+            ),
             Mistake(
                 "wrong-pull", "The spill divides by the own pull of the action in the batch, the second", lambda: 10.0
             ),
         ),
         rtol=5e-3,  # three digits on paper are enough
+        hint="Train the second action: how far does that drag the first along, and how much of it comes back "
+        "into the target?",
+        insight="What the batch leaves out is dragged along and fed back: gamma times the spill is the gain of "
+        "that loop.",
     ),
     Exercise(
         "ex-preqn-schedule",
@@ -129,12 +171,18 @@ EXERCISES = (
                 lambda: ([0, 1], [0, 0, 0, 1]),
             ),
             Mistake(
+                "exchanged",
+                "First the schedule that mends, then the one that breaks",
+                lambda: ([0, 0, 0, 1], [0] + 8 * [1]),
+            ),
+            Mistake(
                 "no-faster-than-turns",
                 "Your second schedule does not grow faster than the turns do, counted for each update",
                 lambda: ([0] + 8 * [1], [1, 0]),
             ),
         ),
         judge=_judge_schedules,
+        insight="The same kernel and the same exact steps: how often each state comes up makes the fate.",
     ),
     Exercise(
         "ex-preqn-single",
@@ -155,8 +203,14 @@ EXERCISES = (
                 "You divide by the whole row of the kernel; with one pair in the batch only its own entry counts",
                 lambda K, i, a: a / np.abs(K[i]).sum(),
             ),
+            Mistake(
+                "row-sum",
+                "You divide by the sum of a row of the kernel; with one pair in the batch the others play no part",
+                lambda K, i, a: a / K[i].sum(),
+            ),
         ),
         draw=lambda rng: (np.cov(rng.standard_normal((4, 9))) + np.eye(4), int(rng.integers(4)), rng.uniform(0.1, 1)),
+        insight="A batch of one is a plain step, divided by the squared length of its own gradient.",
     ),
     Exercise(
         "ex-preqn-jitter",
@@ -183,8 +237,15 @@ EXERCISES = (
                 "The length of the step is that without jitter",
                 lambda mu, jitter, kappa: np.array([mu / (mu + jitter * kappa), 1 / np.sqrt(mu), jitter * kappa]),
             ),
+            Mistake(
+                "squared-length",
+                "Your second number is the square of the length of the step",
+                lambda mu, jitter, kappa: _jittered(mu, jitter, kappa) ** [1, 2, 1],
+            ),
         ),
         draw=lambda rng: (float(rng.uniform(0.01, 2)), float(rng.uniform(0.001, 0.1)), float(rng.uniform(2, 20))),
+        insight="The jitter gives up what the batch gets by long steps only: small eigenvalues, and half at "
+        "jitter times kappa.",
     ),
     Exercise(
         "ex-preqn-patience",
@@ -192,12 +253,13 @@ EXERCISES = (
         lambda: [8, 4],
         (
             Mistake("too-impatient", "With your first period the pair still runs off", lambda: [5, 3]),
-            Mistake("too-patient", "Your first period works, and so does one that is shorter by 1", lambda: [12, 6]),
+            Mistake("too-patient", "Your first period works, and so does a shorter one", lambda: [12, 6]),
             Mistake(
                 "same-again", "The product of step size and period counts: it cannot stay the same", lambda: [8, 8]
             ),
             Mistake("doubled", "A longer step does the same work in fewer updates", lambda: [8, 16]),
         ),
         judge=_judge_periods,
+        insight="What counts is the product of step size and period: a longer step buys back updates.",
     ),
 )

@@ -1,0 +1,630 @@
+"""Answers as people give them: what is right passes in every form, what is odd gets a sentence, and no number is told.
+
+Everything here is asked of every exercise that comes with the package.
+"""
+
+import decimal
+import functools
+import itertools
+import math
+import re
+import types
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from divergence_notes import counterexamples, grading
+from divergence_notes.grading import Exercise, Mistake, check, core
+from divergence_notes.mdp import FiniteMDP
+from tests import pages
+
+EXERCISES = {exercise.name: exercise for chapter in core.CHAPTERS for exercise in core.of_chapter(chapter)}
+VALUES = [name for name, exercise in EXERCISES.items() if exercise.kind == "value" and exercise.judge is None]
+JUDGED = [name for name, exercise in EXERCISES.items() if exercise.judge is not None]
+FUNCTIONS = [name for name, exercise in EXERCISES.items() if exercise.kind == "function"]
+CHOICES = [name for name, exercise in EXERCISES.items() if exercise.kind == "choice"]
+BETS = [name for name, exercise in EXERCISES.items() if exercise.kind == "bet"]
+
+
+def right_value(name):
+    """Return the right answer of a value exercise."""
+    exercise = EXERCISES[name]
+    return exercise.right(*exercise.sample()[0])
+
+
+def test_each_is_asked_something():
+    assert sorted(VALUES + JUDGED + FUNCTIONS + CHOICES + BETS) == sorted(EXERCISES)
+    assert min(map(len, (VALUES, JUDGED, FUNCTIONS, CHOICES, BETS))) >= 6
+
+
+# --- a hint before the number
+
+
+def tokens(text):
+    """Return the numbers that a text holds, and the values of the sums, products and quotients that it writes out."""
+    plain = [float(found) for found in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?:e-?\d+)?", text)]
+    terms = re.findall(r"\d+(?:\.\d+)?(?:\s*[-+*/]\s*\d+(?:\.\d+)?)+", text)
+    written = [eval(term) for term in terms if not re.search(r"/\s*0(?![.\d])", term)]
+    return plain + written
+
+
+def gives_away(text, right, tried):
+    """Return the numbers of a text that are the right one in some rounding, or make it of the number that was tried."""
+    found = []
+    for number, wanted in itertools.product(tokens(text), np.ravel(right).astype(float)):
+        roundings = {float(f"{wanted:.{digits}g}") for digits in range(2, 8)} | {float(wanted)}
+        if any(math.isclose(number, rounded, rel_tol=1e-9) for rounded in roundings):
+            found.append(number)
+        for mine in np.ravel(tried).astype(float):
+            made = [mine * number, mine / number] if number not in (0, 1) else []
+            found += [number for value in made if mine and math.isclose(value, wanted, rel_tol=1e-3)]
+    return found
+
+
+def tries(name):
+    """Return wrong answers to a value exercise: those that are foreseen, and others around the right one."""
+    exercise, right = EXERCISES[name], np.asarray(right_value(name), dtype=float)
+    args = exercise.sample()[0]
+    foreseen = [np.asarray(mistake.wrong(*args), dtype=float) for mistake in exercise.mistakes]
+    around = [right * factor for factor in (0.0, 0.3, 0.5, 0.9, 0.99, 1.01, 1.1, 2.0, 7.0, 100.0, -1.0)]
+    around += [right + 1, right - 1, right + np.eye(right.size)[0].reshape(right.shape)] if right.size else []
+    return foreseen + around
+
+
+class TestHints:
+    """A value that is wrong is hinted at, and the right one told only to who asks."""
+
+    @pytest.mark.parametrize("name", VALUES)
+    def test_the_first_answers_do_not_tell(self, name):
+        right = right_value(name)
+        for tried in tries(name):
+            message = check(name, tried).message
+            assert not check(name, tried).passed and len(message) > 15
+            assert gives_away(message, right, tried) == [], (tried, message)
+            assert " right is " not in message and "is right" not in message
+
+    @pytest.mark.parametrize("name", VALUES)
+    def test_who_asks_is_told(self, name):
+        right = np.ravel(right_value(name))
+        for tried in tries(name):
+            message = check(name, tried, tell=True).message
+            assert any(f"where {wanted:.6g} is right" in message for wanted in right)
+
+    @pytest.mark.parametrize("name", VALUES)
+    def test_there_is_a_hint_and_the_way_to_be_told(self, name):
+        result = check(name, np.asarray(right_value(name), dtype=float) * 1.37)
+        assert result.diagnosis is None and EXERCISES[name].hint in result.message and "tell=True" in result.message
+        assert "too large" in result.message and EXERCISES[name].hint.endswith(("?", "."))
+
+    @pytest.mark.parametrize("name", CHOICES)
+    def test_a_choice_tells_its_letter_only_on_request(self, name):
+        exercise = EXERCISES[name]
+        for mistake in exercise.mistakes:
+            assert f"Right is {exercise.right}." in check(name, mistake.wrong, tell=True).message
+            assert "Right is" not in check(name, mistake.wrong).message
+
+    @pytest.mark.parametrize(
+        ("text", "right", "tried"),
+        [
+            ("0.5 where 1.1111 is right", 1 / 0.9, 0.5),
+            ("It is about 1.1", 1 / 0.9, 0.5),
+            ("It is 1 / 0.9", 1 / 0.9, 0.5),
+            ("Each has one part in 999 of it", 1 / 199 / 999, 1 / 199),
+            ("It is 5.03e-06", 1 / 199 / 999, 0.1),
+            ("It is 4", 4.0, 7.0),
+        ],
+    )
+    def test_the_test_sees_what_tells(self, text, right, tried):
+        assert gives_away(text, right, tried)
+        assert not gives_away("Row 2 is too large; alpha K_11 counts, too", right, tried)
+
+    def test_of_a_class_it_tells_nothing_either(self):
+        grading.register(Exercise("class-number", "value", lambda x: 3 * x, (), draw=lambda rng, x: (x,)))
+        result = check("class-number", 5.0, given={"x": 2.0}, seed="secret")
+        assert result.message == "Not right: your number is too small."
+
+
+class TestInsight:
+    """Who is right hears what it is good for."""
+
+    @pytest.mark.parametrize("name", [name for name in EXERCISES if name not in BETS])
+    def test_is_a_sentence(self, name):
+        insight = EXERCISES[name].insight
+        assert insight.endswith(".") and insight.count(" ") >= 8 and not insight.startswith("Yes")
+        given = EXERCISES[name].right if name not in VALUES + JUDGED or name in FUNCTIONS else right_value(name)
+        result = check(name, given)
+        assert result.passed and result.message.startswith(insight)
+
+
+# --- the instance on which a function fails
+
+
+class TestInstance:
+    """A function that fails is shown where, unless the instances are those of a hidden test."""
+
+    @pytest.mark.parametrize("name", FUNCTIONS)
+    def test_the_smallest_is_shown(self, name):
+        exercise = EXERCISES[name]
+        sizes = [core._size(args) for args in exercise.sample()]
+        result = check(name, lambda *args: np.asarray(exercise.right(*args)) * 1.5 + 3)
+        assert not result.passed and core._size(result.arguments) == min(sizes)
+        assert "That was with " in result.message
+        again = np.asarray(exercise.right(*result.arguments))
+        assert f"{np.ravel(again)[0]:.6g} is right" in result.message
+
+    @pytest.mark.parametrize("name", FUNCTIONS)
+    def test_also_of_a_foreseen_mistake_and_of_an_error(self, name):
+        def breaks(*args):
+            raise KeyError("a slip")
+
+        for answer in (EXERCISES[name].mistakes[0].wrong, breaks, lambda *args: "text"):
+            result = check(name, answer)
+            assert "That was with " in result.message and result.arguments
+
+    @pytest.mark.parametrize("name", FUNCTIONS)
+    def test_of_a_hidden_one_nothing_is(self, name):
+        def breaks(*args):
+            raise KeyError("a slip")
+
+        off = lambda *args: np.asarray(EXERCISES[name].right(*args)) * 1.5 + 3  # noqa: E731
+        for answer in (EXERCISES[name].mistakes[0].wrong, breaks, lambda *args: "text", off):
+            result = check(name, answer, seed="secret")
+            assert "That was with" not in result.message and result.arguments == ()
+
+    def test_long_arguments_are_described(self):
+        draw = lambda rng: (np.zeros((9, 9)), np.eye(2), 3, 0.1, {"a": 1}, counterexamples.pair().mdp)  # noqa: E731
+        right = lambda big, small, n, x, other, mdp: 1.0  # noqa: E731
+        grading.register(Exercise("ex-long", "function", right, (), draw=draw, instances=1))
+        said = "big = an array of shape (9, 9), small = [[1., 0.], [0., 1.]], n = 3, x = 0.1, other = {'a': 1}, "
+        said += "mdp = a game of 1 states, 2 actions and gamma = 0.9"
+        assert said in check("ex-long", lambda *args: 2.0).message
+
+
+# --- odd answers
+
+
+class Hostile:
+    """Refuses whatever it is asked."""
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("no array")
+
+    def __eq__(self, other):
+        raise RuntimeError("no comparison")
+
+    def __repr__(self):
+        raise RuntimeError("no name")
+
+    __hash__ = None
+
+
+def itself():
+    """Return a list that holds itself."""
+    loop = []
+    loop.append(loop)
+    return loop
+
+
+ODD = {
+    "nan": math.nan,
+    "inf": math.inf,
+    "minus inf": -math.inf,
+    "nan array": np.full((2, 2), np.nan),
+    "empty text": "",
+    "text": "I do not know",
+    "percent": "37.77 %",
+    "expression": "sqrt(17) + 0.0123",
+    "name": "theta",
+    "bytes": b"12",
+    "true": True,
+    "false": np.bool_(False),
+    "empty list": [],
+    "nested": [[[]]],
+    "ragged": [[1], [1, 2]],
+    "texts": ["one", "two", "three"],
+    "long": list(range(1000)),
+    "big array": np.zeros((3, 4, 5)),
+    "objects": np.array([object(), object()]),
+    "empty array": np.array([]),
+    "dict": {"answer": 1},
+    "set": {3.3, 4.4},
+    "complex": 1 + 2j,
+    "huge": 10**400,
+    "minus": -7.123,
+    "numpy": np.float32(-7.123),
+    "integer": np.int64(-12345),
+    "tensor": torch.tensor([[-1.5]]),
+    "tensor with a gradient": [torch.ones(2, requires_grad=True), 3],
+    "half precision": torch.tensor(-7.0, dtype=torch.bfloat16),
+    "fraction": Fraction(-22, 7),
+    "range": range(7),
+    "generator": (i for i in range(2)),
+    "type": int,
+    "module": math,
+    "exception": ValueError("no"),
+    "frame": pd.DataFrame({"a": [1, 2]}),
+    "missing": pd.NA,
+    "date": np.datetime64("2020-01-01"),
+    "none inside": [None, None],
+    "pair": (None, "a"),
+    "masked": np.ma.masked,
+    "hostile": Hostile(),
+    "hostile inside": [Hostile(), Hostile()],
+    "itself": itself(),
+    "result": grading.Result("ex-a", True, "Yes."),
+    "process": counterexamples.pair().mdp,
+    "two processes": (counterexamples.pair().mdp,) * 2,
+    "example": counterexamples.pair(),
+    "two examples": [counterexamples.pair(), counterexamples.dominant()],
+    "namespace": types.SimpleNamespace(kernel=1, weights=2),
+    "two namespaces": [types.SimpleNamespace(kernel=np.eye(2), weights=[0.5, 0.5])] * 2,
+    "seven": [math.nan] * 7,
+    "two": [math.inf, 0.5],
+    "three": (0.9, "a", None),
+}
+ODD_FUNCTIONS = {
+    "no arguments": lambda: 1.0,
+    "text": lambda *args: "12 %",
+    "nan": lambda *args: math.nan,
+    "raises": lambda *args: 1 / 0,
+    "hostile": lambda *args: Hostile(),
+    "itself": lambda *args: itself(),
+    "function": lambda *args: lambda: 1.0,
+    "true": lambda *args: True,
+    "too many": lambda *args: np.zeros((5, 5, 5)),
+    "dict": lambda *args: {"a": args},
+    "its arguments": lambda *args: args,
+    "complex": lambda *args: 1j,
+    "huge": lambda *args: 10**400,
+    "generator": lambda *args: (x for x in args),
+    "tensor": lambda *args: [torch.ones(2, requires_grad=True)],
+    "frame": lambda *args: pd.DataFrame({"a": [1]}),
+    "exits": lambda *args: exit(),
+    "class": Hostile,
+    "built in": print,
+    "type": type,
+}
+
+
+def in_words(result):
+    """Say whether a result is a sentence for a person."""
+    words = result.message.split()
+    return len(words) >= 4 and result.message.endswith((".", "?", ")", "it.")) and "Traceback" not in result.message
+
+
+class TestOddAnswers:
+    """Whatever is handed in, it gets a sentence, and is not right by accident."""
+
+    @pytest.mark.parametrize("name", [name for name in EXERCISES if name not in BETS])
+    def test_get_a_sentence(self, name):
+        for label, answer in {**ODD, **ODD_FUNCTIONS}.items():
+            result = check(name, answer, time_limit=5)
+            assert not result.passed and result.share == 0 and in_words(result), (label, result.message)
+            assert repr(result).startswith(f"{name}: ")
+
+    @pytest.mark.parametrize("name", BETS)
+    def test_of_a_bet_is_left_to_the_page(self, name):
+        for answer in (*ODD.values(), *ODD_FUNCTIONS.values(), "all of them", ["up", "down", "up", "stays", "no"]):
+            result = check(name, answer)
+            assert not result.passed and not result.judged and in_words(result)
+            assert result.message.startswith("No check judges this prediction. ")
+
+    @pytest.mark.parametrize("name", EXERCISES)
+    @pytest.mark.parametrize("answer", [None, ..., NotImplemented])
+    def test_nothing_is_open(self, name, answer):
+        assert check(name, answer).open
+
+    @pytest.mark.parametrize("name", ["ex-bellman-ende", "", "C", "ex-no-such-chapter"])
+    def test_a_name_that_is_none_is_said(self, name):
+        with pytest.raises(ValueError, match="name must be that of an exercise"):
+            check(name, 1.0)
+
+    @pytest.mark.parametrize(
+        ("answer", "words"),
+        [
+            (lambda: 1.0, "a function; hand in what it returns"),
+            ("63", "is text: '63'"),
+            ([1.0], "must have one number"),
+            (True, "must be real numbers, and is a bool"),
+        ],
+    )
+    def test_what_is_no_number_is_named(self, answer, words):
+        assert words in check("ex-contraction-last-norm", answer).message
+
+    def test_where_the_answer_is_yes_or_no_it_may_be(self):
+        grading.register(Exercise("ex-logical", "function", lambda x: x > 0, (), draw=lambda rng: (rng.normal(),)))
+        assert check("ex-logical", lambda x: x > 0).passed and not check("ex-logical", lambda x: x < 0).passed
+
+
+# --- right answers in every form
+
+
+def as_tensors(value):
+    """Return a value with torch in the place of numpy."""
+    return torch.tensor(np.asarray(value, dtype=float), requires_grad=True)
+
+
+def exact(value):
+    """Return a value as fractions: the same number, digit for digit."""
+    if isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value):
+        return [exact(part) for part in value]
+    return Fraction(float(value))
+
+
+FORMS = {
+    "list": lambda value: np.asarray(value, dtype=float).tolist(),
+    "array": lambda value: np.asarray(value, dtype=float),
+    "single": lambda value: np.asarray(value, dtype=np.float32),
+    "object": lambda value: np.asarray(value, dtype=float).astype(object),
+    "tensor": as_tensors,
+    "tensors in a list": lambda value: list(as_tensors(value)) if np.ndim(value) else as_tensors(value),
+    "fractions": exact,
+    "decimal": lambda value: decimal.Decimal(float(value)) if not np.ndim(value) else exact(value),
+    "complex": lambda value: np.asarray(value, dtype=float) + 0j,
+    "noise": lambda value: np.asarray(value, dtype=float) * (1 + 3e-13),
+    "integers": lambda value: np.asarray(value).astype(int) if np.all(np.asarray(value) % 1 == 0) else value,
+}
+
+
+class Called:
+    """An answer that is an object with a method."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, *args):
+        return self.function(*args)
+
+    def method(self, *args):
+        """Return what it was made of returns."""
+        return self.function(*args)
+
+
+class TestRightInEveryForm:
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("name", VALUES)
+    def test_values(self, name, form):
+        result = check(name, FORMS[form](right_value(name)))
+        assert result.passed and result.diagnosis is None
+
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("name", FUNCTIONS)
+    def test_functions(self, name, form):
+        result = check(name, lambda *args: FORMS[form](EXERCISES[name].right(*args)))
+        assert result.passed and result.diagnosis is None
+
+    @pytest.mark.parametrize("name", FUNCTIONS)
+    def test_functions_of_every_make(self, name):
+        right = EXERCISES[name].right
+        for answer in (functools.partial(right), Called(right), Called(right).method, lambda *args: right(*args)):
+            assert check(name, answer).passed
+
+    def numeric(self, name):
+        """Say whether the parts of an answer that is judged are numbers."""
+        try:
+            return all(np.asarray(part, dtype=float).size for part in right_value(name))
+        except (TypeError, ValueError):
+            return False
+
+    @pytest.mark.parametrize("name", JUDGED)
+    def test_what_is_judged(self, name):
+        right = right_value(name)
+        assert check(name, list(right)).passed and check(name, tuple(right)).passed
+        forms = [np.asarray, lambda part: np.asarray(part).tolist(), torch.tensor, lambda part: np.array(part) * 1.0]
+        for form in forms if self.numeric(name) else []:
+            assert check(name, [form(part) for part in right]).passed
+
+    def test_numbers_are_meant(self):
+        assert sum(self.numeric(name) for name in JUDGED) >= 6
+
+
+# --- choices in words
+
+
+SAID = {
+    "ex-bellman-prediction": ["c", "C.", " (c) ", "69", 69, 69.0, np.int64(69), "C. 69", "**C**", "the answer is C"],
+    "ex-function-approximation-states-prediction": [
+        *("more than 10 000", "More than 10,000!", "over 10000", "> 10 000", "10 000", 67970, "C: more than 10 000"),
+    ],
+    "ex-function-approximation-legs-prediction": [
+        *("all three", "All three.", "FBO", "bof", "F, B and O", ["F", "B", "O"], {"O", "B", "F"}, "all", 3),
+        *("function approximation, bootstrapping and off-policy", "the deadly triad", ("B", "O", "F")),
+    ],
+    "ex-function-approximation-reward-prediction": [
+        "beyond a million",
+        "Beyond a million.",
+        2e6,
+        "diverges",
+        "millions",
+    ],
+    "ex-key-equation-prediction": ["B", "a quarter", "It falls to a quarter.", "1/4", 0.25, "quarter", "B. a quarter"],
+    "ex-contraction-prediction": ["none", "None of them.", "neither", "c", "C, none of them"],
+    "ex-heuristics-raw": ["up", "Up!", "it goes up", "larger", "increases"],
+    "ex-heuristics-tension-prediction": ["no", "No.", "there is none", "No, there is none"],
+    "ex-heuristics-watch-prediction": ["growth", "the growth of max |Q|", "max|Q|", "Growth of max Q"],
+    "ex-preqn-prediction": ["A", "a", "only A", "A alone", ["A"], "cured, not cured, not cured", "yes, no, no"],
+}
+WRONG_WORDS = {
+    "ex-bellman-prediction": [("7", "gamma-nine"), (1, "gamma-half"), ("d. 693", "gamma-three-nines")],
+    "ex-function-approximation-states-prediction": [(10, "ten"), ("1 000", "thousand"), ("a thousand", "thousand")],
+    "ex-function-approximation-legs-prediction": [("B and O", "no-approximation"), ("bootstrapping + off-policy",) * 1],
+    "ex-key-equation-prediction": [("half", "as-the-change"), ("it depends", "depends"), (0.5, "as-the-change")],
+    "ex-contraction-prediction": [("the calm", "fate"), ("The calm and the orbit", "bounded")],
+    "ex-heuristics-raw": [("down", "down"), ("stays the same", "stays")],
+    "ex-heuristics-watch-prediction": [("row ratio", "row-ratio"), ("the effective rank", "effective-rank")],
+    "ex-preqn-prediction": [("A and C", "no-room"), ("b, a", "the-left-out"), (["C", "B"], "others"), ("all", "all")],
+}
+
+
+class TestChoicesInWords:
+    def test_of_every_choice(self):
+        assert sorted(SAID) == sorted(CHOICES)
+
+    @pytest.mark.parametrize(("name", "said"), [(name, said) for name in SAID for said in SAID[name]], ids=repr)
+    def test_right_words_are_right(self, name, said):
+        assert check(name, said).passed
+
+    @pytest.mark.parametrize("name", WRONG_WORDS)
+    def test_wrong_words_are_understood(self, name):
+        for said, *diagnosis in WRONG_WORDS[name]:
+            result = check(name, said)
+            assert not result.passed and result.diagnosis is not None
+            assert [result.diagnosis] == diagnosis or not diagnosis
+
+    @pytest.mark.parametrize("name", CHOICES)
+    def test_every_phrase_names_its_option_and_no_other(self, name):
+        exercise = EXERCISES[name]
+        options = {exercise.right} | {mistake.wrong for mistake in exercise.mistakes}
+        assert set(exercise.phrases) <= options
+        for option, ways in exercise.phrases.items():
+            for way in (option, *ways):
+                assert core._option(way, sorted(options), exercise.phrases) == option or way.startswith(">")
+
+    @pytest.mark.parametrize("name", CHOICES)
+    def test_what_is_not_understood_is_told_the_options(self, name):
+        exercise = EXERCISES[name]
+        message = check(name, "something else altogether").message
+        assert "must be one of " in message
+        assert all(mistake.wrong in message for mistake in exercise.mistakes) and exercise.right in message
+
+    def test_a_letter_and_the_words_of_another_are_not_understood(self):
+        for said in ("B. 69", "C. 7", "C or D", "not C"):
+            assert not check("ex-bellman-prediction", said).passed
+
+
+def test_every_prediction_of_the_book_is_known():
+    asked = {label for path in pages.PAGES for label in pages.labels(path) if re.fullmatch("ex-.*-prediction", label)}
+    assert len(asked) >= 19 and asked <= set(EXERCISES)
+
+
+def test_nobody_is_told_a_mistake_who_is_right():
+    """The mistakes that were missing are told apart from the right answer on every seed."""
+    for name in FUNCTIONS:
+        exercise = EXERCISES[name]
+        for seed, mistake in itertools.product(range(5), exercise.mistakes):
+            differs = [
+                not core._is_mistake(exercise, mistake, args, exercise.right(*args))
+                for args in exercise.sample(seed=seed)
+            ]
+            assert any(differs), (name, mistake.name)
+
+
+NATURAL = {
+    "ex-function-approximation-count": [
+        (lambda memory, numbers, n_actions: (memory / 8 / n_actions) ** (1 / numbers), "no-rounding"),
+    ],
+    "ex-bellman-shift": [
+        (lambda c, mdp: np.where(mdp.continuation == 0, 0, mdp.gamma * c).reshape(mdp.R.shape), "all-or-nothing"),
+        (lambda c, mdp: (mdp.gamma * c * np.isclose(mdp.continuation, 1)).reshape(mdp.R.shape), "nothing-or-all"),
+    ],
+    "ex-bellman-loss": [(lambda epsilon, gamma: 2 * epsilon * gamma / (1 - gamma) ** 2, "summed-twice")],
+    "ex-bellman-end": [(lambda reward, cost, gamma: (reward - cost) / 2 / (1 - gamma), "average-step")],
+    "ex-contraction-fit": [(lambda fit, gamma: gamma * np.linalg.svd(fit)[1].max(), "spectral-norm")],
+    "ex-preqn-jitter": [
+        (lambda mu, jitter, kappa: [mu / (mu + jitter * kappa), mu / (mu + jitter * kappa) ** 2, jitter * kappa],
+         "squared-length"),
+    ],
+    "ex-preqn-single": [(lambda kernel, i, alpha: alpha / sum(kernel[i]), "row-sum")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NATURAL)
+@pytest.mark.parametrize("seed", [None, 1, 2])
+def test_natural_mistakes_are_diagnosed(name, seed):
+    for answer, diagnosis in NATURAL[name]:
+        assert check(name, answer, seed=seed).diagnosis == diagnosis
+
+
+# --- what is built
+
+
+class TestBuilt:
+    """The judges of what is built ask for the property, and not for the example that we had in mind."""
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_overshoot_from_any_start(self, seed):
+        from dataclasses import replace
+
+        safe = counterexamples.dominant()
+        starts = [safe.Q0, np.zeros((2, 1)), np.random.default_rng(seed).standard_normal((2, 1))]
+        for start in starts:
+            wild = replace(safe, alpha=10.0, Q0=start)
+            assert check("ex-contraction-overshoot", (wild, replace(wild, alpha=2.0))).passed
+            assert check("ex-contraction-overshoot", (replace(wild, alpha=2.0), wild)).diagnosis == "exchanged"
+
+    def test_overshoot_with_two_actions(self):
+        from dataclasses import replace
+
+        pair = counterexamples.pair()
+        wild = replace(pair, kernel=np.eye(2), weights=np.array([0.5, 0.5]), alpha=9.0)
+        assert check("ex-contraction-overshoot", (wild, replace(wild, alpha=1.0))).passed
+        assert check("ex-contraction-overshoot", (replace(wild, alpha=1.5), wild)).diagnosis == "exchanged"
+        near = replace(wild, alpha=2.0)
+        assert check("ex-contraction-overshoot", (near, near)).diagnosis == "no-divergence"
+
+    @pytest.mark.parametrize("c", [0.5, 1.0, 2.4, 2.45, 5.0])
+    @pytest.mark.parametrize("gamma", [0.0, 0.5, 0.8, 0.828])
+    def test_no_c_diverges_at_a_low_discount(self, c, gamma):
+        assert check("ex-function-approximation-build", [c, gamma]).diagnosis == "no-c"
+
+    @pytest.mark.parametrize("gamma", [0.8285, 0.83, 0.8333])
+    def test_where_one_does_it_is_found_between_two_limits(self, gamma):
+        low, high = np.roots([1 - gamma, -gamma, 1])[::-1]
+        assert check("ex-function-approximation-build", [(low + high) / 2, gamma]).passed
+        for c, diagnosis in ((low - 0.01, "c-too-small"), (high + 0.01, "c-too-large"), (0.9, "second-not-ahead")):
+            assert check("ex-function-approximation-build", [c, gamma]).diagnosis == diagnosis
+
+    @pytest.mark.parametrize("gamma", [0.0, 0.3, 0.5])
+    def test_no_division_diverges_at_a_low_discount(self, gamma):
+        for first in np.linspace(0.01, 0.99, 25):
+            answer = (gamma, [first, 1 - first], [0.1, 0.9])
+            assert check("ex-heuristics-build", answer).diagnosis == "no-division"
+        assert check("ex-heuristics-build", (0.51, [0.999, 0.001], [0.1, 0.9])).passed
+
+    @pytest.mark.parametrize("scale", [1, 2.5, -3])
+    def test_a_kernel_is_not_its_features(self, scale):
+        phi = scale * np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [2.0, 1.0, 1.0]])
+        assert check("ex-function-approximation-silent", phi).passed
+        result = check("ex-function-approximation-silent", phi @ phi.T)
+        assert result.diagnosis == "the-kernel" and "orthogonal" not in result.message
+
+    def test_symmetric_features_are_features(self):
+        phi = np.array([[1.0, 1.0, 1.5], [1.0, -1.0, 0.0], [1.5, 0.0, 3.0]])
+        K = phi @ phi.T
+        assert K[1, 0] == 0 and K[2, 0] != 2 * K[0, 0]
+        assert check("ex-function-approximation-silent", phi).diagnosis == "not-twice"
+
+    def test_overlap_tells_n_from_n_minus_one(self):
+        ratio, entry = 1 / 199 / 1000, 1 / 199 / 999
+        for right in ((ratio, entry), (5.025e-6, 5.03e-6), (5.0251e-6, 5.0302e-6), (Fraction(1, 199000), entry)):
+            assert check("ex-heuristics-overlap", right).passed
+        wrong = {"others-for-all": (entry, entry), "all-for-others": (ratio, ratio), "exchanged": (entry, ratio)}
+        for diagnosis, answer in {**wrong, "others-for-all ": (5.03e-6, 5.03e-6)}.items():
+            assert check("ex-heuristics-overlap", answer).diagnosis == diagnosis.strip()
+
+    def test_every_value_tells_its_mistakes_apart(self):
+        """No tolerance is so wide that two answers that are foreseen, or a mistake and the right one, are the same."""
+        for name in VALUES:
+            exercise = EXERCISES[name]
+            args = exercise.sample()[0]
+            made = [np.asarray(make(*args), float) for make in (exercise.right, *(m.wrong for m in exercise.mistakes))]
+            for one, two in itertools.combinations(made, 2):
+                assert not core._close(one, two, exercise.rtol).all()
+
+
+def test_the_questions_do_not_state_their_answers():
+    text = {path.stem: pages.markdown(path) for path in pages.NOTEBOOKS}
+    asked = lambda stem, label: re.split(rf":label: {label}\n", text[stem])[1].split("exercise-end")[0]  # noqa: E731
+    loss, step = asked("bellman", "ex-bellman-loss"), asked("function_approximation", "ex-function-approximation-step")
+    assert not re.search(r"2\s*\\varepsilon|1\s*-\s*\\gamma", loss) and not re.search(r"2\s*/\s*\\lambda|<\s*2", step)
+
+
+def test_registering_a_choice_of_ones_own():
+    own = Exercise("ex-own", "choice", "LEFT", (Mistake("right", "The other way", "RIGHT"),))
+    grading.register(own)
+    assert check("ex-own", "left").message == "Yes." and check("ex-own", "right!").diagnosis == "right"
+    mdp = FiniteMDP(np.ones((1, 1, 1)), np.ones((1, 1)), 0.5)
+    assert "must be one of LEFT, RIGHT, and is" in check("ex-own", mdp).message
