@@ -10,6 +10,8 @@ import threading
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # What the console may say: name -> the message. Nothing so far.
 ALLOWED = {}
@@ -73,6 +75,7 @@ def opened(browser, url, home):
     """
     complaints = []
     context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    context.set_default_timeout(1000 * PATIENCE)
     page = context.new_page()
 
     def complain(wrong, text):

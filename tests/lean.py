@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.pages import ROOT
+from tests.waiting import PATIENCE
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 KERNEL = "ipykernel"  # what every environment needs that runs notebooks
@@ -76,7 +77,12 @@ def execute(path, python, env=None):
     kernel = python.parent.parent / "kernels" / "lean"
     kernel.mkdir(parents=True, exist_ok=True)
     kernel.joinpath("kernel.json").write_text(json.dumps(spec), encoding="utf-8")
-    command = [Path(sys.executable).with_name("jupyter-execute"), "--inplace", "--kernel_name=lean", "--timeout=300"]
+    command = [
+        Path(sys.executable).with_name("jupyter-execute"),
+        "--inplace",
+        "--kernel_name=lean",
+        f"--timeout={PATIENCE}",
+    ]
     env = os.environ | {"JUPYTER_PATH": str(kernel.parent.parent)} | (env or {})
     done = subprocess.run([*command, path], cwd=path.parent, env=env, capture_output=True, text=True)
     return re.sub(r"\x1b\[[\d;]*m", "", done.stderr).strip() if done.returncode else ""

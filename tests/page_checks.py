@@ -6,6 +6,7 @@ The first half reads the files, the second half asks a page that is open in a br
 import contextlib
 import functools
 import re
+import time
 from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -15,6 +16,7 @@ from build_book import SITE
 from playwright.sync_api import TimeoutError as PageTimeout
 
 from tests.browser import look, unfold
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
@@ -205,8 +207,8 @@ PICTURES = """() => [...document.querySelectorAll(".jupyter-widgets :is(svg, img
     .filter((picture) => picture.checkVisibility()).map((picture) => picture.outerHTML).join()"""
 
 
-def dead_controls(page):
-    """Find controls of widgets that have no name, or that no key moves to another picture."""
+def dead_controls(page, *, patience=PATIENCE):
+    """Find controls of widgets that have no name, or that no key moves to another picture, in so many seconds."""
     found = []
     for selector, keys in CONTROLS:
         for control in page.locator(selector).element_handles():
@@ -217,22 +219,26 @@ def dead_controls(page):
                 found.append("a control has no name")
             value = control.get_attribute("aria-valuenow")
             at_end = value is not None and value == control.get_attribute("aria-valuemax")
-            if not any(moves(page, control, key) for key in (reversed(keys) if at_end else keys)):
+            if not moves(page, control, keys[::-1] if at_end else keys, patience):
                 found.append(f"{name!r} changes no picture")
     views = page.locator("script[type='application/vnd.jupyter.widget-view+json']").count()
     drawn = page.locator(".jupyter-widgets :is(.noUi-handle, button, input, select)").count()
     return found + ["the widgets of this page have no control"] * bool(views and not drawn)
 
 
-def moves(page, control, key):
-    """Press a key on a control; return whether the picture changes within two seconds."""
+def moves(page, control, keys, patience):
+    """Press the keys on a control, one after the other, again and again; return whether the picture changes."""
     control.scroll_into_view_if_needed()
-    before = page.evaluate(PICTURES)
-    control.focus()
-    page.keyboard.press(key)
-    with contextlib.suppress(PageTimeout):
-        page.wait_for_function(f"before => ({PICTURES})() !== before", arg=before, timeout=2_000)
-    return page.evaluate(PICTURES) != before
+    before, end = page.evaluate(PICTURES), time.monotonic() + patience
+    while True:
+        for key in keys:
+            control.focus()
+            page.keyboard.press(key)
+            with contextlib.suppress(PageTimeout):
+                page.wait_for_function(f"before => ({PICTURES})() !== before", arg=before, timeout=2_000)
+                return True
+        if time.monotonic() > end:
+            return False
 
 
 def at_start(page):

@@ -18,6 +18,7 @@ import pytest
 from playwright.sync_api import TimeoutError as PageTimeout
 
 from tests import pages
+from tests.waiting import PATIENCE, until
 
 SETTINGS = {  # every cell of a notebook is in the page, and the page asks for no news
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
@@ -76,20 +77,18 @@ def served(root, place):
         env = os.environ | own | {"IPYTHONDIR": str(place / "ipython")}
         server = subprocess.Popen(command, cwd=root, env=env, stdout=out, stderr=out)
     try:
-        until = time.monotonic() + 60
-        while not answers(f"{address}/api/status?token={token}"):
-            assert server.poll() is None and time.monotonic() < until, f"JupyterLab does not start:\n{log.read_text()}"
-            time.sleep(0.2)
+        until(lambda: server.poll() is not None or answers(f"{address}/api/status?token={token}"))
+        assert server.poll() is None, f"JupyterLab does not start:\n{log.read_text()}"
         yield f"{address}/lab?token={token}&reset"
     finally:
         server.terminate()  # and with it its kernels
-        server.wait(timeout=30)
+        server.wait(timeout=PATIENCE)
 
 
 def answers(url):
     """Say whether something answers there."""
     try:
-        with urllib.request.urlopen(url, timeout=5):
+        with urllib.request.urlopen(url, timeout=PATIENCE):
             return True
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
@@ -105,7 +104,7 @@ def lab(browser, tmp_path_factory):
         nbformat.write(nbformat.v4.new_notebook(metadata=KERNEL, cells=codes), root / f"{name}.ipynb")
     with served(root, place) as address:
         page = browser.new_page(viewport={"width": 1280, "height": 1600})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(1000 * PATIENCE)
         page.goto(address)
         page.wait_for_function("window.jupyterapp")
         act(page, "async () => { await jupyterapp.restored; }")
@@ -118,13 +117,13 @@ def run(page, name):
     """Open a notebook and run it all; yield what is wrong with its code cells, while it is on the screen."""
     act(page, OPEN, f"{name}.ipynb")
     try:
-        act(page, RUN, timeout=600_000)
+        act(page, RUN)
         yield SimpleNamespace(cells=(cells := page.evaluate(READ)), faults=faults(cells))
     finally:
         act(page, CLOSE)
 
 
-def act(page, script, argument=None, *, timeout=60_000):
+def act(page, script, argument=None, *, timeout=1000 * PATIENCE):
     """Run an asynchronous script in the page until it is done; fail when it throws or takes too long, in ms."""
     end = "() => { window.done = 'well'; }, error => { window.done = String(error); }"
     page.evaluate(f"argument => {{ window.done = ''; ({script})(argument).then({end}); }}", argument)
@@ -143,8 +142,8 @@ def faults(cells):
     return found
 
 
-def sliders(page):
-    """Move every slider by one key; return {its name: whether a picture changed}."""
+def sliders(page, *, patience=PATIENCE):
+    """Move every slider by one key; return {its name: whether a picture changed within so many seconds}."""
     moved = {}
     for handle in page.locator(".jp-NotebookPanel .noUi-handle:visible").all():
         row = handle.locator("xpath=ancestor::*[contains(@class, 'widget-inline-hbox')][1]")
@@ -153,8 +152,8 @@ def sliders(page):
         before = page.evaluate(PICTURES)
         at_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
         handle.press("ArrowLeft" if at_end else "ArrowRight")
-        until = time.monotonic() + 2
-        while not (changed := page.evaluate(PICTURES) != before) and time.monotonic() < until:
+        end = time.monotonic() + patience
+        while not (changed := page.evaluate(PICTURES) != before) and before and time.monotonic() < end:
             page.wait_for_timeout(50)
         moved[name] = changed and bool(before)
     return moved
@@ -195,4 +194,4 @@ class TestFaults:
     def test_a_dead_slider_is_found(self, lab, name):
         with run(lab, name) as ran:
             assert ran.faults == []
-            assert sliders(lab) == {"size (1)": name == "alive"}
+            assert sliders(lab, patience=PATIENCE if name == "alive" else 2) == {"size (1)": name == "alive"}

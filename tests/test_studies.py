@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from tests.pages import ROOT
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 STUDY = '''
 """What is drawn?
@@ -71,7 +71,7 @@ def environment(place):
 def cli(place, *arguments, **kw):
     """Run the command line to its end."""
     line = command(place, *arguments, **kw)
-    return subprocess.run(line, cwd=place, env=environment(place), capture_output=True, text=True, timeout=60)
+    return subprocess.run(line, cwd=place, env=environment(place), capture_output=True, text=True, timeout=PATIENCE)
 
 
 def finished(place, study="tiny"):
@@ -120,7 +120,7 @@ def test_kill_in_the_middle_and_restart(place):
     )
     until(lambda: len(finished(place)) >= 3)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE)
     kept = finished(place)
     assert 3 <= len(kept) < N_RUNS
     workers = worker_pids(place)
@@ -157,7 +157,7 @@ def test_interrupt(place):
     )
     until(lambda: len(finished(place)) >= 1)
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert said.splitlines()[-1].startswith("interrupted: finished runs are kept")
     assert "Traceback" not in said, said
@@ -199,10 +199,10 @@ def test_any_other_cluster(place):
     scheduler = subprocess.Popen([dask, "scheduler", *common, *local], **quiet)
     workers = [subprocess.Popen([dask, "worker", *common, *alone], **quiet) for _ in range(2)]
     try:
-        until(lambda: file.exists() and file.read_text().strip().endswith("}"), seconds=60)
+        until(lambda: file.exists() and file.read_text().strip().endswith("}"))
         address = json.loads(file.read_text())["address"]
-        with Client(address, timeout=60) as client:
-            client.wait_for_workers(2, timeout=60)
+        with Client(address, timeout=PATIENCE) as client:
+            client.wait_for_workers(2, timeout=PATIENCE)
         done = cli(place, "run", "--scheduler", address)
         assert done.returncode == 0, done.stderr
         assert [process.poll() for process in (scheduler, *workers)] == [None] * 3
@@ -210,7 +210,7 @@ def test_any_other_cluster(place):
     finally:
         for process in (*workers, scheduler):
             process.kill()
-            process.wait(timeout=30)
+            process.wait(timeout=PATIENCE)
     check_all(place)
 
 
@@ -237,10 +237,10 @@ def kill_after_one_more(place, line, study, kept):
     """Start the command, kill it when a result more is there; return what is there when all is dead."""
     process = subprocess.Popen(line, cwd=place, env=environment(place), stderr=subprocess.DEVNULL)
     try:
-        until(lambda: len(finished(place, study)) > len(kept), seconds=120)
+        until(lambda: len(finished(place, study)) > len(kept))
     finally:
         process.kill()
-        process.wait(timeout=30)
+        process.wait(timeout=PATIENCE)
     until(lambda: not any(map(alive, worker_pids(place))))
     found = finished(place, study)
     assert {name: found[name] for name in kept} == kept, "what was there is not written again"
@@ -258,7 +258,8 @@ def test_a_study_of_control_survives_two_kills(place, monkeypatch):
     first = kill_after_one_more(place, line, "swing", {})
     kept = kill_after_one_more(place, line, "swing", first)
     assert 1 <= len(first) < len(kept) < 6
-    assert subprocess.run(line, cwd=place, env=environment(place), capture_output=True, timeout=180).returncode == 0
+    done = subprocess.run(line, cwd=place, env=environment(place), capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr.decode()
     found = finished(place, "swing")
     assert {name: found[name] for name in kept} == kept
     hidden = {path.suffix for path in (place / "results").glob("swing/.*")}

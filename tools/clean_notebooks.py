@@ -73,7 +73,7 @@ def execute(notebook, folder):
     from nbclient import NotebookClient
 
     NotebookClient(
-        notebook, kernel_name="python3", timeout=300, record_timing=False, resources={"metadata": {"path": str(folder)}}
+        notebook, kernel_name="python3", timeout=600, record_timing=False, resources={"metadata": {"path": str(folder)}}
     ).execute()
 
 

@@ -24,6 +24,7 @@ def packed(path):
 def weight(browser, address, name, site):
     """Return {file: bytes} for all that a page requests."""
     page, asked = browser.new_page(), {}
+    page.set_default_timeout(600_000)  # against hanging
     page.on("request", lambda request: asked.setdefault(urllib.parse.urlsplit(request.url).path.lstrip("/")))
     page.goto(f"{address}/{name}.html", wait_until="networkidle")
     page.close()

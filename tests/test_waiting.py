@@ -1,0 +1,88 @@
+"""No test fails since the machine is busy: limits in wall time guard against hanging, and against nothing else."""
+
+import ast
+import tomllib
+
+import pytest
+
+from tests import pages
+from tests.waiting import PATIENCE, until
+
+CLOCKS = ("monotonic", "perf_counter", "process_time", "time")
+# Limits that may be short. The first four wait for what must not come, or within a loop that goes on waiting.
+SHORT = {
+    "test_lab.py": ["timeout=100", "patience=PATIENCE if name == 'alive' else 2"],
+    "test_browser.py": ["patience=0"],
+    "page_checks.py": ["timeout=2000"],
+    "test_waiting.py": ["seconds=0.1"],
+    "test_course.py": ["seconds=12"],  # after 15, what is waited for would come by itself
+}
+CELL = 10  # seconds that a cell of a chapter may take
+
+
+def numbers(node):
+    """Say whether a number stands in an expression, and our patience does not."""
+    inside = list(ast.walk(node))
+    patience = any(isinstance(part, ast.Name) and part.id == "PATIENCE" for part in inside)
+    return any(isinstance(part, ast.Constant) and isinstance(part.value, int | float) for part in inside) and (
+        not patience or any(isinstance(part, ast.IfExp) for part in inside)
+    )
+
+
+def limits(source):
+    """Return what in a source ends a wait after a number of seconds, or compares a stretch of time with a number."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.keyword) and node.arg in ("timeout", "seconds", "patience") and numbers(node.value):
+            found.append(node)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            text = isinstance(node.func.value, ast.Constant)  # ", ".join
+            if not text and node.func.attr in ("join", "wait", "set_default_timeout") and any(map(numbers, node.args)):
+                found.append(node)
+        if isinstance(node, ast.Compare) and any(map(numbers, node.comparators)):
+            calls = [part.func for part in ast.walk(node.left) if isinstance(part, ast.Call)]
+            if any(isinstance(call, ast.Attribute) and call.attr in CLOCKS for call in calls):
+                found.append(node)
+    return [ast.unparse(node) for node in found]
+
+
+@pytest.mark.parametrize("path", sorted(pages.ROOT.glob("tests/**/*.py")), ids=lambda path: path.name)
+def test_limits_are_generous(path):
+    found = [limit for limit in limits(path.read_text(encoding="utf-8")) if limit not in SHORT.get(path.name, ())]
+    pages.none(found, "limits that a busy machine may pass: wait for as long as tests.waiting.PATIENCE")
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_every_exception_is_in_use(name):
+    assert set(SHORT[name]) <= set(limits((pages.ROOT / "tests" / name).read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("run(line, timeout=60)", ["timeout=60"]),
+        ("until(there, seconds=2 * 30)", ["seconds=2 * 30"]),
+        ("thread.join(5)", ["thread.join(5)"]),
+        ("page.set_default_timeout(60_000)", ["page.set_default_timeout(60000)"]),
+        ("assert time.monotonic() - start < 20", ["time.monotonic() - start < 20"]),
+        ("run(line, timeout=1000 * PATIENCE)", []),
+        ("thread.join(PATIENCE)", []),
+        ("' '.join(words[:3])", []),
+        ("assert len(found) < 20", []),
+    ],
+)
+def test_a_limit_is_found(source, found):
+    assert limits(source) == found
+
+
+def test_what_does_not_come_is_said():
+    with pytest.raises(AssertionError, match="waited in vain"):
+        until(lambda: False, seconds=0.1)
+    until(iter([False, False, True]).__next__)
+
+
+def test_a_cell_may_take_ten_times_its_budget_and_more():
+    options = tomllib.loads((pages.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"][
+        "ini_options"
+    ]
+    assert f"--nbval-cell-timeout={PATIENCE}" in options["addopts"] and PATIENCE >= 10 * CELL
