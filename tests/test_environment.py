@@ -1,19 +1,23 @@
 """The environment, its lock, the import contracts, the linter, the shape hook, and the version."""
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import build_book
+import environment
 import jaxtyping
 import numpy as np
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -21,6 +25,32 @@ from tests.pages import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCK = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+
+
+RANGE = SpecifierSet(PROJECT["requires-python"])
+# Pythons of this machine that will not do, where pyenv has some.
+OTHERS = [
+    path
+    for path in sorted(Path.home().glob(".pyenv/versions/*/bin/python"))
+    if not RANGE.contains(path.parent.parent.name)
+]
+
+
+def names():
+    """Return the Pythons that will do, as a page says them."""
+    found = environment.supported()
+    return f"{', '.join(found[:-1])} or {found[-1]}"
+
+
+def installed():
+    """Return {name: which Pythons it takes} of what is installed."""
+    found = metadata.distributions()
+    return {canonicalize_name(one.name): one.metadata["Requires-Python"] for one in found}
+
+
+def refused(lock, version):
+    """Return which packages do not take a Python."""
+    return [name for name, takes in lock.items() if takes and not SpecifierSet(takes).contains(version)]
 
 
 def tool(name, *arguments):
@@ -82,14 +112,78 @@ class TestLock:
         assert "://" not in LOCK
 
 
+class TestPythons:
+    """requires-python is the one place that says which Pythons will do; everything else follows, or agrees."""
+
+    @pytest.mark.parametrize("version", ["3.11.0", "3.11.2", "3.12.0", "3.13.0", "3.13.99"])
+    def test_every_pin_takes_them_all(self, version):
+        """A package that wants a later Python would stop the first command there."""
+        assert RANGE.contains(version)
+        assert refused(installed(), version) == []
+
+    def test_a_pin_that_does_not_is_found(self):
+        """soupsieve 4.1.2 stopped Debian 12, whose Python is 3.11.2."""
+        lock = installed() | {"soupsieve": ">=3.11.5", "of no matter": None}
+        assert [refused(lock, version) for version in ("3.11.4", "3.11.5")] == [["soupsieve"], []]
+
+    def test_the_lock_is_what_was_looked_at(self):
+        missing = set(pins(LOCK)) - set(installed())
+        assert missing == set(), "make the environment anew: make env"
+
+    @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "book/students.md"])
+    def test_pages_name_them(self, page):
+        assert f"Python {names()}" in (ROOT / page).read_text(encoding="utf-8")
+
+    def test_binder_has_one_of_them(self):
+        python = (ROOT / "binder" / "runtime.txt").read_text(encoding="utf-8").strip()
+        assert python.removeprefix("python-") in environment.supported()
+
+    def test_the_first_command_reads_the_same(self):
+        minors = [f"3.{minor}" for minor in range(6, 20)]
+        assert environment.supported() == [minor for minor in minors if RANGE.contains(f"{minor}.0")]
+
+    @pytest.mark.parametrize("version", [(2, 7), (3, 10), (3, 14)])
+    def test_another_is_refused_in_one_sentence(self, monkeypatch, version):
+        monkeypatch.setattr(environment, "PYTHON", "{}.{}".format(*version))
+        with pytest.raises(SystemExit) as refusal:
+            environment.main()
+        python = sys.executable
+        assert str(refusal.value) == (
+            f"This needs Python {names()}, and {python} is Python {version[0]}.{version[1]}. "
+            "Try: make book PYTHON=python3.12"
+        )
+
+    def test_a_python_without_venv_is_told_where_it_is(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "ensurepip", None)
+        with pytest.raises(SystemExit, match=re.escape("has no venv. On Debian and Ubuntu it comes with: apt install")):
+            environment.main()
+
+    @pytest.mark.parametrize("version", [(3, 4), (3, 6), (3, 10)])
+    def test_old_ones_can_read_it(self, version):
+        """Without a look at the grammar, the oldest would end in a traceback."""
+        source = (ROOT / "tools" / "environment.py").read_text(encoding="utf-8")
+        tree = ast.parse(source, feature_version=version)
+        newer = (ast.JoinedStr, ast.NamedExpr, ast.AnnAssign, ast.Starred)
+        starred = [node for node in ast.walk(tree) if isinstance(node, ast.Call) for node in node.args]
+        assert [n for n in ast.walk(tree) if isinstance(n, newer) and n not in starred] == []
+
+    @pytest.mark.parametrize("python", OTHERS, ids=lambda path: path.parent.parent.name)
+    def test_those_at_hand_say_so(self, python):
+        done = subprocess.run([python, ROOT / "tools" / "environment.py"], capture_output=True, text=True)
+        assert done.stderr.startswith(f"This needs Python {names()}, and ") and done.stderr.count("\n") == 1
+
+
 def test_interrupted_installation_is_never_trusted(tmp_path):
     """Only the stamp that is written last counts, and it names the lock."""
     (tmp_path / "tools").mkdir()
     shutil.copy(ROOT / "tools" / "environment.py", tmp_path / "tools")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     lock, stamp, rest = tmp_path / "requirements.txt", tmp_path / ".venv" / "made-from", tmp_path / ".venv" / "rest"
 
     def make():
-        return subprocess.run([sys.executable, tmp_path / "tools" / "environment.py"], capture_output=True).returncode
+        done = subprocess.run([sys.executable, tmp_path / "tools" / "environment.py"], capture_output=True, text=True)
+        assert "Traceback" not in done.stderr
+        return done.returncode
 
     lock.write_text("# nothing\n")
     assert make() == 0
