@@ -1,12 +1,15 @@
 # `make book` builds the site, `make test` checks everything. Both make .venv when it is missing or out of date.
+# `make elsewhere` and `make nightly` check the core of the package and the numbers of the chapters as on another processor.
 PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
+PYTEST := pytest -n auto --maxprocesses 4 --dist loadfile
+CORE := mdp dynamics bellman features networks updates contraction ntk
 
-.PHONY: help env book test serve zip lab lock study bench course clean
+.PHONY: help env book test elsewhere nightly serve zip lab lock study bench course clean
 
 help:
-	@echo "make book | test | serve | zip | lab | lock | study NAME=kernels | bench | course SEED=secret | clean     see README.md"
+	@echo "make book | test | elsewhere | nightly | serve | zip | lab | lock | study NAME=kernels | bench | course SEED=secret | clean     see README.md"
 
 env:
 	@$(PYTHON) tools/environment.py
@@ -15,7 +18,13 @@ book: env
 	@$(BIN)/python tools/build_book.py
 
 test: book
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m $(PYTEST)
+
+elsewhere: env
+	$(BIN)/python tools/another_machine.py $(PYTEST) $(wildcard $(CORE:%=tests/test_%*.py))
+
+nightly: env
+	$(BIN)/python tools/another_machine.py $(PYTEST) book
 
 serve: book
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)

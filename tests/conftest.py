@@ -12,7 +12,6 @@ from tests.browser import browser as browser
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=100)
 settings.load_profile("fixed")
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch and BLAS start: the tests share the cores with each other
 os.environ.setdefault("MPLBACKEND", "agg")
 
 TOLERANCES = {"float64": {"rtol": 1e-9, "atol": 1e-12}, "float32": {"rtol": 1e-4, "atol": 1e-6}}
