@@ -10,6 +10,7 @@ import itertools
 import re
 from pathlib import Path
 
+import ledger
 import numpy as np
 import pytest
 import torch
@@ -101,8 +102,8 @@ class Powers(torch.nn.Module):
 
 # ---------------------------------------------------------------- The ledger itself
 
-ENTRIES = corrections.load()
-TESTS = corrections.tests_in()
+ENTRIES = ledger.load(corrections.SOURCE)
+TESTS = ledger.tests_in()
 
 
 def labels():
@@ -123,7 +124,7 @@ def spoiled(claim, **changes):
 
 def faults(entries, *, tests=TESTS):
     """Return the faults of entries, labels aside."""
-    known = {name for entry in entries for name in entry.get("shown_by", []) if not corrections.is_test(name)}
+    known = {name for entry in entries for name in entry.get("shown_by", []) if not ledger.is_test(name)}
     return corrections.faults(entries, tests=tests, labels=known)
 
 
@@ -168,8 +169,8 @@ class TestPlantedFaults:
         renamed = text.replace(f"class {name}:", f"class {name}s:")
         assert renamed != text
         others = {test for test in TESTS if not test.startswith("tests/test_corrections.py::")}
-        assert faults(ENTRIES, tests=others | corrections.tests_of(file.name, text)) == []
-        found = faults(ENTRIES, tests=others | corrections.tests_of(file.name, renamed))
+        assert faults(ENTRIES, tests=others | ledger.tests_of(file.name, text)) == []
+        found = faults(ENTRIES, tests=others | ledger.tests_of(file.name, renamed))
         assert f"C11: no test tests/test_corrections.py::{name}" in found
         assert f"C11: {name}s is not named" in found
 
@@ -177,14 +178,14 @@ class TestPlantedFaults:
         source = "class TestC1X:\n    def test_a(self): ...\n"
         reference = "tests/test_corrections.py::TestC1X::test_a"
         entries = spoiled("C1", shown_by=[reference, "tests/test_corrections.py::TestC1X"])
-        extra = corrections.tests_of("test_corrections.py", source)
+        extra = ledger.tests_of("test_corrections.py", source)
         assert faults(entries, tests=TESTS | extra) == []
-        extra = corrections.tests_of("test_corrections.py", source.replace("test_a", "test_b"))
+        extra = ledger.tests_of("test_corrections.py", source.replace("test_a", "test_b"))
         assert faults(entries, tests=TESTS | extra) == [f"C1: no test {reference}"]
 
     def test_a_class_without_a_test_is_none(self):
-        assert corrections.tests_of("test_x.py", "class TestC1X:\n    def check(self): ...\n") == set()
-        assert corrections.tests_of("test_x.py", "def test_y(): ...\n") == {"tests/test_x.py::test_y"}
+        assert ledger.tests_of("test_x.py", "class TestC1X:\n    def check(self): ...\n") == set()
+        assert ledger.tests_of("test_x.py", "def test_y(): ...\n") == {"tests/test_x.py::test_y"}
 
     @pytest.mark.parametrize(
         ("entries", "message"),

@@ -1,12 +1,9 @@
 """The corrections to the notes: make book/corrections.md of book/corrections.yml, and find faults in the latter."""
 
-import ast
 import re
-from pathlib import Path
 
-import yaml
+from ledger import ROOT, badge, block, counts, is_test, joined, link, load, test_name
 
-ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "book" / "corrections.yml"
 PAGE = ROOT / "book" / "corrections.md"
 N_CLAIMS = 98
@@ -38,37 +35,9 @@ the calm and their like are small examples of the book; they live in `divergence
 """
 
 
-def load(path=SOURCE):
-    """Return the entries."""
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
-def tests_in(folder=ROOT / "tests"):
-    """Return every test of a folder: file::class, file::class::function and file::function."""
-    return {name for path in sorted(folder.glob("test_*.py")) for name in tests_of(path.name, path.read_text("utf-8"))}
-
-
-def tests_of(name, text):
-    """Return the tests in the text of one file."""
-    found, file = set(), f"tests/{name}"
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
-            found.add(f"{file}::{node.name}")
-        elif isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
-            inside = [f for f in node.body if isinstance(f, ast.FunctionDef) and f.name.startswith("test")]
-            found |= {f"{file}::{node.name}::{f.name}" for f in inside}
-            found |= {f"{file}::{node.name}"} if inside else set()
-    return found
-
-
 def claims_in(name):
     """Return the claims that the name of a class of tests stands for: TestC11C14... shows C11 and C14."""
     return re.findall(r"C\d+[a-e]?", re.match(r"Test((?:C\d+[a-e]?(?![a-z]))*)", name)[1])
-
-
-def is_test(reference):
-    """Say whether a reference is a test; otherwise it is a label."""
-    return "::" in reference
 
 
 def faults(entries, *, tests, labels):
@@ -109,13 +78,6 @@ def faults(entries, *, tests, labels):
     return found
 
 
-def link(reference):
-    """Return how the page writes a label."""
-    if reference.startswith("eq-"):
-        return f"equation {{eq}}`{reference}`"
-    return f"{{prf:ref}}`{reference}`" if reference.startswith("thm-") else f"{{ref}}`{reference}`"
-
-
 def shown(entry):
     """Return the line with the labels and the tests of an entry."""
     references = entry.get("shown_by", [])
@@ -129,17 +91,13 @@ def short(test):
     file, name = test.split("::", 1)
     if file.endswith("/test_corrections.py"):
         return f"`Test{''.join(claims_in(name))}`"
-    return f"`{name}` in `{file.removeprefix('tests/')}`"
+    return test_name(test)
 
 
 def claim_block(entry):
     """Return one claim: anchor, number, verdict and claim, then what is true, then where it is shown."""
-    colour = VERDICTS[entry["verdict"]][0]
-    head = f"**{entry['id']}** {{bdg-{colour}}}`{entry['verdict']}` {entry['claim']}"
-    parts = [f"({anchor(entry)})=\n{head}", f": {entry['truth']}"]
-    if shown(entry):
-        parts.append(f"  {shown(entry)}")
-    return parts[0] + "\n" + "\n\n".join(parts[1:])
+    head = f"**{entry['id']}** {badge(VERDICTS, entry['verdict'])} {entry['claim']}"
+    return block(anchor(entry), head, filter(None, [entry["truth"], shown(entry)]))
 
 
 def anchor(entry):
@@ -147,25 +105,17 @@ def anchor(entry):
     return f"corr-{entry['id'].lower()}"
 
 
-def counts(entries):
-    """Return the table of verdicts."""
-    rows = [
-        f"| {{bdg-{colour}}}`{verdict}` | {sum(e['verdict'] == verdict for e in entries)} | {meaning} |"
-        for verdict, (colour, meaning) in VERDICTS.items()
-    ]
-    return "\n".join(["| Verdict | Claims | What it means |", "|---|---:|---|", *rows])
-
-
 def page(entries):
     """Return the text of the page."""
     sections = list(dict.fromkeys(entry["where"] for entry in entries))
     total = f"There are {len(entries)} entries: the {N_CLAIMS} claims, some of them split."
-    blocks = [INTRODUCTION, total, counts(entries)]
+    table = counts("Verdict", VERDICTS, lambda verdict: [e for e in entries if e["verdict"] == verdict])
+    blocks = [INTRODUCTION, total, table]
     for section in sections:
         blocks.append(f"## {section}")
         blocks += [claim_block(entry) for entry in entries if entry["where"] == section]
-    return "\n\n".join(block.strip("\n") for block in blocks) + "\n"
+    return joined(blocks)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(load()), encoding="utf-8")
+    PAGE.write_text(page(load(SOURCE)), encoding="utf-8")

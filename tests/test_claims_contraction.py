@@ -1,0 +1,407 @@
+"""Attacks on the claims of chapter 4: on its summary, line by line, and on sentences that were once false."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from divergence_notes import bellman, contraction, counterexamples, dynamics, features, updates
+from divergence_notes.mdp import FiniteMDP
+from tests import oracles, strategies
+from tests.attacks import attack, given, kernel_updates, pieces, processes, radius, size, step
+
+SMALL = {"max_states": 3, "max_actions": 2}
+
+
+def modulus(case):
+    """Return the largest row sum over all pieces: the modulus by brute force."""
+    return float(np.abs(oracles.jacobians(case["mdp"], **given(case))).sum(axis=2).max())
+
+
+def comes_home(case, *, steps=1000):
+    """Say whether runs from several starts end at the optimal table."""
+    star, rng = oracles.best_table(case["mdp"]), np.random.default_rng(0)
+    starts = [np.zeros_like(star), *(10 * rng.standard_normal((3, *star.shape)))]
+    runs = [dynamics.iterate(step(case), Q, max_iter=steps, tol=1e-12, bound=1e9) for Q in starts]
+    return all(np.allclose(run.values[-1], star, atol=1e-6) for run in runs)
+
+
+class TestOneFactorBelowOne:
+    """A contraction brings all pairs of tables closer, by one factor below 1. Then there is one limit, and it is Q*."""
+
+    def test_the_limit(self):
+        attack(
+            kernel_updates(120, gammas=(0, 0.3, 0.5), **SMALL),
+            lambda case: modulus(case) > 0.98 or comes_home(case),
+            {
+                "a factor of at most 1": lambda case: modulus(case) > 1 + 1e-12 or comes_home(case),
+                "two tables that come closer": lambda case: not closer(case) or comes_home(case),
+            },
+        )
+
+    def test_one_factor_for_all(self):
+        """On the line: sqrt(1 + x^2) brings every two points closer, by no one factor, and has no limit."""
+        x, y = 0.0, 3.0
+        for _ in range(1000):
+            moved = np.hypot(1, x), np.hypot(1, y)
+            assert abs(moved[0] - moved[1]) < abs(x - y)
+            x, y = moved
+        assert x > 30
+
+
+def closer(case):
+    """Say whether two random tables come closer in one step."""
+    Q1, Q2 = np.random.default_rng(1).standard_normal((2, *case["mdp"].R.shape))
+    return size(step(case)(Q1) - step(case)(Q2)) < size(Q1 - Q2)
+
+
+def stretches(case):
+    """Return how far one update stretches the distance of tables: of random ones, and of two close by each policy."""
+    mdp, rng = case["mdp"], np.random.default_rng(2)
+    pairs = [rng.standard_normal((2, *mdp.R.shape)) for _ in range(10)]
+    for policy, J in zip(oracles.policies(mdp), oracles.jacobians(mdp, **given(case)), strict=True):
+        base = np.eye(mdp.n_actions)[policy]
+        row = J[np.abs(J).sum(axis=1).argmax()]
+        worst = np.where(row >= 0, 1.0, -1.0).reshape(base.shape)
+        pairs.append((base + worst / 4, base))
+    return [size(step(case)(Q1) - step(case)(Q2)) / size(Q1 - Q2) for Q1, Q2 in pairs]
+
+
+class TestEachPiece:
+    """It contracts in the sup norm exactly if each piece maps the unit square into a smaller one."""
+
+    def test_the_stretch_is_that_of_the_worst_piece(self):
+        def largest(number):
+            return lambda case: np.isclose(max(stretches(case)), number(case), rtol=1e-9, atol=1e-9)
+
+        attack(
+            kernel_updates(150, **SMALL),
+            largest(lambda case: contraction.exact_modulus(case["mdp"], **given(case))),
+            {
+                "the piece of one policy": largest(lambda case: np.abs(pieces(case)[0]).sum(axis=1).max()),
+                "the largest eigenvalue of a piece": largest(lambda case: max(map(radius, pieces(case)))),
+                "the bound that does not look at P": largest(
+                    lambda case: contraction.row_sum_bound(
+                        case["kernel"], case["weights"], alpha=case["alpha"], gamma=case["mdp"].gamma
+                    )
+                ),
+            },
+        )
+
+
+def margins(kernel, weights, gamma, *, column=True, sizes=True):
+    """Return the margins of row dominance, or of a version of it with another share or without absolute values."""
+    shares = weights[None, :] if column else weights[:, None]
+    pull = (np.abs(kernel) if sizes else kernel) * shares
+    own = np.diag(kernel) * weights
+    return (1 - gamma) * own - (1 + gamma) * (pull.sum(axis=1) - np.diag(pull))
+
+
+def dominant_updates(count):
+    """Return updates near the border of row dominance, in processes that were not asked: also those to one state."""
+    rng = np.random.default_rng(11)
+    drawn = []
+    for _ in range(count):
+        n, gamma = int(rng.integers(2, 4)), float(rng.choice([0.1, 0.5, 0.9]))
+        weights = rng.dirichlet(np.ones(n)) if rng.random() < 0.8 else np.eye(n)[0]
+        kernel = rng.standard_normal((n, n)) * rng.choice([0, 0.02, 0.3])
+        np.fill_diagonal(kernel, rng.uniform(0.5, 1.5, n))
+        P = np.eye(n)[rng.integers(n, size=n) if rng.random() < 0.5 else np.full(n, rng.integers(n))]
+        own = (np.diag(kernel) * weights).max()
+        alpha = float(rng.choice([0.5, 1, 3])) / own
+        mdp = FiniteMDP(P[:, None], np.zeros((n, 1)), gamma)
+        drawn.append({"mdp": mdp, "kernel": kernel, "weights": weights, "alpha": alpha})
+    return drawn
+
+
+def certifies(*, strict=True, step_matters=True, **version):
+    """Return the claim that a version of row dominance makes the update contract."""
+
+    def claim(case):
+        found = margins(case["kernel"], case["weights"], case["mdp"].gamma, **version)
+        holds = (found > 1e-12).all() if strict else (found >= 0).all()
+        short = (case["alpha"] * np.diag(case["kernel"]) * case["weights"] <= 1).all()
+        return not (holds and (short or not step_matters)) or modulus(case) < 1
+
+    return claim
+
+
+class TestRowDominance:
+    """Row dominance: strict, with rho_j, with absolute values, and with a step that is not too long."""
+
+    def test_each_word_is_needed(self):
+        attack(
+            dominant_updates(3000),
+            certifies(),
+            {
+                "not strict": certifies(strict=False),
+                "with rho_i": certifies(column=False),
+                "without absolute values": certifies(sizes=False),
+                "with any step": certifies(step_matters=False),
+            },
+        )
+
+    def test_what_remains_if_you_may_not_look(self):
+        """Where it fails, with no negative entry and a short step, some process is no contraction: all to one state."""
+
+        def worst(case):
+            n, gamma = len(case["weights"]), case["mdp"].gamma
+            all_to = [FiniteMDP(np.tile(row, (n, 1))[:, None], np.zeros((n, 1)), gamma) for row in np.eye(n)]
+            return max(modulus(case | {"mdp": mdp}) for mdp in all_to)
+
+        def margins_hold(case):
+            return (margins(case["kernel"], case["weights"], case["mdp"].gamma) > 0).all()
+
+        def sharp(case):
+            return margins_hold(case) or worst(case) >= 1 - 1e-12
+
+        cases = []
+        for case in dominant_updates(300):
+            alpha = 0.9 / (np.diag(case["kernel"]) * case["weights"]).max()
+            cases.append(case | {"kernel": np.abs(case["kernel"]), "alpha": alpha})
+        signed = [case | {"kernel": np.where(np.eye(len(case["kernel"])), 1, -1) * case["kernel"]} for case in cases]
+        attack(
+            cases,
+            sharp,
+            {"so is every process": lambda case: margins_hold(case) or modulus(case) >= 1 - 1e-12},
+        )
+        assert not all(map(sharp, signed))  # with negative entries the bound may be above what any process does
+
+    def test_199(self):
+        """At 0.99 a coupling of 1/199 of the own pull is the border: the condition holds below, and not above."""
+        for factor, holds in ((0.999, True), (1.001, False)):
+            kernel = np.array([[1.0, factor / 199], [factor / 199, 1.0]])
+            assert (margins(kernel, np.full(2, 0.5), 0.99) > 0).all() == holds
+
+
+CAST = [
+    counterexamples.dominant,
+    counterexamples.calm,
+    counterexamples.weighted_only,
+    counterexamples.some_norm_only,
+    counterexamples.orbit,
+    counterexamples.pair,
+]
+
+
+class TestFailingSaysNothing:
+    """What fails the condition, or every certificate, may converge, circle or diverge."""
+
+    @staticmethod
+    def seen(example):
+        """Return what happens, and the crudest certificate that covers it."""
+        run = dynamics.iterate(example.operator, example.Q0, max_iter=4000, bound=1e6)
+        return {"status": run.status, "certificate": counterexamples.verdicts(example).certified_by}
+
+    def test_cast(self):
+        attack(
+            [self.seen(make()) for make in CAST],
+            lambda seen: seen["certificate"] is None or seen["status"] == "converged",
+            {
+                "what fails the condition diverges": lambda seen: (
+                    seen["certificate"] == "row_sum_bound" or seen["status"] == "diverged"
+                ),
+                "what no norm certifies diverges": lambda seen: (
+                    seen["certificate"] is not None or seen["status"] == "diverged"
+                ),
+                "what fails the condition does not converge": lambda seen: (
+                    seen["certificate"] == "row_sum_bound" or seen["status"] != "converged"
+                ),
+                "the exact modulus settles it": lambda seen: (
+                    seen["certificate"] in ("row_sum_bound", "exact_modulus", None)
+                ),
+                "a weighted norm settles it": lambda seen: seen["certificate"] != "joint_spectral_radius",
+            },
+        )
+
+
+class TestEquality:
+    """With equality in row dominance the bound is 1, and certifies nothing; the update may contract all the same."""
+
+    def test_equality(self):
+        calm = counterexamples.calm().mdp
+        loops = FiniteMDP(calm.P, calm.R, 0.5)
+        to_first = FiniteMDP(np.tile([1.0, 0.0], (2, 1))[:, None], calm.R, 0.5)
+        cases = [
+            {"mdp": mdp, "kernel": np.array([[3.0, 1.0], [1.0, 3.0]]), "weights": np.full(2, 0.5), "alpha": 0.5}
+            for mdp in (loops, to_first)
+        ]
+        for case in cases:
+            assert (margins(case["kernel"], case["weights"], 0.5) == 0).all()
+        attack(
+            cases,
+            lambda case: contraction.row_sum_bound(case["kernel"], case["weights"], alpha=0.5, gamma=0.5) == 1,
+            {
+                "with equality nothing contracts": lambda case: modulus(case) >= 1,
+                "with equality it contracts": lambda case: modulus(case) < 1,
+            },
+        )
+
+
+def features_updates(count):
+    """Return updates of few parameters: process, features, weights and a step; on-policy evaluation among them."""
+    rng = np.random.default_rng(5)
+    cases = []
+    for mdp in processes(count, seed=5, kinds=("dense", "deterministic"), gammas=(0.3, 0.4, 0.9), max_actions=1):
+        phi = rng.standard_normal((mdp.n_pairs, int(rng.integers(1, mdp.n_pairs + 1))))
+        weights = strategies.make_weights(("uniform", "random", "zeros")[rng.integers(3)], mdp.n_pairs, rng)
+        if np.linalg.matrix_rank(phi.T @ (weights[:, None] * phi)) == phi.shape[1]:
+            cases.append({"mdp": mdp, "phi": phi, "kernel": features.kernel(phi), "weights": weights, "alpha": 0.1})
+    w_to_2w = np.array([[1.0], [2.0]])
+    to_second = FiniteMDP(np.tile([0.0, 1.0], (2, 1))[:, None], np.zeros((2, 1)), 0.4)
+    cases.append({"mdp": to_second, "phi": w_to_2w, "kernel": w_to_2w @ w_to_2w.T, "weights": [1.0, 0.0], "alpha": 0.5})
+    return cases
+
+
+def on_parameters(case):
+    """Return the matrix that acts on theta, for a process with one action."""
+    phi, D, P = case["phi"], np.diag(case["weights"]), oracles.chain_of_one_action(case["mdp"])
+    return np.eye(phi.shape[1]) - case["alpha"] * phi.T @ D @ (np.eye(len(P)) - case["mdp"].gamma * P) @ phi
+
+
+class TestSingular:
+    """K D singular: no contraction on all tables, in any norm. On the tables that the features make it may be one."""
+
+    def test_on_all_tables(self):
+        def singular(case):
+            return np.linalg.matrix_rank(case["kernel"] * case["weights"]) < case["mdp"].n_pairs
+
+        def has_one(case):
+            return all(np.abs(np.linalg.eigvals(J) - 1).min() < 1e-6 for J in pieces(case))
+
+        attack(
+            kernel_updates(300, kernels=("gram", "singular", "dominant"), **SMALL),
+            lambda case: not singular(case) or has_one(case),
+            {
+                "every update has the eigenvalue 1": has_one,
+                "and then none comes closer": lambda case: not singular(case) or not closer(case),
+            },
+        )
+
+    def test_two_tables_that_never_come_closer(self):
+        """Each has two fixed points, so in no metric whatever is it a contraction."""
+
+        def two_fixed_points(case):
+            direction = np.linalg.svd(case["kernel"] * case["weights"])[2][-1].reshape(case["mdp"].R.shape)
+            found = []
+            for wish in (0 * direction, direction):  # the table with T*Q - Q = wish: a fixed point if K D wish = 0
+                shifted = FiniteMDP(case["mdp"].P, case["mdp"].R - wish, case["mdp"].gamma)
+                found.append(bellman.policy_iteration(shifted).Q)
+            return size(found[0] - found[1]) > 1e-6 and all(np.allclose(step(case)(Q), Q, atol=1e-8) for Q in found)
+
+        attack(
+            kernel_updates(60, kernels=("singular",), kinds=("dense", "deterministic"), max_states=3, max_actions=2)[
+                1:
+            ],
+            lambda case: case["mdp"].n_pairs < 2 or two_fixed_points(case),
+            {"the optimum alone": lambda case: case["mdp"].n_pairs < 2 or not two_fixed_points(case)},
+        )
+
+    def test_on_the_tables_of_the_features(self):
+        """The old sentence, "never a contraction", read where the iterates live, is refuted by w to 2w at 0.4."""
+        attack(
+            features_updates(200),
+            lambda case: (
+                len(case["phi"]) == case["phi"].shape[1] or np.abs(np.linalg.eigvals(pieces(case)[0]) - 1).min() < 1e-9
+            ),
+            {
+                "never a contraction on range(Phi)": lambda case: radius(on_parameters(case)) >= 1,
+                "always a contraction on range(Phi)": lambda case: radius(on_parameters(case)) < 1,
+            },
+        )
+
+
+def rests(case):
+    """Return the fixed points in theta of one parameter with two actions in state 2: r + 2 gamma |theta| = theta."""
+    reward, gamma = case
+    points = [reward / (1 - s * 2 * gamma) for s in (1, -1) if abs(1 - s * 2 * gamma) > 1e-12]
+    return {round(p, 9) for p in points if abs(reward + 2 * gamma * abs(p) - p) < 1e-9}
+
+
+def test_where_it_can_rest():
+    """At a table that is not Q*, at one of several, or nowhere."""
+    cases = list(itertools.product((-1.0, 0.0, 1.0), (0.3, 0.9)))
+    phi = np.array([[1.0], [1.0], [2.0], [-2.0]])
+    for reward, gamma in cases:
+        P = np.zeros((2, 2, 2))
+        P[0, :, 1] = 1
+        mdp = FiniteMDP(P, np.array([[reward, reward], [0.0, 0.0]]), gamma)
+        found = contraction.linear_fixed_points(phi, mdp, weights=[0.5, 0.5, 0, 0])
+        assert {round(float(theta), 9) + 0.0 for theta in np.ravel(found)} == {p + 0.0 for p in rests((reward, gamma))}
+    attack(
+        cases,
+        lambda case: len(rests(case)) in (0, 1, 2),
+        {
+            "there is one": lambda case: len(rests(case)) >= 1,
+            "there is at most one": lambda case: len(rests(case)) <= 1,
+            "it is Q*": lambda case: all(2 * abs(p) == 0 for p in rests(case)),
+        },
+    )
+
+
+def affine(matrix, centre):
+    """Return an affine map with a fixed point."""
+    return lambda x: centre + matrix @ (x - centre)
+
+
+class TestInTurn:
+    """Updates that change are a contraction together only in one common norm; if their rests differ, tables stay near."""
+
+    def test_one_common_norm(self):
+        """Pairs of stable maps with one fixed point, in turn: those that shrink in one norm converge."""
+        rng = np.random.default_rng(3)
+        cases = [rng.standard_normal((2, 2, 2)) * rng.uniform(0.3, 1) for _ in range(300)]
+        cases = [case for case in cases if max(map(radius, case)) < 0.95]
+
+        def converges(case):
+            return radius(case[0] @ case[1]) < 1
+
+        def in_the_sup_norm(case):
+            return max(np.abs(A).sum(axis=1).max() for A in case) < 1
+
+        attack(
+            cases,
+            lambda case: not in_the_sup_norm(case) or converges(case),
+            {"each in a norm of its own": converges, "none without the sup norm": in_the_sup_norm},
+        )
+
+    def test_updates_of_one_game(self):
+        """The same with two updates of the book: each comes home alone, and in turn they run off."""
+        first, second = counterexamples.switching()
+        Q = first.Q0
+        for _ in range(2000):
+            Q = second.operator(first.operator(Q))
+            if size(Q) > 1e6:
+                break
+        assert size(Q) > 1e6
+        for each in (first, second):
+            assert dynamics.iterate(each.operator, each.Q0, max_iter=20_000).status == "converged"
+
+    @pytest.mark.parametrize("beta", [0.5, 0.9])
+    def test_near(self, beta):
+        """Within (1 + beta) eps / (1 - beta) of the centre of the fixed points; within eps itself they need not stay."""
+        rng = np.random.default_rng(4)
+
+        def strays(signs):
+            x = np.zeros(2)
+            for sign in signs:
+                x = affine(-beta * np.eye(2), sign * np.ones(2))(x)
+            return size(x)
+
+        runs = [rng.choice([-1.0, 1.0], size=400) for _ in range(50)] + [np.tile([1.0, -1.0], 200)]
+        limit = (1 + beta) / (1 - beta)
+        attack(
+            runs,
+            lambda signs: strays(signs) <= limit + 1e-9,
+            {
+                "within the spread": lambda signs: strays(signs) <= 1,
+                "within a little less": lambda signs: strays(signs) <= 0.99 * limit,
+            },
+        )
+
+
+def test_frozen_and_unlike_updates_are_not_u():
+    """Negative control for this file: the helper that steps a case is the update of the package."""
+    case = kernel_updates(1)[0]
+    Q = np.ones(case["mdp"].R.shape)
+    assert np.array_equal(step(case)(Q), updates.kernel_update(Q, case["mdp"], **given(case)))

@@ -1,0 +1,156 @@
+"""Attacks on the claims of chapter 3: on its summary, line by line."""
+
+import itertools
+
+import numpy as np
+import torch
+
+from divergence_notes import bellman, counterexamples, dynamics, networks, ntk, updates
+from divergence_notes.mdp import random_mdp
+from tests.attacks import attack, given, kernel_updates, size, step
+
+KINDS = ("relu", "tanh", "sin")
+
+
+def network(activation, seed, *, hidden=(8,), inputs=6):
+    """Return a fresh network."""
+    generator = torch.Generator().manual_seed(seed)
+    return networks.MLP([inputs, *hidden, 1], activation=activation, generator=generator, dtype=torch.float64)
+
+
+def learners(count):
+    """Return networks that hold the values of a random process, with the targets and the shares of a batch."""
+    drawn = []
+    for seed, activation in zip(range(count), itertools.cycle(KINDS), strict=False):
+        rng = np.random.default_rng(seed)
+        mdp, net = random_mdp(4, 3, gamma=0.9, branching=2, rng=rng), network(activation, seed)
+        x = torch.tensor(rng.standard_normal((mdp.n_pairs, 6)))
+        q = networks.values(net, x)
+        target = mdp.flatten(bellman.optimality_backup(mdp.unflatten(q), mdp))
+        drawn.append({"net": net, "x": x, "q": q, "target": target, "rho": rng.dirichlet(np.ones(mdp.n_pairs))})
+    return drawn
+
+
+def quartered(predict):
+    """Return the claim that what a prediction misses falls by four when a short step is halved."""
+
+    def missed(case, alpha):
+        moved = networks.semi_gradient_step(case["net"], case["x"], case["target"], weights=case["rho"], alpha=alpha)
+        K = ntk.gram(case["net"], case["x"]).numpy()
+        error = case["target"] - case["q"]
+        return size(networks.values(moved, case["x"]) - case["q"] - alpha * predict(K, case["rho"], error))
+
+    return lambda case: 3.8 < missed(case, 2e-5) / missed(case, 1e-5) < 4.2
+
+
+def test_a_step_is_the_key_equation():
+    """One step is alpha K D (T*Q - Q) and a remainder that falls by four; with a factor out of place it falls by two."""
+    attack(
+        learners(12),
+        quartered(lambda K, rho, error: K @ (rho * error)),
+        {
+            "the share of the pair that moves": quartered(lambda K, rho, error: rho * (K @ error)),
+            "no shares": quartered(lambda K, rho, error: K @ error / len(error)),
+            "no kernel": quartered(lambda K, rho, error: rho * error),
+            "the loss without the half": quartered(lambda K, rho, error: 2 * K @ (rho * error)),
+            "nothing is missed to first order": quartered(lambda K, rho, error: 0 * error),
+        },
+    )
+
+
+def lake_inputs():
+    """Return the 64 inputs of the chapter: row, column and move."""
+    place = np.stack(np.divmod(np.arange(16), 4), axis=1) / 1.5 - 1
+    return torch.tensor(np.hstack([place.repeat(4, axis=0), np.tile(np.eye(4), (16, 1))]))
+
+
+def test_no_entry_of_the_kernel_is_zero():
+    """On the lake, in networks with 16 hidden units and biases, of 20 seeds each; not in every network of any size."""
+    x = lake_inputs()
+
+    def kernel(case):
+        return ntk.gram(network(*case, hidden=(16,)), x).numpy()
+
+    def without_biases(case):
+        net = network(*case, hidden=(2,))
+        for name, parameter in net.named_parameters():
+            if "bias" in name:
+                torch.nn.init.zeros_(parameter).requires_grad_(False)
+        return ntk.gram(net, x).numpy()
+
+    attack(
+        list(itertools.product(KINDS, range(20))),
+        lambda case: (kernel(case) != 0).all(),
+        {
+            "none is negative": lambda case: (kernel(case) > 0).all(),
+            "so it is in every network": lambda case: (without_biases(case) != 0).all(),
+        },
+    )
+
+
+def remainder(case, trained):
+    """Return the remainder of a short step of a ReLU network that trains these layers only."""
+    net = network("relu", case)
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(any(name.startswith(layer) for layer in trained))
+    rng = np.random.default_rng(case)
+    x, target = torch.tensor(rng.standard_normal((12, 6))), 3 * rng.standard_normal(12)
+    return size(ntk.remainder(net, x, target, weights=np.full(12, 1 / 12), alpha=1e-4))
+
+
+def test_two_layers_that_both_move_are_the_reason():
+    """For ReLU: hold either layer still and the remainder is gone, as long as no unit switches."""
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name, _ in network("relu", 0).named_parameters()))
+    first, last = layers
+    attack(
+        range(20),
+        lambda seed: remainder(seed, [first]) < 1e-14 and remainder(seed, [last]) < 1e-14,
+        {"with both it is gone as well": lambda seed: remainder(seed, layers) < 1e-12},
+    )
+
+
+def same(**other):
+    """Return the claim that an update is the same with some of its factors changed."""
+
+    def claim(case):
+        Q = np.random.default_rng(0).standard_normal(case["mdp"].R.shape)
+        changed = {name: change(case[name]) for name, change in other.items()}
+        found = updates.kernel_update(Q, case["mdp"], **(given(case) | changed))
+        return np.allclose(found, step(case)(Q), rtol=1e-9, atol=1e-9)
+
+    return claim
+
+
+def test_only_the_product_enters():
+    """Ten times the kernel with a tenth of the step is the same update; one of the two alone is another."""
+    attack(
+        kernel_updates(60),
+        same(kernel=lambda K: 10 * K, alpha=lambda alpha: alpha / 10),
+        {
+            "only K and D": same(alpha=lambda alpha: alpha / 10),
+            "only alpha and D": same(kernel=lambda K: 10 * K),
+            "only alpha and K": same(weights=lambda rho: rho[::-1]),
+        },
+    )
+
+
+def test_to_make_one_factor_small_is_no_cure():
+    """The pair diverges with a tenth of the kernel, of the step, of the values; with another mixture it does not."""
+    pair = counterexamples.pair()
+
+    def diverges(*, kernel=1.0, alpha=1.0, Q=1.0, weights=pair.weights):
+        settings = {"kernel": kernel * pair.kernel, "weights": weights, "alpha": alpha * pair.alpha}
+        run = dynamics.iterate(
+            lambda table: updates.kernel_update(table, pair.mdp, **settings),
+            Q * pair.Q0,
+            max_iter=4000,
+            bound=30 * Q,
+            tol=1e-6 * Q,
+        )
+        return run.status == "diverged"
+
+    attack(
+        [{"kernel": 0.1}, {"alpha": 0.1}, {"Q": 1e-3}, {"kernel": 10, "alpha": 0.01}],
+        lambda case: diverges(**case),
+        {"nor is another mixture": lambda case: diverges(weights=[0.9, 0.1], **case)},
+    )
