@@ -44,7 +44,7 @@ def quartered(predict):
 
 
 def test_a_step_is_the_key_equation():
-    """One step is alpha K D (T*Q - Q) and a remainder that falls by four; with a factor out of place it falls by two."""
+    """One step is alpha K D (T*Q - Q) and a remainder that falls by four; with one out of place, by two."""
     attack(
         learners(12),
         quartered(lambda K, rho, error: K @ (rho * error)),

@@ -82,7 +82,7 @@ def bullets(page):
 
 
 def plain(text):
-    """Return a text with single blanks, and without the numbers and anchors that {term} and emphasis do not change."""
+    """Return a text with single blanks and without its links to the glossary."""
     return " ".join(re.sub(r"\{term\}`(?:([^`<]+?)\s*<[^`]*>|([^`<]+))`", r"\1\2", text).split())
 
 
@@ -133,7 +133,7 @@ def uncovered(entries, pages=None):
         for page in pages or chapters()
         for cell, text in readings(page)
         for sentence in sentences(text)
-        if STRONG.search(sentence) and sentence not in covered
+        if STRONG.search(sentence) and not sentence.endswith("?") and sentence not in covered
     ]
 
 

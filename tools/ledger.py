@@ -1,4 +1,4 @@
-"""What the two ledgers of the book share: entries in YAML, the tests and labels they name, and the page made of them."""
+"""What the two ledgers of the book share: entries, the tests and labels that they name, and the page made of them."""
 
 import ast
 from pathlib import Path
