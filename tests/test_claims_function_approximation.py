@@ -1,0 +1,262 @@
+"""Attacks on the claims of chapter 2: on its summary, line by line."""
+
+import itertools
+
+import numpy as np
+import torch
+
+from divergence_notes import bellman, counterexamples, dynamics, features, networks, ntk, updates
+from divergence_notes.mdp import FiniteMDP
+from tests import oracles
+from tests.attacks import attack, processes, radius, size
+
+
+def test_cells_grow_with_the_power_of_the_numbers():
+    """Counted one by one: d numbers of k values each make k to the d cells."""
+
+    def counted(case):
+        d, k = case
+        return sum(1 for _ in itertools.product(range(k), repeat=d))
+
+    attack(
+        list(itertools.product(range(1, 6), range(2, 5))),
+        lambda case: counted(case) == case[1] ** case[0],
+        {
+            "with their product": lambda case: counted(case) == case[0] * case[1],
+            "with the power of the values": lambda case: counted(case) == case[0] ** case[1],
+        },
+    )
+
+
+def linear_cases(count):
+    """Return linear Q-functions with one trained pair, its target and its reward."""
+    rng, cases = np.random.default_rng(1), []
+    for mdp in processes(count, seed=1, gammas=(0.5, 0.9)):
+        phi = rng.standard_normal((mdp.n_pairs, int(rng.integers(1, 5))))
+        if rng.random() < 0.3:
+            phi = np.eye(mdp.n_pairs)
+        theta, j = rng.standard_normal(phi.shape[1]), int(rng.integers(mdp.n_pairs))
+        q = phi @ theta
+        target = bellman.optimality_backup(mdp.unflatten(q), mdp).ravel()[j]
+        moved = phi @ (theta + 0.1 * (target - q[j]) * phi[j]) - q  # the step itself, written out
+        cases.append({"phi": phi, "j": j, "q": q, "target": target, "reward": mdp.R.ravel()[j], "moved": moved})
+    return cases
+
+
+def test_training_one_pair_moves_the_others():
+    """By alpha K_ij delta_j; a table moves no other, and that is no law of linear features."""
+
+    def moves(by):
+        return lambda case: np.allclose(case["moved"], 0.1 * by(case["phi"] @ case["phi"].T, case), atol=1e-12)
+
+    def error(case):
+        return case["target"] - case["q"][case["j"]]
+
+    attack(
+        linear_cases(80),
+        moves(lambda K, case: K[:, case["j"]] * error(case)),
+        {
+            "by the row ends' own errors": moves(lambda K, case: K[:, case["j"]] * case["q"]),
+            "all alike": moves(lambda K, case: K[case["j"], case["j"]] * error(case) * np.ones(len(K))),
+            "no other at all": moves(
+                lambda K, case: np.where(np.arange(len(K)) == case["j"], np.diag(K), 0) * error(case)
+            ),
+        },
+    )
+
+
+def grid_network(seed):
+    """Return the kernel of a network of the chapter on the grid of 64 states."""
+    grid = np.stack(np.divmod(np.arange(64), 8), axis=1) / 3.5 - 1
+    generator = torch.Generator().manual_seed(seed)
+    net = networks.MLP([2, 32, 1], activation="relu", generator=generator, dtype=torch.float64)
+    return ntk.gram(net, torch.tensor(grid)).numpy()
+
+
+def test_other_networks_on_the_grid():
+    """With 20 seeds every value moves, as in the chapter; that 27 outrun the trained one is of one seed."""
+    trained = 27
+
+    def outrun(seed):
+        K = grid_network(seed)
+        return int((K[:, trained] > K[trained, trained] * (1 + 1e-9)).sum())
+
+    attack(
+        range(20),
+        lambda seed: (grid_network(seed)[:, trained] != 0).all(),
+        {"27 outrun it in every network": lambda seed: outrun(seed) == 27},
+    )
+
+
+def test_the_target_decides_the_direction():
+    """The trained value moves with the sign of target minus value, not of reward minus value."""
+
+    def goes(direction):
+        return lambda case: np.sign(case["moved"][case["j"]]) == np.sign(direction(case))
+
+    attack(
+        linear_cases(80),
+        goes(lambda case: case["target"] - case["q"][case["j"]]),
+        {
+            "the reward decides": goes(lambda case: case["reward"] - case["q"][case["j"]]),
+            "the target decides": goes(lambda case: case["target"]),
+        },
+    )
+
+
+def evaluations(count):
+    """Return updates of one policy: process with one action, features, weights; one weight, or two."""
+    rng = np.random.default_rng(2)
+    cases = []
+    for mdp in processes(count, seed=2, kinds=("dense", "deterministic"), gammas=(0.5, 0.9, 0.97), max_actions=1):
+        phi = rng.standard_normal((mdp.n_pairs, int(rng.integers(1, 3))))
+        rho = rng.dirichlet(np.ones(mdp.n_pairs))
+        if np.linalg.matrix_rank(phi) == phi.shape[1]:
+            cases.append((phi, rho, mdp.gamma * oracles.chain_of_one_action(mdp)))
+    pair = counterexamples.pair()  # the values of its first action, as two states that both lead to the first
+    cases.append((np.linalg.cholesky(pair.kernel), pair.weights, 0.9 * np.tile([1.0, 0.0], (2, 1))))
+    return cases
+
+
+def gain(case):
+    """Return the loop gain: how far the best fit to the targets goes, next to what the targets were made of."""
+    phi, rho, P = case
+    return radius(np.linalg.solve(phi.T @ (rho[:, None] * phi), phi.T @ (rho[:, None] * (P @ phi))))
+
+
+def grows(case):
+    """Say whether short steps leave all bounds: the drift of the weights has an eigenvalue to the right of 0."""
+    phi, rho, P = case
+    return np.linalg.eigvals(phi.T @ (rho[:, None] * (P @ phi - phi))).real.max() > 1e-9
+
+
+def test_growth_and_loop_gain():
+    """One weight: growth needs a loop gain above 1. Two weights do not keep to it: the pair grows at 0.9."""
+    cases = evaluations(400)
+    pair = cases[-1]
+    assert np.isclose(gain(pair), 0.9) and grows(pair)
+    attack(
+        cases,
+        lambda case: case[0].shape[1] > 1 or gain(case) > 1 or not grows(case),
+        {
+            "growth needs a loop gain above 1": lambda case: gain(case) > 1 or not grows(case),
+            "with one weight nothing grows": lambda case: case[0].shape[1] > 1 or not grows(case),
+            "a loop gain above 1 is enough": lambda case: gain(case) <= 1 or grows(case),
+        },
+    )
+
+
+def test_five_examples_and_no_more():
+    """In five examples only all three legs diverge; all three are not sufficient: from above the pair comes home."""
+
+    def fate(legs, example, start=None):
+        on = dict(zip(("approximation", "bootstrapping", "off_policy"), legs, strict=True))
+        operator = counterexamples.triad_operator(example, **on)
+        start = example.Q0 if start is None else start
+        return dynamics.iterate(operator, start, max_iter=700 if all(legs) else 150, bound=1e6, tol=1e-6)
+
+    examples = [
+        counterexamples.w_to_2w(),
+        counterexamples.w_to_2w(weights=(0.5, 0.5)),
+        counterexamples.baird_star(),
+        counterexamples.baird_control(),
+        counterexamples.pair(),
+    ]
+    cases = [(legs, example) for legs in itertools.product((False, True), repeat=3) for example in examples]
+    runs = {id(case): fate(*case).status == "diverged" for case in cases}
+    attack(
+        cases,
+        lambda case: runs[id(case)] == all(case[0]),
+        {"two legs are enough": lambda case: runs[id(case)] == (sum(case[0]) >= 2)},
+    )
+    home = fate((True, True, True), counterexamples.pair(), np.array([[0.0, 1.0]]))
+    assert home.status != "diverged" and home.sizes[-1] < 0.5  # so all three together are not sufficient
+
+
+def test_the_pair_diverges_all_the_same():
+    """Every table can be had, every pair is sampled, and steps from 0.1 to 1e-4 of the largest one diverge."""
+    pair = counterexamples.pair()
+    assert np.linalg.matrix_rank(pair.kernel) == 2 and (pair.weights > 0).all()
+    J = oracles.jacobians(pair.mdp, pair.kernel, pair.weights, 1.0)[0] - np.eye(2)
+    values, vectors = np.linalg.eig(J)
+    ray = vectors[:, values.real.argmax()].real
+    ray = ray / ray[0]
+    assert ray[0] > ray[1]  # the first action is greedy along it, so the ray is mapped into itself
+
+    def stretched(alpha, start):
+        settings = {"kernel": pair.kernel, "weights": pair.weights, "alpha": alpha}
+        return size(updates.kernel_update(start, pair.mdp, **settings)) / size(start)
+
+    def far(Q):
+        return dynamics.iterate(pair.operator, Q, max_iter=700, bound=1e6).sizes[-1] > 1
+
+    attack(
+        [10.0**-k for k in range(6)],
+        lambda alpha: stretched(alpha, ray[None]) > 1 + 0.01 * alpha,
+        {
+            "short steps save it": lambda alpha: alpha > 1e-3 or stretched(alpha, ray[None]) <= 1,
+            "from every start": lambda alpha: alpha != 0.1 or far(np.array([[0.0, 1.0]])),
+        },
+    )
+
+
+def keeps(*, inside=True, short=True):
+    """Return the claim that 60 updates of a table keep within the bound."""
+
+    def claim(case):
+        mdp, rho, alpha, Q = case
+        bound = bellman.reward_bound(mdp)
+        if (inside and size(Q) > bound) or (short and (alpha * rho > 1).any()):
+            return True
+        for _ in range(60):
+            Q = updates.weighted_update(Q, mdp, weights=rho, alpha=alpha)
+        return size(Q) <= bound * (1 + 1e-9) + 1e-12
+
+    return claim
+
+
+def test_a_table_keeps_the_bound():
+    """If it starts within it and alpha rho_i is at most 1; without either word it need not."""
+    rng, cases = np.random.default_rng(3), []
+    for mdp in processes(200, seed=3, gammas=(0.5, 0.9)):
+        rho, bound = rng.dirichlet(np.ones(mdp.n_pairs)), bellman.reward_bound(mdp)
+        cases.append((mdp, rho, rng.uniform(0.1, 3) / rho.max(), rng.uniform(-1, 1, mdp.R.shape) * 1.5 * bound))
+    attack(cases, keeps(), {"from every start": keeps(inside=False), "with every step": keeps(short=False)})
+
+
+def test_a_network_leaves_the_bound_on_data_without_reward():
+    """The corridor of the chapter, other seeds: some leave it; with the values of a table in its place none does."""
+    P, R = np.zeros((6, 2, 6)), np.zeros((6, 2))
+    for cell in range(6):
+        P[cell, 0, max(cell - 1, 0)] = P[cell, 1, (cell + 1) % 6] = 1.0
+    R[5, 1] = 1.0
+    corridor, careful = FiniteMDP(P, R, 0.95), np.append(np.full(10, 0.1), [0.0, 0.0])
+    assert (careful * R.ravel() == 0).all()  # no reward in the data
+    cell, action = np.divmod(np.arange(12), 2)
+    x = torch.tensor(np.stack([(cell + 1) / 2, 2.0 * action - 1], axis=1))
+
+    def backup(q):
+        return bellman.optimality_backup(corridor.unflatten(q), corridor).ravel()
+
+    def leaves(seed):
+        generator = torch.Generator().manual_seed(seed)
+        net = networks.MLP([2, 32, 1], activation="relu", generator=generator, dtype=torch.float64)
+        run = networks.train(net, x, backup, weights=careful, alpha=0.05, steps=200)[1]
+        return run.sizes.max() > bellman.reward_bound(corridor)
+
+    def table(seed):
+        Q = np.random.default_rng(seed).uniform(-1, 1, (6, 2))
+        for _ in range(200):
+            Q = updates.weighted_update(Q, corridor, weights=careful, alpha=0.05)
+        return size(Q) > bellman.reward_bound(corridor)
+
+    attack(
+        range(100, 108),
+        lambda seed: not table(seed),
+        {"no network either": lambda seed: not leaves(seed), "every network does": leaves},
+    )
+
+
+def test_one_hot_features_have_the_identity_as_kernel():
+    for n in (1, 3, 7):
+        assert np.array_equal(features.kernel(features.one_hot(n)), np.eye(n))
