@@ -215,51 +215,10 @@ class TestFailingSaysNothing:
         )
 
 
-def greedy_pieces(M, go_on, gamma):
-    """Return the two pieces of an update without reward on one state with two actions; M is alpha K D."""
-    return [np.eye(2) - M @ (np.eye(2) - gamma * np.outer(go_on, row)) for row in np.eye(2)]
+class TestNoNormNoVerdict:
+    """What no norm certifies may come home all the same, from every start that was tried."""
 
-
-def runs_away(case):
-    """Say whether the greedy update leaves all bounds from one of 32 directions."""
-    first, second = greedy_pieces(*case)
-    turns = np.arange(32) * np.pi / 16
-    Q = np.stack([np.cos(turns), np.sin(turns)])
-    for _ in range(300):
-        Q = np.where(Q[0] >= Q[1], first @ Q, second @ Q)
-    return np.abs(Q).max() > 1e4
-
-
-class TestStablePieces:
-    """Each piece may be stable and the greedy update diverge; with a symmetric kernel we know no such update."""
-
-    def test_search(self):
-        """One state, two actions; random symmetric positive semidefinite kernels, and one that is not symmetric."""
-        rng, cases = np.random.default_rng(6), []
-        for _ in range(4_000):
-            phi, rho = rng.standard_normal((2, 2)), rng.dirichlet([1, 1])
-            case = rng.uniform(0.5, 2.5) * phi @ phi.T * rho, rng.uniform(0, 1, 2), rng.uniform(0.5, 0.99)
-            both = greedy_pieces(*case)
-            if max(np.abs(piece).sum(axis=1).max() for piece in both) > 1.3 and max(map(radius, both)) < 1:
-                cases.append(case)
-        assert len(cases) > 100
-        other = np.array([[1.5, -1.0], [1.0, 1.9]]), np.array([0.2, 0.7]), 0.53
-        assert max(map(radius, greedy_pieces(*other))) < 0.92
-        assert runs_away((np.array([[5.0, 0.0], [0.0, 5.0]]), np.zeros(2), 0.5))  # a step that is too long
-        attack(
-            [*cases, other],
-            lambda case: case is other or not runs_away(case),
-            {"stable pieces are enough for every kernel": lambda case: not runs_away(case)},
-        )
-
-    def test_the_pieces_are_those_of_the_package(self):
-        mdp = FiniteMDP(np.array([[[0.2], [0.7]]]), np.zeros((1, 2)), 0.53)
-        case = {"mdp": mdp, "kernel": np.array([[3.0, -2.0], [2.0, 3.8]]), "weights": np.full(2, 0.5), "alpha": 1.0}
-        mine = greedy_pieces(case["kernel"] / 2, np.array([0.2, 0.7]), 0.53)
-        np.testing.assert_allclose(pieces(case), mine, atol=1e-14)
-        assert dynamics.iterate(step(case), [[1.0, 0.0]], max_iter=400, bound=1e6).status == "diverged"
-
-    def test_one_that_no_norm_certifies_comes_home(self):
+    def test_it_comes_home(self):
         """The orbit without its reward, from ten random starts; with its reward it does not."""
         orbit = counterexamples.orbit()
         assert counterexamples.verdicts(orbit).certified_by is None
@@ -295,6 +254,23 @@ class TestEquality:
                 "with equality it contracts": lambda case: modulus(case) < 1,
             },
         )
+
+    def test_in_one_row(self):
+        """Then the bound is at least 1, whatever the other rows and the step; it need not be 1."""
+        rng, cases = np.random.default_rng(12), []
+        for _ in range(300):
+            n, gamma = int(rng.integers(2, 4)), float(rng.choice([0, 0.3, 0.9]))
+            kernel, weights = rng.standard_normal((n, n)), rng.dirichlet(np.ones(n))
+            np.fill_diagonal(kernel, 1.0)
+            kernel[0, 0] = 0
+            kernel[0, 0] = (1 + gamma) * (np.abs(kernel[0]) * weights).sum() / ((1 - gamma) * weights[0])
+            cases.append((kernel, weights, rng.uniform(0.1, 2) / (kernel[0, 0] * weights[0]), gamma))
+
+        def bound(case):
+            kernel, weights, alpha, gamma = case
+            return contraction.row_sum_bound(kernel, weights, alpha=alpha, gamma=gamma)
+
+        attack(cases, lambda case: bound(case) >= 1 - 1e-9, {"it is 1": lambda case: bound(case) <= 1 + 1e-9})
 
 
 def features_updates(count):
@@ -392,6 +368,29 @@ def test_where_it_can_rest():
             "there is one": lambda case: len(rests(case)) >= 1,
             "there is at most one": lambda case: len(rests(case)) <= 1,
             "it is Q*": lambda case: all(2 * abs(p) == 0 for p in rests(case)),
+        },
+    )
+
+
+def test_one_piece_is_parted_at_one():
+    """One policy: below 1 its largest eigenvalue brings every start to one table, above 1 it does not; at 1 either."""
+
+    rng = np.random.default_rng(13)
+    cases = [rng.standard_normal((2, 2)) for _ in range(200)] + [np.eye(2), -np.eye(2), np.array([[1.0, 1], [0, 1]])]
+    cases = [J for J in cases if not 0.97 < radius(J) < 1.03 or radius(J) == 1]
+
+    def home(J):
+        return size(np.linalg.matrix_power(J, 300) @ np.array([1.0, -0.3])) < 1e-2
+
+    def bounded(J):
+        return size(np.linalg.matrix_power(J, 300) @ np.array([1.0, -0.3])) < 30
+
+    attack(
+        cases,
+        lambda J: radius(J) == 1 or home(J) == (radius(J) < 1),
+        {
+            "at 1 it stays bounded": lambda J: radius(J) != 1 or bounded(J),
+            "at 1 it diverges": lambda J: radius(J) != 1 or not bounded(J),
         },
     )
 

@@ -109,6 +109,29 @@ def test_two_layers_that_both_move_are_the_reason():
     )
 
 
+def power(case, *, first):
+    """Return how fast the remainder of one parameter t at 0 falls, or what is left of it after the second order."""
+    value, second = case
+    h = np.array([1e-2, 1e-3])
+    left = np.abs(value(h) - value(0.0) - h * first - h**2 / 2 * second)
+    return np.log10(left[0] / left[1]) if left.min() > 0 else np.inf
+
+
+def test_the_third_order_asks_for_a_hessian_that_turns_at_a_finite_rate():
+    """What is left after the second order: h^3 for t^3 and sin, and h^2.5 for |t|^2.5, whose Hessian is continuous."""
+    rough = (lambda t: np.abs(t) ** 2.5, 0.0)
+    cases = [(lambda t: t**3, 0.0), (lambda t: np.cos(t), -1.0), (lambda t: t**2 + t**4, 2.0), rough]
+    attack(
+        cases,
+        lambda case: case is rough or power(case, first=0.0) > 2.9,
+        {
+            "O(alpha^3) for every smooth network": lambda case: power(case, first=0.0) > 2.9,
+            "no more than the square is ever left": lambda case: power(case, first=0.0) < 2.1,
+        },
+    )
+    assert 2.4 < power(rough, first=0.0) < 2.6  # smaller than the square, and no more
+
+
 def same(**other):
     """Return the claim that an update is the same with some of its factors changed."""
 

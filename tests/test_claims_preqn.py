@@ -341,6 +341,29 @@ def test_the_line_search_looks_at_the_batch():
     assert (seen > 1 - 1e-9).all() and end < size(star.Q0)  # the whole table: the same cosine, and it comes home
 
 
+def outside(case):
+    """Return the cosine outside a batch of what a step does with the errors there, by the sign of the spill."""
+    W, noise, seed = case
+    rng = np.random.default_rng(seed)
+    inside = rng.standard_normal((50, 20))
+    errors = rng.standard_normal((50, 20)) if noise else W * inside  # outside: noise, or what the batch tells
+    moved = np.sign(W) * inside if noise else np.abs(W) * inside
+    return np.mean([diagnostics.alignment(a, b) for a, b in zip(moved, errors, strict=True)])
+
+
+def test_a_low_cosine_outside_has_two_readings():
+    """It is low where a batch moves the others wrongly, and low where the errors outside are noise."""
+    cases = [(W, noise, seed) for W in (-1.0, 1.0) for noise in (False, True) for seed in range(5)]
+    attack(
+        cases,
+        lambda case: (outside(case) < 0.3) == (case[1] or case[0] < 0),
+        {
+            "it is low only where the spill is wrong": lambda case: outside(case) > 0.3 or case[0] < 0,
+            "it is low only where there is noise": lambda case: outside(case) > 0.3 or case[1],
+        },
+    )
+
+
 def waited(Q, mdp, *, kernel, weights, alpha, inner):
     """Return the table after `inner` updates towards a backup that stands still, by a power of a matrix."""
     left = np.linalg.matrix_power(np.eye(Q.size) - alpha * kernel * weights, inner)

@@ -43,7 +43,8 @@ An opponent who never wins may be asleep. So the same searches are also run agai
 which stood in earlier versions of this book. There they must find the instance that refutes them.
 
 You can be that opponent. Run a test with `pytest tests/test_claims_contraction.py -k TestEquality`, or write a better
-one. If it finds something, the sentence goes, and you are named in {ref}`ch-changes`.
+one. Where a notebook is named in the place of a file of tests, it is a cell of that notebook whose numbers are compared
+each time. If your test finds something, the sentence goes.
 """
 
 
@@ -86,6 +87,19 @@ def plain(text):
     return " ".join(re.sub(r"\{term\}`(?:([^`<]+?)\s*<[^`]*>|([^`<]+))`", r"\1\2", text).split())
 
 
+def checked_cells():
+    """Return the cells that fail the suite when their numbers change: notebook::cell."""
+    return {
+        f"book/{page}.ipynb::{cell.id}"
+        for page in chapters()
+        for cell in notebook(page).cells
+        if cell.cell_type == "code"
+        and (
+            "nbval-check-output" in cell.metadata.get("tags", []) or re.search(r"^ *assert ", cell.source, re.MULTILINE)
+        )
+    }
+
+
 def readings(page):
     """Return what a page says in its own voice: (id, text), without theorems, proofs, exercises, code and equations."""
     return [*zip(*prose(markdown(page)), strict=True), *captions(page)]
@@ -106,7 +120,7 @@ def prose(cells):
             elif mark:
                 fences.append((mark, name is None or name.startswith(CLOSED)))
             elif not gate and not any(closed for _, closed in fences):
-                kept.append("" if re.match(r"\s*[|#:(]|    ", line) else line)
+                kept.append("" if re.match(r"\s*[|#:]|    |\([^)\s]+\)=", line) else line)
         ids.append(cell)
         texts.append("\n".join(kept))
     return ids, texts
@@ -140,7 +154,7 @@ def uncovered(entries, pages=None):
 def faults(entries, *, tests, labels):
     """Return what is wrong with the entries, one line each; `labels` holds the labels of each page."""
     found = [
-        f"{entry.get('id')}: fields {sorted(set(entry) ^ FIELDS)}"
+        f"{entry.get('id')}: fields {sorted((set(entry) - {'tests'}) ^ FIELDS)}"
         for entry in entries
         if set(entry) - {"tests"} != FIELDS
     ]
@@ -170,8 +184,12 @@ def faults(entries, *, tests, labels):
         found += [f"{name}: known by {kind}" for kind in known if kind not in KNOWN]
         if set(known) & set(ATTACKED) and not named:
             found.append(f"{name}: no test attacks it")
-        if known == ["opinion"] and named:
+        if not known:
+            found.append(f"{name}: not said how it is known")
+        if "opinion" in known and named:
             found.append(f"{name}: an opinion, and a test attacks it")
+        if "opinion" in known and len(known) > 1:
+            found.append(f"{name}: an opinion, and known otherwise")
         found += [f"{name}: no test {test}" for test in named if test not in tests]
     return found
 
