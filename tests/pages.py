@@ -18,7 +18,7 @@ NUMBERED = [
 ]
 """The chapters with a number, in reading order."""
 PAGES = [*NOTEBOOKS, *sorted(BOOK.glob("*.md"))]
-LABEL = re.compile(r"(ch|sec|eq|thm|alg|fig|ex|sol|corr)-[a-z0-9]+(-[a-z0-9]+)*")
+LABEL = re.compile(r"(ch|sec|eq|thm|alg|fig|ex|sol|corr|claim)-[a-z0-9]+(-[a-z0-9]+)*")
 REFUTED = "% refuted"  # in a display equation: it is quoted to be refuted, and carries no label
 
 

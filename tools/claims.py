@@ -9,13 +9,13 @@ import sys
 
 import nbformat
 import yaml
-from ledger import ROOT, badge, block, counts, joined, link, load, test_name
+from ledger import ROOT, badge, block, counts, joined, link, load, test_names
 
 SOURCE = ROOT / "book" / "claims.yml"
 PAGE = ROOT / "book" / "claims.md"
 FIELDS = {"id", "page", "where", "claim", "scope", "known", "how"}
 KNOWN = {
-    "proof": ("success", "There is a proof in the book; the test looks for an instance that breaks it."),
+    "proof": ("success", "There is a proof or a counterexample; the test looks for an instance that breaks it."),
     "search": ("info", "Instances were searched that could have refuted it; none did."),
     "experiment": ("warning", "It was seen in runs. The entry says what they were compared with, or that nothing was."),
     "opinion": ("muted", "No test can refute it, and none is named."),
@@ -31,16 +31,16 @@ INTRODUCTION = """\
 (ch-claims)=
 # What this book claims, and what would refute it
 
-{ref}`ch-corrections` judges the notes. This page judges us. A book that finds fault with every second sentence of
-somebody else should say which of its own sentences it would take back, and for what.
+{ref}`ch-corrections` judges the notes. This page judges us. A book that corrects somebody else's sentences should say
+which of its own it would take back, and for what.
 
-So here are the sentences that the chapters stand on: every line of every summary, and the readings that were once wrong
-and had to be mended. Each stands as it stands on its page. Below it you find *where it holds*: for which kernels, which
-processes, which seeds. Then *how it is known*. And then the test that tries to break it. Such a test is an opponent, no
-ornament: it looks for an instance on which the sentence is false, and when it finds one, the book does not build.
+So here are the sentences that the chapters stand on: every line of every summary, and readings that were once wrong and
+had to be mended. Each is told as its page tells it. Below it stands *where it holds*: for which kernels, which
+processes, which seeds. Then *how it is known*. And then the tests that try to break it. Such a test is an opponent: it
+looks for an instance on which the sentence is false, and it fails when it finds one.
 
-An opponent who never wins may be asleep. So the same searches are also run against sentences that are false, many of
-which stood in earlier versions of this book. There they must find the instance that refutes them.
+An opponent who never wins may be asleep. So most of the searches are also run against sentences that are false, several
+of which stood in earlier versions of this book. There they must find the instance that refutes them.
 
 You can be that opponent. Run a test with `pytest tests/test_claims_contraction.py -k TestEquality`, or write a better
 one. Where a notebook is named in the place of a file of tests, it is a cell of that notebook whose numbers are compared
@@ -194,12 +194,18 @@ def faults(entries, *, tests, labels):
     return found
 
 
+def attackers(tests):
+    """Return how the page writes tests: those of one file together."""
+    files = dict.fromkeys(test.split("::")[0] for test in tests)
+    return "; ".join(test_names(file, [test for test in tests if test.startswith(f"{file}::")]) for file in files)
+
+
 def entry_block(entry):
     """Return one claim: anchor, sentence and badges, then scope, then how it is known, then what attacks it."""
     head = " ".join([entry["claim"], *(badge(KNOWN, kind) for kind in entry["known"])])
     lines = [f"*Where it holds.* {entry['scope']}", f"*How it is known.* {entry['how']}"]
     if entry.get("tests"):
-        lines.append(f"*What would refute it.* {' · '.join(map(test_name, entry['tests']))}")
+        lines.append(f"*What would refute it.* {attackers(entry['tests'])}")
     lines[-1] += f" ({link(entry['where'])})"
     return block(f"claim-{entry['id']}", head, lines)
 

@@ -2,7 +2,7 @@
 
 import re
 
-from ledger import ROOT, badge, block, counts, is_test, joined, link, load, test_name
+from ledger import ROOT, badge, block, counts, is_test, joined, link, load, test_names
 
 SOURCE = ROOT / "book" / "corrections.yml"
 PAGE = ROOT / "book" / "corrections.md"
@@ -23,6 +23,8 @@ INTRODUCTION = """\
 This book grew out of one reader's notes on the paper {cite}`achiam2019`. They are an honest first draft: the order of
 the chapters is theirs, and without them there would be no book. A first draft has slips, and this page goes through it
 claim by claim. Each claim is told in our words, with a verdict and with what is true.
+
+Of the sentences of this book itself, {ref}`ch-claims` gives the same account.
 
 Read it with a pencil. Most of the errors here are errors that everybody makes once: $\\le$ for $<$, the index of the
 row for that of the column, an absolute value on the wrong factor, a sufficient condition taken for a necessary one.
@@ -91,7 +93,7 @@ def short(test):
     file, name = test.split("::", 1)
     if file.endswith("/test_corrections.py"):
         return f"`Test{''.join(claims_in(name))}`"
-    return test_name(test)
+    return test_names(file, [test])
 
 
 def claim_block(entry):

@@ -45,10 +45,10 @@ def link(label):
     return f"{{prf:ref}}`{label}`" if label.startswith("thm-") else f"{{ref}}`{label}`"
 
 
-def test_name(test):
-    """Return how a page writes a test: its name and its file."""
-    file, name = test.split("::", 1)
-    return f"`{name}` in `{file.removeprefix('tests/')}`"
+def test_names(file, tests):
+    """Return how a page writes tests of one file: their names and the file."""
+    names = ", ".join(f"`{test.split('::', 1)[1]}`" for test in tests)
+    return f"{names} in `{file.removeprefix('tests/')}`"
 
 
 def block(anchor, head, lines):
