@@ -147,7 +147,7 @@ def uncovered(entries, pages=None):
         for page in pages or chapters()
         for cell, text in readings(page)
         for sentence in sentences(text)
-        if STRONG.search(sentence) and not sentence.endswith("?") and sentence not in covered
+        if STRONG.search(sentence) and not sentence.endswith(("?", "?**")) and sentence not in covered
     ]
 
 
