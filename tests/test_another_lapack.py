@@ -114,3 +114,89 @@ class TestWhatLeansOnTheUsualAnswer:
         first = np.linalg.eigh
         another_lapack.install(monkeypatch.setattr)
         assert np.linalg.eigh is first
+
+
+def loop(n, *, n_actions=1):
+    """Return a process in which every state leads to the next one, with whatever action."""
+    from divergence_notes.mdp import FiniteMDP
+
+    P = np.repeat(np.roll(np.eye(n), 1, axis=1)[:, None, :], n_actions, axis=1)
+    return FiniteMDP(P, np.ones((n, n_actions)), 0.9)
+
+
+def some_norms():
+    """Ask of one policy whose Jacobian has a complex pair on top: an ellipsoid to measure by has many names then."""
+    from divergence_notes import contraction
+    from divergence_notes.mdp import random_mdp
+
+    rng = np.random.default_rng(3)
+    for _ in range(800):
+        mdp, phi = random_mdp(3, 1, gamma=0.9, branching=2, rng=rng), rng.standard_normal((3, 3))
+        given = {"kernel": phi @ phi.T, "weights": rng.dirichlet(np.ones(3)), "alpha": 1.0}
+        values = np.linalg.eigvals(contraction.jacobian(mdp, **given, policy=[0, 0, 0]))
+        if values[np.abs(values).argmax()].imag:
+            yield VERDICTS[contraction.some_norm(mdp, **given)]
+
+
+def judged(name, kernel, n_actions=1, **more):
+    """Ask `contraction` about a kernel on a loop."""
+    from divergence_notes import contraction
+
+    n = len(kernel)
+    mdp = loop(n // n_actions, n_actions=n_actions)
+    return getattr(contraction, name)(mdp, kernel=kernel, weights=np.full(n, 1 / n), alpha=1.0, **more)
+
+
+def solved(**how):
+    """Undo a kernel with two equal rows, and with three equal eigenvalues."""
+    from divergence_notes import preqn
+
+    K = torch.block_diag(torch.ones(2, 2, dtype=torch.float64), 2 * torch.eye(3, dtype=torch.float64))
+    return preqn.solve(K, torch.arange(1.0, 6.0, dtype=torch.float64), **how).numpy()
+
+
+def stationary(mdp):
+    """Where a loop is found."""
+    from divergence_notes import mdp as model
+
+    return model.stationary_distribution(mdp, np.zeros(mdp.n_states, dtype=int))
+
+
+def rank(kernel):
+    """Ask how many directions a kernel has."""
+    from divergence_notes import diagnostics
+
+    return diagnostics.effective_rank(kernel)
+
+
+def shortest():
+    """Ask for the shortest step when two pairs have the same features, and most parameters are in no pair."""
+    from divergence_notes import updates
+
+    phi = np.vstack([np.eye(3, 8), np.eye(1, 8)])
+    return updates.minimum_norm_step(np.ones(8), phi, loop(4), batch=[0, 1, 3], alpha=0.5)
+
+
+VERDICTS = {True: 1, False: 0, None: -1}
+COUPLED = np.array([[2.0, 1.0, 0.0, 0.0], [1.0, 2.0, 0.0, 0.0], [0.0, 0.0, 2.0, 1.0], [0.0, 0.0, 1.0, 2.0]])
+ASKED = {
+    "stationary distribution": lambda: stationary(loop(4)),
+    "some norm": lambda: list(some_norms()),
+    "some norm, two actions": lambda: VERDICTS[judged("some_norm", COUPLED, 2)],
+    "weighted modulus, all alike": lambda: judged("weighted_modulus", np.eye(4))[0],
+    "weighted modulus, two halves": lambda: judged("weighted_modulus", COUPLED, 2)[0],
+    "exact modulus": lambda: judged("exact_modulus", COUPLED, 2),
+    "joint spectral radius": lambda: judged("joint_spectral_radius", COUPLED, 2, depth=4),
+    "effective rank, symmetric": lambda: rank(np.kron(np.ones((2, 2)), np.eye(2))),
+    "effective rank, not symmetric": lambda: rank(np.kron(np.eye(2), [[0.0, 1.0], [0.0, 0.0]])),
+    "shortest step": shortest,
+    "kernel undone, as it is": lambda: solved(solver="minimum-norm", jitter=1e-4),
+    "kernel undone, with a ridge": lambda: solved(solver="cholesky", jitter=1e-4),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_the_package_leans_on_none_of_it(monkeypatch, name):
+    usual = ASKED[name]()
+    another_lapack.install(monkeypatch.setattr)
+    np.testing.assert_allclose(ASKED[name](), usual, rtol=1e-9, atol=1e-12)
