@@ -15,6 +15,7 @@ import pytest
 
 from tests import pages
 from tests.attacks import attack, counterexample
+from tests.waiting import PATIENCE
 from tools import claims
 
 ENTRIES = ledger.load(claims.SOURCE)
@@ -86,7 +87,7 @@ def collected():
         "sys.exit(pytest.main([*options, *sys.argv[1:]], plugins=[Seen()]))\n"
     )
     run = subprocess.run(
-        [sys.executable, "-c", program, *named], cwd=pages.ROOT, capture_output=True, text=True, timeout=600
+        [sys.executable, "-c", program, *named], cwd=pages.ROOT, capture_output=True, text=True, timeout=PATIENCE
     )
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
     return named, [line.split()[1:] for line in run.stdout.splitlines() if line.startswith("SEEN ")]
@@ -248,7 +249,11 @@ class TestScan:
 
     def test_command(self):
         run = subprocess.run(
-            [sys.executable, "tools/claims.py", "scan"], cwd=pages.ROOT, capture_output=True, text=True, timeout=120
+            [sys.executable, "tools/claims.py", "scan"],
+            cwd=pages.ROOT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
         assert run.returncode == 0
         lines = run.stdout.splitlines()
