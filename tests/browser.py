@@ -67,14 +67,17 @@ def browser():
 
 
 @contextlib.contextmanager
-def opened(browser, url, home):
+def opened(browser, url, home, *, scale=1):
     """Open a page; yield it, typeset and with its widgets drawn, and the list of complaints so far.
+
+    A pixel of the page is `scale` pixels of the screen.
 
     A complaint is an error in the console that is not in `ALLOWED`, an answer of 400 or more, or a request to anything
     that is not below `home`.
     """
     complaints = []
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    view = {"viewport": {"width": 1280, "height": 900}, "device_scale_factor": scale}
+    context = browser.new_context(**view, reduced_motion="reduce")
     context.set_default_timeout(1000 * PATIENCE)
     page = context.new_page()
 

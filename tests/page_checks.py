@@ -163,6 +163,53 @@ def too_wide(page, width=360):
     }""")
 
 
+def cut_formulas(page, width, *, room=1.5):
+    """Find formulas whose glyphs come nearer than `room` to where something above or below cuts them off.
+
+    A glyph may be larger than its box by a fraction of a pixel, which is how a transpose loses its bar. To the sides a
+    formula fits, by whole pixels, or what it scrolls in shows that it goes on there.
+    """
+    look(page, "light", width)
+    for _ in range(10):  # a fold may still be opening, and the page still fitting its formulas to the new width
+        found = _cut_formulas(page, room)
+        if not found:
+            break
+        page.wait_for_timeout(200)
+    return found
+
+
+def _cut_formulas(page, room):
+    return page.evaluate(
+        """(room) => {
+            const found = [];
+            for (const formula of document.querySelectorAll("main mjx-container")) {
+                if (!formula.checkVisibility({ visibilityProperty: true })) continue;
+                const glyphs = [...formula.querySelectorAll("mjx-math :is(mjx-c, mjx-line, mjx-stretchy-v *)")]
+                    .map((glyph) => glyph.getBoundingClientRect()).filter(({ width, height }) => width && height);
+                const [top, left] = ["top", "left"].map((side) => Math.min(...glyphs.map((glyph) => glyph[side])));
+                const [bottom, right] =
+                    ["bottom", "right"].map((side) => Math.max(...glyphs.map((glyph) => glyph[side])));
+                const name = formula.closest("div.math[id]")?.id ?? formula.textContent.slice(0, 40);
+                for (let box = formula; box.localName !== "main"; box = box.parentElement) {
+                    const look = getComputedStyle(box), edge = box.getBoundingClientRect();
+                    if (look.overflowY === "visible" && look.overflowX === "visible") continue;
+                    const [above, below] = [top - edge.top, edge.bottom - bottom];
+                    if (above < room || below < room)
+                        found.push(`${name}: ${above.toFixed(1)} px above, ${below.toFixed(1)} below`);
+                    const wide = box.scrollWidth > box.clientWidth + 1;
+                    const scrolls = wide && ["auto", "scroll"].includes(look.overflowX);
+                    if (scrolls && (!box.classList.contains("more-right") || look.maskImage === "none"))
+                        found.push(`${name}: goes on to the right without a sign`);
+                    if (scrolls) break;
+                    if (left < edge.left - room || right > edge.right + room) found.push(`${name}: cut off at a side`);
+                }
+            }
+            return found;
+        }""",
+        room,
+    )
+
+
 def shattered(page, width=360):
     """Find names in tables and in lists of parameters that a phone breaks within a word."""
     look(page, "light", width)

@@ -32,6 +32,11 @@ class TestEveryPage:
     def test_controls_are_alive(self, visit):
         assert check.dead_controls(visit[0]) == []
 
+    @pytest.mark.parametrize("width", [1280, 360])
+    def test_formulas_are_whole(self, visit, width):
+        unfold(visit[0])
+        assert check.cut_formulas(visit[0], width) == []
+
     def test_fits_a_phone(self, visit):
         assert check.too_wide(visit[0]) + check.shattered(visit[0]) + check.squeezed(visit[0]) == []
 
@@ -369,6 +374,48 @@ class TestPlanted:
     def test_too_wide(self, planted):
         with planted('<p style="width: 500px">wide</p>') as (page, _):
             assert any("wide" in fault for fault in check.too_wide(page))
+
+    @pytest.mark.parametrize(
+        ("style", "fault"),
+        [
+            ("mjx-container[display] { padding-block: 0 !important }", "px above"),
+            ("span.math { overflow: hidden !important }", "px above"),
+            ("mjx-container { overflow: hidden !important; max-width: 2em }", "cut off at a side"),
+            (".more-right { mask-image: none !important }", "goes on to the right without a sign"),
+        ],
+    )
+    def test_formulas_cut_off(self, planted, style, fault):
+        with planted("", "contraction") as (page, _):
+            assert check.cut_formulas(page, 360) == []
+            page.add_style_tag(content=style)
+            assert any(fault in found for found in check.cut_formulas(page, 360))
+
+    @pytest.mark.parametrize("scale", [1, 2])
+    def test_the_bar_of_a_transpose_is_drawn(self, browser, address, scale):
+        """Whatever the boxes say: with room to spare a formula of a page is drawn as it is without any box."""
+        with opened(browser, f"{address}/book/function_approximation.html", address, scale=scale) as (page, _):
+            formula = page.locator("#equation-eq-linear-kernel")
+            as_it_is = formula.screenshot()
+            page.add_style_tag(content="div.math, mjx-container { overflow: visible !important }")
+            whole = formula.screenshot()
+            page.add_style_tag(content="mjx-container { overflow: auto !important; padding-block: 0 !important }")
+            assert as_it_is == whole != formula.screenshot()
+
+    def test_what_goes_on_fades_where_it_does(self, planted):
+        with planted("", "contraction") as (page, _):
+            look(page, "light", 360)
+            formula = page.locator("#equation-eq-exact-modulus mjx-container")
+            says = "box => ['more-left', 'more-right'].filter((side) => box.classList.contains(side))"
+            assert formula.evaluate(says) == ["more-right"]
+            for far, sides in ((20, ["more-left", "more-right"]), (9999, ["more-left"]), (0, ["more-right"])):
+                formula.evaluate("(box, far) => { box.scrollLeft = far; }", far)
+                page.wait_for_timeout(100)
+                assert formula.evaluate(says) == sides
+            formula.focus()
+            page.keyboard.press("ArrowRight")
+            assert formula.evaluate("box => getComputedStyle(box).maskImage") == "none"
+            look(page, "light", 1280)
+            assert formula.evaluate(says) == []
 
     def test_shattered(self, planted):
         cell = '<table><tr><td style="display: block; width: 2em"><code><span class="pre" style="{}">{}</span></code>'

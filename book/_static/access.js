@@ -1,10 +1,17 @@
-// What scrolls sideways can be reached by the keyboard, also when the window narrows or a fold opens.
+// What scrolls sideways can be reached by the keyboard and shows where it goes on, also when the window narrows or a fold opens.
 addEventListener("load", () => {
+  const goesOn = (box) => {
+    const scrolls = box.scrollWidth > box.clientWidth + 1 && getComputedStyle(box).overflowX !== "visible";
+    box.classList.toggle("more-left", scrolls && box.scrollLeft > 1);
+    box.classList.toggle("more-right", scrolls && box.scrollLeft < box.scrollWidth - box.clientWidth - 1);
+  };
+  addEventListener("scroll", ({ target }) => { if (target.matches?.("main *")) goesOn(target); }, { capture: true, passive: true });
   const reach = new ResizeObserver((entries) => {
     for (const { target } of entries) {
       for (const box of [target, ...target.querySelectorAll("mjx-container")]) {
         if (box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX !== "visible") box.tabIndex = 0;
         else if (box.tabIndex === 0) box.removeAttribute("tabindex");
+        goesOn(box);
       }
     }
   });
@@ -37,6 +44,7 @@ addEventListener("load", () => {
       formula.classList.add("wide");
       formula.tabIndex = 0;
     }
+    main.querySelectorAll("mjx-container:not([display])").forEach(goesOn);
   };
   window.MathJax?.startup?.promise?.then(() => new ResizeObserver(fit).observe(main));
 
