@@ -20,8 +20,18 @@ MEMORY = 2e9
 """Bytes that a single call may take beyond its arguments without being asked."""
 
 
-def array(name: str, value: Any, *, shape: tuple[int | None, ...] | None = None, ndim: int | None = None) -> np.ndarray:
-    """Return `value` as a finite float64 array of the given shape (``None`` stands for any length)."""
+def array(
+    name: str,
+    value: Any,
+    *,
+    shape: tuple[int | None, ...] | None = None,
+    ndim: int | None = None,
+    beside: str | None = None,
+) -> np.ndarray:
+    """Return `value` as a finite float64 array of the given shape (``None`` stands for any length).
+
+    `beside` names the argument that the shape was taken from, since that one may as well be the wrong one.
+    """
     try:
         given = np.asarray(value)
         if given.dtype.kind == "c":  # numpy would drop the imaginary parts with a mere warning
@@ -32,9 +42,13 @@ def array(name: str, value: Any, *, shape: tuple[int | None, ...] | None = None,
     if ndim is not None and out.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {out.shape}")
     if shape is not None and not _matches(out.shape, shape):
-        raise ValueError(f"{name} must have shape {_shape(shape)}, got {out.shape}")
+        raise ValueError(f"{name} must have shape {_shape(shape)}, got {out.shape}{_while(beside)}")
     finite(name, out)
     return out
+
+
+def _while(beside: str | None) -> str:
+    return "" if beside is None else f", while {beside}"
 
 
 def _matches(found: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
@@ -67,9 +81,9 @@ def non_negative(name: str, value: np.ndarray) -> None:
         raise ValueError(f"{name} must be non-negative: {entry(name, bad[0])} is {value[tuple(bad[0])]:.6g}")
 
 
-def distribution(name: str, value: Any, *, size: int) -> np.ndarray:
+def distribution(name: str, value: Any, *, size: int, beside: str | None = None) -> np.ndarray:
     """Return `value` as a probability vector of length `size`."""
-    out = array(name, value, shape=(size,))
+    out = array(name, value, shape=(size,), beside=beside)
     non_negative(name, out)
     total = out.sum()
     if abs(total - 1.0) > TOLERANCE:
@@ -77,11 +91,11 @@ def distribution(name: str, value: Any, *, size: int) -> np.ndarray:
     return out
 
 
-def square(name: str, value: Any, *, size: int | None = None) -> np.ndarray:
+def square(name: str, value: Any, *, size: int | None = None, beside: str | None = None) -> np.ndarray:
     """Return `value` as a square matrix, of order `size` if that is given."""
     out = array(name, value, ndim=2)
     if out.shape[0] != out.shape[1] or (size is not None and out.shape[0] != size):
-        raise ValueError(f"{name} must have shape {_square(size)}, got {out.shape}")
+        raise ValueError(f"{name} must have shape {_square(size)}, got {out.shape}{_while(beside)}")
     return out
 
 
@@ -151,13 +165,15 @@ def choice(name: str, value: Any, options: Sequence[str]) -> str:
     return value
 
 
-def indices(name: str, value: Any, *, high: int, shape: tuple[int | None, ...] | None = None) -> np.ndarray:
+def indices(
+    name: str, value: Any, *, high: int, shape: tuple[int | None, ...] | None = None, beside: str | None = None
+) -> np.ndarray:
     """Return `value` as an integer array with entries in ``0 .. high - 1``."""
     out = np.asarray(value)
     if out.dtype.kind not in "iu":
         raise TypeError(f"{name} must be an array of integers, got dtype {out.dtype}")
     if shape is not None and not _matches(out.shape, shape):
-        raise ValueError(f"{name} must have shape {_shape(shape)}, got {out.shape}")
+        raise ValueError(f"{name} must have shape {_shape(shape)}, got {out.shape}{_while(beside)}")
     bad = np.argwhere((out < 0) | (out >= high))
     if len(bad):
         raise ValueError(f"{name} must hold indices in [0, {high - 1}]: {entry(name, bad[0])} is {out[tuple(bad[0])]}")

@@ -53,7 +53,7 @@ def optimality_backup(Q: ArrayLike, mdp: FiniteMDP) -> np.ndarray:
     -----
     Label ``eq-optimality-operator``; Bellman, "Dynamic Programming", 1957.
     """
-    Q = _checks.array("Q", Q, shape=(mdp.n_states, mdp.n_actions))
+    Q = _checks.array("Q", Q, shape=mdp.R.shape, beside=mdp._sizes)
     return _backup(_best(Q), mdp)
 
 
@@ -83,7 +83,7 @@ def expectation_backup(Q: ArrayLike, mdp: FiniteMDP, policy: ArrayLike) -> np.nd
     -----
     Label ``eq-expectation-operator``.
     """
-    Q = _checks.array("Q", Q, shape=(mdp.n_states, mdp.n_actions))
+    Q = _checks.array("Q", Q, shape=mdp.R.shape, beside=mdp._sizes)
     return _backup((mdp.policy_matrix(policy) * Q).sum(axis=1), mdp)
 
 
@@ -361,6 +361,7 @@ def q_learning(
     steps = _checks.integer("steps", steps, low=1)
     snapshots = _checks.integer("snapshots", snapshots, low=1, high=steps)
     n_states, n_actions = _sizes(env)
+    _checks.memory("q_learning", snapshots, n_states, n_actions, copies=2)
     Q, visits = np.zeros((n_states, n_actions)), np.zeros((n_states, n_actions))
     kept, due = [], set(np.linspace(0, steps, snapshots + 1).astype(int)[1:].tolist())
     explore, pick = rng.random(steps) < epsilon, rng.integers(n_actions, size=steps)
@@ -422,7 +423,8 @@ def policy_return(
         If an argument is out of range.
     """
     n_states, n_actions = _sizes(env)
-    actions = _checks.indices("policy", policy, high=n_actions, shape=(n_states,))
+    beside = f"env has {n_states} states"
+    actions = _checks.indices("policy", policy, high=n_actions, shape=(n_states,), beside=beside)
     gamma = _checks.scalar("gamma", gamma, low=0, high=1)
     max_steps = _checks.integer("max_steps", max_steps, low=1)
     returns = np.zeros(_checks.integer("episodes", episodes, low=1))

@@ -13,10 +13,14 @@ from divergence_notes._checks import ArrayLike
 from divergence_notes.mdp import FiniteMDP
 
 
-def _data(kernel: ArrayLike, weights: ArrayLike, *, size: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def _data(kernel: ArrayLike, weights: ArrayLike, mdp: FiniteMDP | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return the checked kernel and the checked weights of its pairs."""
-    kernel = _checks.square("kernel", kernel, size=size)
-    return kernel, _checks.distribution("weights", weights, size=len(kernel))
+    if mdp is None:
+        kernel = _checks.square("kernel", kernel)
+        beside = f"kernel has shape {kernel.shape}"
+        return kernel, _checks.distribution("weights", weights, size=len(kernel), beside=beside)
+    kernel = _checks.square("kernel", kernel, size=mdp.n_pairs, beside=mdp._sizes)
+    return kernel, _checks.distribution("weights", weights, size=mdp.n_pairs, beside=mdp._sizes)
 
 
 def row_sum_bound(kernel: ArrayLike, weights: ArrayLike, *, alpha: float | int, gamma: float | int) -> float:
@@ -239,7 +243,7 @@ def jacobian(
     -----
     Label ``eq-jacobian``.
     """
-    kernel, weights = _data(kernel, weights, size=mdp.n_pairs)
+    kernel, weights = _data(kernel, weights, mdp)
     alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
     loop = np.eye(mdp.n_pairs) - mdp.gamma * mdp.pair_transitions(policy)
     return np.eye(mdp.n_pairs) - alpha * (kernel * weights) @ loop
@@ -267,14 +271,17 @@ def jacobians(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: f
     Raises
     ------
     ValueError
-        If there are too many policies, a shape disagrees, `weights` is not a distribution, or `alpha` is not positive.
+        If there are too many policies, the matrices would need more than 2 GB, a shape disagrees, `weights` is not a
+        distribution, or `alpha` is not positive.
 
     Notes
     -----
     Label ``eq-jacobian``.
     """
     given = {"kernel": kernel, "weights": weights, "alpha": alpha}
-    return np.stack([jacobian(mdp, **given, policy=policy) for policy in _policies(mdp)])
+    policies = _policies(mdp)
+    _checks.memory("jacobians", mdp.n_actions**mdp.n_states, mdp.n_pairs, mdp.n_pairs, copies=2)
+    return np.stack([jacobian(mdp, **given, policy=policy) for policy in policies])
 
 
 def _policies(mdp: FiniteMDP) -> Iterator[np.ndarray]:
@@ -314,9 +321,11 @@ def stable_discount(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, po
     -----
     Label ``eq-jacobian``. Each policy is held fixed: an update that switches between them may do otherwise.
     """
-    kernel, weights = _data(kernel, weights, size=mdp.n_pairs)
+    kernel, weights = _data(kernel, weights, mdp)
     points = _checks.integer("points", points, low=1)
-    chains = np.stack([mdp.pair_transitions(policy) for policy in _policies(mdp)])  # (n_policies, n, n)
+    policies = _policies(mdp)
+    _checks.memory("stable_discount", mdp.n_actions**mdp.n_states, mdp.n_pairs, mdp.n_pairs, copies=4)
+    chains = np.stack([mdp.pair_transitions(policy) for policy in policies])  # (n_policies, n, n)
     moved, last = kernel * weights, 0.0
     for gamma in np.arange(1, points + 1) / (points + 1):
         drift = np.linalg.eigvals(gamma * moved @ chains - moved).real.max()
@@ -368,7 +377,7 @@ def _row_blocks(
     Under policy pi row i is ``own[i]`` (n_pairs,) plus ``inflow[i, s]`` at column (s, pi(s)), so that a row can choose
     the action of each next state on its own.
     """
-    kernel, weights = _data(kernel, weights, size=mdp.n_pairs)
+    kernel, weights = _data(kernel, weights, mdp)
     alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
     for first in range(0, mdp.n_pairs, size):
         pull = kernel[first : first + size] * (alpha * weights)  # (b, n)
@@ -547,12 +556,16 @@ def weighted_modulus(
     own[pairs, pairs] += 1
     size, states = np.abs(own), np.arange(mdp.n_states)
     growth = _growth(own, inflow, mdp.n_actions)  # (A, n, S)
-    w, root, best, seen = np.ones(mdp.n_pairs), 0.0, (np.inf, np.ones(mdp.n_pairs)), set()
-    for _ in range(_checks.integer("max_iter", max_iter, low=1)):
+
+    def attained(w: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return what w attains, rounded up, and the worst action of each next state for each row."""
         gains = growth * w.reshape(mdp.n_states, mdp.n_actions).T[:, None, :]
         sums = size @ w + gains.max(axis=0).sum(axis=1) + _doubt(pull, mdp, w, w)
-        ratio = float((sums / w).max()) * (1 + _rounding.EPS)
-        actions = gains.argmax(axis=0)
+        return float((sums / w).max()) * (1 + _rounding.EPS), gains.argmax(axis=0)
+
+    w, root, best, seen = np.ones(mdp.n_pairs), 0.0, (np.inf, np.ones(mdp.n_pairs)), set()
+    for _ in range(_checks.integer("max_iter", max_iter, low=1)):
+        ratio, actions = attained(w)
         met = actions.tobytes() in seen and ratio > best[0] * (1 - 1e-13)
         seen.add(actions.tobytes())
         best = min(best, (ratio, w), key=lambda pair: pair[0])
@@ -560,27 +573,33 @@ def weighted_modulus(
         np.add.at(selected, (pairs[:, None], states * mdp.n_actions + actions), inflow)
         selected = np.abs(selected) * w / w[:, None]  # in units in which its entries are closer to each other
         root = max(root, float(np.abs(np.linalg.eigvals(selected)).max()))
-        step = None if met or best[0] <= root * (1 + 2e-12) else _positive_solution(selected, root, best[0], 1 / w)
+        if met or best[0] <= root * (1 + 2e-12):
+            break
+        step = next(_positive_solutions(selected, root, best[0], 1 / w), None)
         if step is None or not (w * step).min() > _rounding.TINY * (w * step).max():
             break
         w = w * step / (w * step).max()
+    if best[0] > root * (1 + 1e-9):  # weights near to the infimum may be so uneven that rounding eats what they gain
+        for step in _positive_solutions(selected, root, best[0], 1 / w):
+            other = w * step / (w * step).max()
+            if other.min() > _rounding.TINY:
+                best = min(best, (attained(other)[0], other), key=lambda pair: pair[0])
     return best
 
 
-def _positive_solution(matrix: np.ndarray, root: float, scale: float, right: np.ndarray) -> np.ndarray | None:
-    """Return the positive solution of ``(s I - M) x = right``, s as little above the spectral radius as rounding lets.
+def _positive_solutions(matrix: np.ndarray, root: float, scale: float, right: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield positive solutions of ``(s I - M) x = right``, for s from the spectral radius of M upwards.
 
     The computed `root` of a defective matrix may be off on both sides; below the spectral radius no solution is
     positive, so that trying tells.
     """
-    for gap in (-1e-3, -1e-5, -1e-7, -1e-9, 1e-12, 1e-11, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0):
+    for gap in (-1e-3, -1e-5, -1e-7, -1e-9, 1e-12, 1e-11, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0):
         try:
             x = np.linalg.solve((root + gap * scale) * np.eye(len(matrix)) - matrix, right)
         except np.linalg.LinAlgError:
             continue
         if np.isfinite(x).all() and x.min() > 0:
-            return x / x.max()
-    return None
+            yield x / x.max()
 
 
 def joint_spectral_radius(
@@ -872,6 +891,7 @@ def norm_ball(
     rate = _checks.scalar("rate", rate, low=0, low_open=True)
     depth = _checks.integer("depth", depth, low=1)
     factors = _two_pair_jacobians(mdp, kernel, weights, alpha) / rate
+    _checks.memory("norm_ball", len(factors) ** (depth + 1), 2, 2, copies=6)
     products, rows = np.eye(2)[None], [np.eye(2)]
     for _ in range(depth):
         products = np.einsum("pij,qjk->pqik", products, factors).reshape(-1, 2, 2)
@@ -917,8 +937,8 @@ def linear_fixed_points(features: ArrayLike, mdp: FiniteMDP, *, weights: ArrayLi
     -----
     Label ``eq-rest``.
     """
-    features = _checks.array("features", features, shape=(mdp.n_pairs, None))
-    weights = _checks.distribution("weights", weights, size=mdp.n_pairs)
+    features = _checks.array("features", features, shape=(mdp.n_pairs, None), beside=mdp._sizes)
+    weights = _checks.distribution("weights", weights, size=mdp.n_pairs, beside=mdp._sizes)
     sampled, found = features.T * weights, []  # Phi^T D, (d, n)
     rounding = 1e-12 * np.abs(sampled).sum(axis=1).max() * np.abs(features).max()  # the terms of the system can cancel
     for policy in _policies(mdp):

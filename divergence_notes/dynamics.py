@@ -71,7 +71,7 @@ def iterate(
     Q0 : ndarray
         Where to start.
     max_iter : int
-        Largest number of applications, at least 1.
+        Largest number of applications, at least 1. All iterates are kept: twice these many tables may fill 2 GB.
     target : ndarray, optional
         A point of the same shape; `errors` are the distances to it.
     tol : float
@@ -93,7 +93,8 @@ def iterate(
     max_iter = _checks.integer("max_iter", max_iter, low=1)
     tol = _checks.scalar("tol", tol, low=0)
     bound = _checks.scalar("bound", bound, low=0, low_open=True)
-    goal = None if target is None else _checks.array("target", target, shape=Q.shape)
+    goal = None if target is None else _checks.array("target", target, shape=Q.shape, beside=f"Q0 has shape {Q.shape}")
+    _checks.memory("iterate", max_iter + 1, *Q.shape, copies=2, hint="; it keeps every iterate: lower max_iter")
     values, status = [Q], "undecided"
     with np.errstate(over="ignore", invalid="ignore"):
         for _ in range(max_iter):

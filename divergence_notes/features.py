@@ -1,6 +1,7 @@
 """Features: the numbers that a linear Q-function sees of a pair, and how much two pairs share of them."""
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from divergence_notes import _checks
 from divergence_notes._checks import ArrayLike
@@ -19,7 +20,9 @@ def one_hot(n_pairs: int) -> np.ndarray:
     ndarray of shape (n_pairs, n_pairs)
         The identity matrix.
     """
-    return np.eye(_checks.integer("n_pairs", n_pairs, low=1))
+    n_pairs = _checks.integer("n_pairs", n_pairs, low=1)
+    _checks.memory("one_hot", n_pairs, n_pairs)
+    return np.eye(n_pairs)
 
 
 def aggregation(groups: ArrayLike) -> np.ndarray:
@@ -36,7 +39,13 @@ def aggregation(groups: ArrayLike) -> np.ndarray:
         Entry 1 where the pair belongs to the group, else 0.
     """
     members = _checks.indices("groups", groups, high=np.iinfo(np.intp).max, shape=(None,))
-    return np.eye(members.max() + 1)[members]
+    if len(members) == 0:
+        raise ValueError("groups must hold at least one pair, got none")
+    shape = (len(members), int(members.max()) + 1)
+    _checks.memory("aggregation", *shape)
+    out = np.zeros(shape)
+    out[np.arange(len(members)), members] = 1.0
+    return out
 
 
 def radial_basis(points: ArrayLike, centers: ArrayLike, *, width: float | int) -> np.ndarray:
@@ -60,8 +69,8 @@ def radial_basis(points: ArrayLike, centers: ArrayLike, *, width: float | int) -
     width = _checks.scalar("width", width, low=0, low_open=True)
     if points.shape[1] != centers.shape[1]:
         raise ValueError(f"centers must have {points.shape[1]} columns as points has, got {centers.shape[1]}")
-    distance = ((points[:, None, :] - centers[None, :, :]) ** 2).sum(axis=2)
-    return np.exp(-distance / (2 * width**2))
+    _checks.memory("radial_basis", len(points), len(centers), copies=2)
+    return np.exp(-cdist(points, centers, "sqeuclidean") / (2 * width**2))
 
 
 def kernel(features: ArrayLike) -> np.ndarray:
@@ -82,4 +91,5 @@ def kernel(features: ArrayLike) -> np.ndarray:
     Label ``eq-linear-kernel``.
     """
     features = _checks.array("features", features, ndim=2)
+    _checks.memory("kernel", len(features), len(features))
     return features @ features.T

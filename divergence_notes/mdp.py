@@ -3,7 +3,8 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,11 @@ class FiniteMDP:
         """Probability that the episode goes on after each pair, shape (n_pairs,)."""
         return np.asarray(self.transitions.sum(axis=1)).ravel()
 
+    @property
+    def _sizes(self) -> str:
+        """What an error says of the process beside an argument that does not fit it."""
+        return f"mdp has n_states = {self.n_states} and n_actions = {self.n_actions}"
+
     def flatten(self, Q: ArrayLike) -> np.ndarray:
         """Turn a table into a vector.
 
@@ -92,7 +98,7 @@ class FiniteMDP:
         ndarray of shape (n_pairs,)
             A new array, state by state.
         """
-        return _checks.array("Q", Q, shape=(self.n_states, self.n_actions)).ravel().copy()
+        return _checks.array("Q", Q, shape=self.R.shape, beside=self._sizes).ravel().copy()
 
     def unflatten(self, q: ArrayLike) -> np.ndarray:
         """Turn a vector into a table.
@@ -107,7 +113,7 @@ class FiniteMDP:
         ndarray of shape (n_states, n_actions)
             A new array.
         """
-        return _checks.array("q", q, shape=(self.n_pairs,)).reshape(self.n_states, self.n_actions).copy()
+        return _checks.array("q", q, shape=(self.n_pairs,), beside=self._sizes).reshape(self.R.shape).copy()
 
     def policy_matrix(self, policy: ArrayLike) -> np.ndarray:
         """Return the action probabilities of a policy.
@@ -129,11 +135,12 @@ class FiniteMDP:
         """
         given = np.asarray(policy)
         if given.ndim == 1:
-            chosen = _checks.indices("policy", given, high=self.n_actions, shape=(self.n_states,))
+            shape = (self.n_states,)
+            chosen = _checks.indices("policy", given, high=self.n_actions, shape=shape, beside=self._sizes)
             out = np.zeros((self.n_states, self.n_actions))
             out[np.arange(self.n_states), chosen] = 1.0
             return out
-        out = _checks.array("policy", policy, shape=(self.n_states, self.n_actions))
+        out = _checks.array("policy", policy, shape=self.R.shape, beside=self._sizes)
         _checks.non_negative("policy", out)
         sums = out.sum(axis=1)
         bad = np.argwhere(np.abs(sums - 1) > _checks.TOLERANCE)
@@ -241,8 +248,9 @@ def from_gymnasium(env: Any, gamma: float | int) -> FiniteMDP:
     Parameters
     ----------
     env : gymnasium.Env
-        FrozenLake, Taxi, CliffWalking, or any environment with the same table: ``P[s][a]`` is a list of
-        ``(probability, next_state, reward, terminated)``.
+        FrozenLake, Taxi, CliffWalking, or any environment with the same table: ``P[s][a]`` lists outcomes
+        ``(probability, next_state, reward, terminated)``, which may be followed by more. Mappings with the keys 0, 1,
+        ... and sequences or arrays are read alike, and so are outcomes that come from a generator.
     gamma : float
         Discount factor in [0, 1).
 
@@ -255,29 +263,99 @@ def from_gymnasium(env: Any, gamma: float | int) -> FiniteMDP:
     Raises
     ------
     TypeError
-        If the environment has no such table.
+        If the environment has no such table, or what should be a number or a flag is none.
     ValueError
-        If its probabilities do not sum to 1, or a next state does not exist.
+        If a key is missing, the states differ in their actions, a number is no probability, the probabilities of a pair
+        do not sum to 1, a next state does not exist, or the table would need more than 2 GB.
     """
     table = getattr(getattr(env, "unwrapped", env), "P", None)
-    if not isinstance(table, Mapping):
-        raise TypeError(f"env must expose its model as a mapping `P`, as Taxi does; {env} has {type(table).__name__}")
-    n_states, n_actions = len(table), len(table[0])
+    if not isinstance(table, (Mapping, Sequence, np.ndarray)) or isinstance(table, str):
+        raise TypeError(f"env must expose its model as a table `P[s][a]`, as Taxi does; {env} has {_kind(table)}")
+    states = [_listed(f"P[{s}]", actions) for s, actions in enumerate(_listed("P", table))]
+    n_states, n_actions = len(states), len(states[0])
+    for s, actions in enumerate(states):
+        if len(actions) != n_actions:
+            raise ValueError(
+                f"env.P must have the same actions in every state: P[{s}] has {len(actions)}, P[0] has {n_actions}"
+            )
+    _checks.memory("from_gymnasium", n_states, n_actions, n_states, copies=2)
     P, R = np.zeros((n_states, n_actions, n_states)), np.zeros((n_states, n_actions))
-    for s in range(n_states):
-        for a in range(n_actions):
-            total = sum(outcome[0] for outcome in table[s][a])
-            if abs(total - 1) > _checks.TOLERANCE:
-                raise ValueError(f"env.P must hold distributions: P[{s}][{a}] sums to {total:.6g}, not to 1")
-            for probability, next_state, reward, terminated in table[s][a]:
-                if not 0 <= next_state < n_states:
-                    raise ValueError(
-                        f"env.P must lead to states in [0, {n_states - 1}]: P[{s}][{a}] leads to {next_state}"
-                    )
-                R[s, a] += probability * reward
-                if not terminated:
-                    P[s, a, next_state] += probability
+    for s, a in np.ndindex(R.shape):
+        total = 0.0
+        for k, outcome in enumerate(states[s][a]):
+            where = f"env.P[{s}][{a}][{k}]"
+            probability, next_state, reward, terminated = _fields(
+                where, outcome, ("probability", "next_state", "reward", "terminated"), more=None
+            )
+            probability = _number(where, "a probability", probability)
+            if not 0 <= probability <= 1:
+                raise ValueError(f"{where} must have a probability in [0, 1], got {probability:g}")
+            next_state = _whole(where, "a next_state", next_state, n_states)
+            R[s, a] += probability * _number(where, "a reward", reward)
+            total += probability
+            if not _flag(where, "terminated", terminated):
+                P[s, a, next_state] += probability
+        if abs(total - 1) > _checks.TOLERANCE:
+            raise ValueError(f"env.P must hold distributions: P[{s}][{a}] sums to {total:.6g}, not to 1")
     return FiniteMDP(P, R, gamma)
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+def _listed(name: str, table: Any) -> list:
+    """Return the entries of a mapping with the keys 0, 1, ..., of a sequence or of an array."""
+    if isinstance(table, Mapping):
+        missing = next((key for key in range(len(table)) if key not in table), None)
+        if missing is not None:
+            keys = ", ".join(repr(key) for key in list(table)[:5])
+            raise ValueError(
+                f"env.{name} must have the keys 0 to {len(table) - 1}: {missing} is missing, it has {keys}"
+            )
+        table = [table[key] for key in range(len(table))]
+    elif isinstance(table, str) or not isinstance(table, Iterable):
+        raise TypeError(f"env.{name} must be a mapping, a sequence or an array, got {_kind(table)}")
+    entries = list(table)
+    if not entries:
+        raise ValueError(f"env.{name} must have at least one entry, got none")
+    return entries
+
+
+def _fields(where: str, row: Any, names: tuple[str, ...], *, more: int | None) -> list:
+    """Return the named fields of a row that may go on for `more` fields, or for any number."""
+    found = None if isinstance(row, (str, Mapping)) or not isinstance(row, Iterable) else list(row)
+    if found is None or len(found) < len(names) or (more is not None and len(found) > len(names) + more):
+        got = repr(row) if found is None else f"{len(found)} fields"
+        raise ValueError(f"{where} must be ({', '.join(names)}), got {got}")
+    return [_alone(value) for value in found[: len(names)]]
+
+
+def _alone(value: Any) -> Any:
+    """Return the one entry of an array that has one, and everything else as it is."""
+    return value.item() if hasattr(value, "item") and math.prod(np.shape(value)) == 1 else value
+
+
+def _number(where: str, what: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{where} must have {what} that is a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{where} must have {what} that is finite, got {value!r}")
+    return float(value)
+
+
+def _whole(where: str, what: str, value: Any, high: int) -> int:
+    number = _number(where, what, value)
+    if not number.is_integer() or not 0 <= number < high:
+        raise ValueError(f"{where} must have {what} in [0, {high - 1}], got {value!r}")
+    return int(number)
+
+
+def _flag(where: str, what: str, value: Any) -> bool:
+    """Return a flag; text is none, since 'False' counts as true, and neither is a number but 0 and 1."""
+    if not isinstance(value, (bool, numbers.Real)) or value not in (0, 1):
+        raise TypeError(f"{where} must have a flag {what} that is True or False, got {value!r}")
+    return bool(value)
 
 
 def random_mdp(
@@ -302,7 +380,7 @@ def random_mdp(
     rng : numpy.random.Generator
         The source of all randomness.
     sparse : bool
-        Keep P as a sparse matrix.
+        Keep P as a sparse matrix. A dense one that would need more than 2 GB is refused.
 
     Returns
     -------
@@ -317,6 +395,9 @@ def random_mdp(
     n_actions = _checks.integer("n_actions", n_actions, low=1)
     branching = _checks.integer("branching", branching, low=1, high=n_states)
     n_pairs = n_states * n_actions
+    if not sparse:
+        _checks.memory("random_mdp", n_pairs, n_states, copies=2, hint="; sparse=True needs less")
+    _checks.memory("random_mdp", n_pairs, branching, copies=6)
     columns = np.array([rng.choice(n_states, size=branching, replace=False) for _ in range(n_pairs)])
     mass = rng.dirichlet(np.ones(branching), size=n_pairs)
     rows = np.repeat(np.arange(n_pairs), branching)
@@ -350,6 +431,7 @@ def stationary_distribution(mdp: FiniteMDP, policy: ArrayLike) -> np.ndarray:
         s, a = divmod(int(ends[0]), mdp.n_actions)
         raise ValueError(f"mdp must never end: P[{s}, {a}] sums to {mdp.continuation[ends[0]]:.6g}, not to 1")
     pi = mdp.policy_matrix(policy)
+    _checks.memory("stationary_distribution", mdp.n_states, mdp.n_states, copies=5)
     chain = mdp.state_transitions(pi)
     chain = chain.toarray() if sp.issparse(chain) else chain
     _, sizes, directions = np.linalg.svd(chain.T - np.eye(mdp.n_states))
@@ -387,7 +469,7 @@ def reachable(mdp: FiniteMDP, start: int) -> np.ndarray:
 
 
 def from_transitions(
-    transitions: Sequence[tuple],
+    transitions: Iterable,
     *,
     n_states: int,
     n_actions: int,
@@ -397,9 +479,10 @@ def from_transitions(
 
     Parameters
     ----------
-    transitions : sequence of (state, action, reward, next_state, terminated)
+    transitions : iterable of (state, action, reward, next_state, terminated), or array of shape (n_steps, 5)
         Steps as an environment returned them, from a replay buffer or a minibatch of one. A terminated step leads
-        nowhere; a truncated one leads on.
+        nowhere; a truncated one leads on, so that a sixth field `truncated` changes nothing. A state, an action or a
+        reward may be an array of one entry.
     n_states, n_actions : int
         Sizes, at least 1.
     gamma : float
@@ -415,17 +498,24 @@ def from_transitions(
 
     Raises
     ------
+    TypeError
+        If what should be a number or a flag is none.
     ValueError
-        If there are no transitions, or a state or an action is out of range.
+        If there are no transitions, a row has other fields, a state or an action is out of range, a reward is not
+        finite, or the table would need more than 2 GB.
     """
     n_states, n_actions = _checks.integer("n_states", n_states, low=1), _checks.integer("n_actions", n_actions, low=1)
-    if len(transitions) == 0:
+    _checks.memory("from_transitions", n_states, n_actions, n_states, copies=2)
+    names, steps = ("state", "action", "reward", "next_state", "terminated"), []
+    for k, row in enumerate(transitions):
+        where = f"transitions[{k}]"
+        state, action, reward, after, over = _fields(where, row, names, more=1)
+        state, action = _whole(where, "a state", state, n_states), _whole(where, "an action", action, n_actions)
+        after, over = _whole(where, "a next_state", after, n_states), _flag(where, "terminated", over)
+        steps.append((state * n_actions + action, _number(where, "a reward", reward), after, not over))
+    if not steps:
         raise ValueError("transitions must hold at least one step, got none")
-    states, actions, rewards, after, over = zip(*transitions, strict=True)
-    states = _checks.indices("states", np.array(states), high=n_states)
-    actions = _checks.indices("actions", np.array(actions), high=n_actions)
-    after = _checks.indices("next states", np.array(after), high=n_states)
-    pairs, goes_on = states * n_actions + actions, ~np.array(over, dtype=bool)
+    pairs, rewards, after, goes_on = map(np.array, zip(*steps, strict=True))
     counts = np.bincount(pairs, minlength=n_states * n_actions)
     seen = np.maximum(counts, 1)
     R = np.bincount(pairs, weights=rewards, minlength=len(counts)) / seen

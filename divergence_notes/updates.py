@@ -71,7 +71,7 @@ def weighted_update(Q: ArrayLike, mdp: FiniteMDP, *, weights: ArrayLike, alpha: 
     Label ``eq-u2``; arXiv:1903.08894.
     """
     td_error = _td_error(Q, mdp)  # (n_pairs,)
-    weights = _checks.distribution("weights", weights, size=mdp.n_pairs)
+    weights = _checks.distribution("weights", weights, size=mdp.n_pairs, beside=mdp._sizes)
     return Q + mdp.unflatten(_checks.scalar("alpha", alpha, low=0, low_open=True) * (weights * td_error))
 
 
@@ -113,7 +113,7 @@ def kernel_update(
     Label ``eq-key-equation``; arXiv:1903.08894, Theorem 1 without the remainder.
     """
     td_error = _td_error(Q, mdp)  # (n_pairs,)
-    return Q + mdp.unflatten(predicted_change(kernel, weights, td_error, alpha=alpha))
+    return Q + mdp.unflatten(_change(kernel, weights, td_error, alpha, mdp._sizes))
 
 
 def fitted_update(Q: ArrayLike, mdp: FiniteMDP, *, fit: ArrayLike) -> np.ndarray:
@@ -143,7 +143,7 @@ def fitted_update(Q: ArrayLike, mdp: FiniteMDP, *, fit: ArrayLike) -> np.ndarray
     -----
     After G. Gordon, "Stable function approximation in dynamic programming", 1995.
     """
-    fit = _checks.square("fit", fit, size=mdp.n_pairs)
+    fit = _checks.square("fit", fit, size=mdp.n_pairs, beside=mdp._sizes)
     return mdp.unflatten(fit @ mdp.flatten(bellman.optimality_backup(Q, mdp)))
 
 
@@ -178,8 +178,16 @@ def predicted_change(
     Label ``eq-predicted-change``.
     """
     td_error = _checks.array("td_error", td_error, ndim=1)
-    kernel = _checks.square("kernel", kernel, size=len(td_error))
-    weights = _checks.distribution("weights", weights, size=len(td_error))
+    beside = f"td_error has shape {td_error.shape}"
+    return _change(kernel, weights, td_error, alpha, beside)
+
+
+def _change(
+    kernel: ArrayLike, weights: ArrayLike, td_error: np.ndarray, alpha: float | int, beside: str
+) -> Float[np.ndarray, " n"]:
+    """Return what `predicted_change` does; `beside` is where the number of pairs comes from."""
+    kernel = _checks.square("kernel", kernel, size=len(td_error), beside=beside)
+    weights = _checks.distribution("weights", weights, size=len(td_error), beside=beside)
     return _checks.scalar("alpha", alpha, low=0, low_open=True) * (kernel @ (weights * td_error))
 
 
@@ -220,7 +228,7 @@ def frozen_target_update(
     td_error = _td_error(Q, mdp)  # (n_pairs,), against the targets that stand still
     moved = np.zeros_like(td_error)
     for _ in range(_checks.integer("inner", inner, low=1)):
-        moved = moved + predicted_change(kernel, weights, td_error - moved, alpha=alpha)
+        moved = moved + _change(kernel, weights, td_error - moved, alpha, mdp._sizes)
     return Q + mdp.unflatten(moved)
 
 
@@ -257,7 +265,7 @@ def preconditioned_update(
     -----
     Label ``eq-preconditioned-update``; arXiv:1903.08894, for a kernel that does not change.
     """
-    kernel = _checks.square("kernel", kernel, size=mdp.n_pairs)
+    kernel = _checks.square("kernel", kernel, size=mdp.n_pairs, beside=mdp._sizes)
     batch, block = _batch_block(kernel, batch)
     alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
     td_error = _td_error(Q, mdp)[batch]  # (b,)
@@ -395,8 +403,9 @@ def linear_step(
     Label ``eq-semi-gradient``.
     """
     theta = _checks.array("theta", theta, ndim=1)
-    features = _checks.array("features", features, shape=(mdp.n_pairs, len(theta)))
-    weights = _checks.distribution("weights", weights, size=mdp.n_pairs)
+    beside = f"{mdp._sizes} and theta has shape {theta.shape}"
+    features = _checks.array("features", features, shape=(mdp.n_pairs, len(theta)), beside=beside)
+    weights = _checks.distribution("weights", weights, size=mdp.n_pairs, beside=mdp._sizes)
     alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
     Q = mdp.unflatten(features @ theta)
     td_error = _td_error(Q, mdp)  # (n_pairs,)
@@ -437,7 +446,8 @@ def minimum_norm_step(
     Label ``eq-minimum-norm-step``.
     """
     theta = _checks.array("theta", theta, ndim=1)
-    features = _checks.array("features", features, shape=(mdp.n_pairs, len(theta)))
+    beside = f"{mdp._sizes} and theta has shape {theta.shape}"
+    features = _checks.array("features", features, shape=(mdp.n_pairs, len(theta)), beside=beside)
     batch = _batch(batch, mdp.n_pairs)
     alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
     Q = mdp.unflatten(features @ theta)

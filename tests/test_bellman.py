@@ -65,8 +65,8 @@ class TestOptimalityOperator:
     @pytest.mark.parametrize(
         ("Q", "message"),
         [
-            (np.zeros((2, 1)), "Q must have shape (1, 1), got (2, 1)"),
-            (np.zeros(1), "Q must have shape (1, 1), got (1,)"),
+            (np.zeros((2, 1)), "Q must have shape (1, 1), got (2, 1), while mdp has n_states = 1 and n_actions = 1"),
+            (np.zeros(1), "Q must have shape (1, 1), got (1,), while mdp has n_states = 1 and n_actions = 1"),
             (np.array([[np.nan]]), "Q must be finite: Q[0, 0] is nan"),
         ],
     )
@@ -566,7 +566,7 @@ class TestPolicyReturn:
     @pytest.mark.parametrize(
         ("policy", "error", "message"),
         [
-            ([0], ValueError, "policy must have shape (2,), got (1,)"),
+            ([0], ValueError, "policy must have shape (2,), got (1,), while env has 2 states"),
             ([0, 1], ValueError, "policy must hold indices in [0, 0]: policy[1] is 1"),
             ([0.0, 0.0], TypeError, "policy must be an array of integers, got dtype float64"),
         ],

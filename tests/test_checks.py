@@ -219,7 +219,7 @@ for call in calls:
             "TypeError R must be an array of real numbers, got str",
             "TypeError n_states must be an integer, got 2.0",
             "TypeError alpha must be a number, got 'big'",
-            "ValueError weights must have shape (2,), got ()",
+            "ValueError weights must have shape (2,), got (), while kernel has shape (2, 2)",
             "TypeError tol must be a number, got None",
             "TypeError policy must be an array of integers, got dtype float64",
             "TypeError max_iter must be an integer, got 1.5",

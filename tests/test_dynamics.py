@@ -112,7 +112,7 @@ class TestInputs:
             ({"max_iter": True}, TypeError, "max_iter must be an integer, got True"),
             ({"tol": -1e-3}, ValueError, "tol must be in [0, inf), got -0.001"),
             ({"bound": 0}, ValueError, "bound must be in (0, inf), got 0"),
-            ({"target": [1.0, 2.0]}, ValueError, "target must have shape (1,), got (2,)"),
+            ({"target": [1.0, 2.0]}, ValueError, "target must have shape (1,), got (2,), while Q0 has shape (1,)"),
             ({"operator": lambda Q: np.zeros(2)}, ValueError, "operator must keep the shape (1,), it returned (2,)"),
             ({"operator": lambda Q: 0.0}, ValueError, "operator must keep the shape (1,), it returned ()"),
         ],

@@ -60,18 +60,54 @@ def test_more_data_comes_closer_to_the_model(rng):
 
 
 @pytest.mark.parametrize(
-    ("steps", "message"),
+    "given",
     [
-        ([], "transitions must hold at least one step, got none"),
-        ([(2, 0, 0.0, 0, False)], "states must hold indices in [0, 1]: states[0] is 2"),
-        ([(0, -1, 0.0, 0, False)], "actions must hold indices in [0, 1]: actions[0] is -1"),
-        (
-            [(0, 0, 0.0, 0, False), (0, 0, 0.0, 7, False)],
-            "next states must hold indices in [0, 1]: next states[1] is 7",
-        ),
-        ([(0, 0, np.nan, 0, False)], "R must be finite: R[0, 0] is nan"),
+        iter(STEPS),
+        (step for step in STEPS),
+        np.array(STEPS, dtype=float),
+        [(*step, False) for step in STEPS],
+        [(*step[:4], step[4], True) for step in STEPS],  # a time limit ends nothing
+        [tuple(np.array([x]) for x in step) for step in STEPS],
+        [list(map(np.asarray, step)) for step in STEPS],
+        [(np.int32(s), a, r, t, int(over)) for s, a, r, t, over in STEPS],
     ],
+    ids=["iterator", "generator", "array", "truncated", "at the limit", "boxed", "0-d", "mixed"],
 )
-def test_refuses(steps, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+def test_reads(given):
+    mdp, weights = from_transitions(given, n_states=2, n_actions=2, gamma=0.5)
+    want, shares = from_transitions(STEPS, n_states=2, n_actions=2, gamma=0.5)
+    np.testing.assert_array_equal(mdp.P, want.P)
+    np.testing.assert_array_equal(mdp.R, want.R)
+    np.testing.assert_array_equal(weights, shares)
+
+
+GOOD = (0, 0, 0.0, 0, False)
+
+
+@pytest.mark.parametrize(
+    ("steps", "error", "message"),
+    [
+        ([], ValueError, "transitions must hold at least one step, got none"),
+        ([(2, 0, 0.0, 0, False)], ValueError, "transitions[0] must have a state in [0, 1], got 2"),
+        ([GOOD, (0, -1, 0.0, 0, False)], ValueError, "transitions[1] must have an action in [0, 1], got -1"),
+        ([GOOD, (0, 0, 0.0, 7, False)], ValueError, "transitions[1] must have a next_state in [0, 1], got 7"),
+        ([(0.5, 0, 0.0, 0, False)], ValueError, "transitions[0] must have a state in [0, 1], got 0.5"),
+        ([(True, 0, 0.0, 0, False)], TypeError, "transitions[0] must have a state that is a number, got True"),
+        ([GOOD, (0, 0, np.nan, 0, False)], ValueError, "transitions[1] must have a reward that is finite, got nan"),
+        ([(0, 0, "1", 0, False)], TypeError, "transitions[0] must have a reward that is a number, got '1'"),
+        ([(0, 0, [1.0, 2.0], 0, False)], TypeError,
+         "transitions[0] must have a reward that is a number, got [1.0, 2.0]"),
+        ([GOOD, (0, 0, 0.0, 0, "False")], TypeError,
+         "transitions[1] must have a flag terminated that is True or False, got 'False'"),
+        ([(0, 0, 0.0, 0, 0.5)], TypeError,
+         "transitions[0] must have a flag terminated that is True or False, got 0.5"),
+        ([(0, 0, 0.0, 0)], ValueError,
+         "transitions[0] must be (state, action, reward, next_state, terminated), got 4 fields"),
+        ([(*GOOD, False, {})], ValueError,
+         "transitions[0] must be (state, action, reward, next_state, terminated), got 7 fields"),
+        ([GOOD, 3], ValueError, "transitions[1] must be (state, action, reward, next_state, terminated), got 3"),
+    ],
+)  # fmt: skip
+def test_refuses(steps, error, message):
+    with pytest.raises(error, match="^" + re.escape(message) + "$"):
         from_transitions(steps, n_states=2, n_actions=2, gamma=0.5)

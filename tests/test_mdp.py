@@ -186,9 +186,9 @@ class TestPairNumbers:
 
     def test_refuse_other_shapes(self):
         mdp = FiniteMDP(**two_states())
-        with refuses(ValueError, "Q must have shape (2, 2), got (4,)"):
+        with refuses(ValueError, "Q must have shape (2, 2), got (4,), while mdp has n_states = 2 and n_actions = 2"):
             mdp.flatten(np.zeros(4))
-        with refuses(ValueError, "q must have shape (4,), got (2, 2)"):
+        with refuses(ValueError, "q must have shape (4,), got (2, 2), while mdp has n_states = 2 and n_actions = 2"):
             mdp.unflatten(np.zeros((2, 2)))
 
     @given(mdp=mdps())
@@ -223,11 +223,13 @@ class TestPolicies:
         [
             ([0, 2], ValueError, "policy must hold indices in [0, 1]: policy[1] is 2"),
             ([0, -1], ValueError, "policy must hold indices in [0, 1]: policy[1] is -1"),
-            ([0, 0, 0], ValueError, "policy must have shape (2,), got (3,)"),
+            ([0, 0, 0], ValueError, "policy must have shape (2,), got (3,)"
+             ", while mdp has n_states = 2 and n_actions = 2"),
             ([0.0, 1.0], TypeError, "policy must be an array of integers, got dtype float64"),
             ([[1, 0], [0.5, 0.4]], ValueError, "policy must be a distribution: policy[1] sums to 0.9, not to 1"),
             ([[1, 0], [1.5, -0.5]], ValueError, "policy must be non-negative: policy[1, 1] is -0.5"),
-            ([[1.0, 0.0]], ValueError, "policy must have shape (2, 2), got (1, 2)"),
+            ([[1.0, 0.0]], ValueError, "policy must have shape (2, 2), got (1, 2)"
+             ", while mdp has n_states = 2 and n_actions = 2"),
         ],
     )
     def test_refuses(self, policy, error, message):
@@ -291,30 +293,81 @@ class TestFromGymnasium:
         assert mdp.P.tolist() == [[[0.75]]]
         assert mdp.R.tolist() == [[0.25 * 1 + 0.5 * 3 + 0.25 * 7]]
 
+    @pytest.mark.parametrize("name", ["dry lake", "rare slips", "taxi", "icy cliff"])
+    def test_reads_other_tables(self, name):
+        """Lists, arrays of arrays, generators, arrays of one entry, and outcomes that go on: all one model."""
+        env_id, options, _ = TOY_TEXT[name]
+        env = gymnasium.make(env_id, **options)
+        P, want = env.unwrapped.P, from_gymnasium(env, 0.9)
+        S, A = want.R.shape
+        lists = [[P[s][a] for a in range(A)] for s in range(S)]
+        objects = np.empty((S, A), dtype=object)
+        for s, a in np.ndindex(S, A):
+            objects[s, a] = P[s][a]
+        boxed = {s: {a: [tuple(np.array([x]) for x in row) for row in P[s][a]] for a in range(A)} for s in range(S)}
+        longer = [[[(*row, False, {}) for row in P[s][a]] for a in range(A)] for s in range(S)]
+        lazy = {s: {a: (row for row in P[s][a]) for a in range(A)} for s in range(S)}
+        tables = [lists, objects, boxed, longer, lazy, {np.int64(s): row for s, row in enumerate(lists)}]
+        if len({len(P[s][a]) for s in range(S) for a in range(A)}) == 1:
+            tables.append(np.array(lists, dtype=float))
+        for table in tables:
+            found = from_gymnasium(_Table(table), 0.9)
+            np.testing.assert_array_equal(found.P, want.P)
+            np.testing.assert_array_equal(found.R, want.R)
+
     def test_refuses_an_env_without_a_model(self):
         env = gymnasium.make("CartPole-v1")
-        message = f"env must expose its model as a mapping `P`, as Taxi does; {env} has NoneType"
+        message = f"env must expose its model as a table `P[s][a]`, as Taxi does; {env} has NoneType"
         with refuses(TypeError, message):
             from_gymnasium(env, 0.9)
 
-    def test_refuses_a_model_that_is_no_mapping(self):
-        with refuses(TypeError, "env must expose its model as a mapping `P`, as Taxi does; a table env has list"):
-            from_gymnasium(_Table([[[(1.0, 0, 0.0, False)]]]), 0.9)
+    END = ((1.0, 0, 0.0, True),)
 
-    def test_refuses_outcomes_that_are_no_distribution(self):
-        table = {0: {0: [(1.0, 0, 0.0, False)], 1: [(0.5, 0, 0.0, False), (0.4, 0, 0.0, True)]}}
-        with refuses(ValueError, "env.P must hold distributions: P[0][1] sums to 0.9, not to 1"):
-            from_gymnasium(_Table(table), 0.9)
-
-    @pytest.mark.parametrize("state", [-1, 1])
-    def test_refuses_a_state_that_is_none(self, state):
-        table = {0: {0: [(1.0, state, 0.0, False)]}}
-        with refuses(ValueError, f"env.P must lead to states in [0, 0]: P[0][0] leads to {state}"):
-            from_gymnasium(_Table(table), 0.9)
-
-    def test_refuses_negative_probabilities(self):
-        table = {0: {0: [(1.5, 0, 0.0, False), (-0.5, 1, 0.0, False)]}, 1: {0: [(1.0, 1, 0.0, True)]}}
-        with refuses(ValueError, "P must be non-negative: P[0, 0, 1] is -0.5"):
+    @pytest.mark.parametrize(
+        ("table", "error", "message"),
+        [
+            ("P", TypeError, "env must expose its model as a table `P[s][a]`, as Taxi does; a table env has str"),
+            ({}, ValueError, "env.P must have at least one entry, got none"),
+            ({0: {}}, ValueError, "env.P[0] must have at least one entry, got none"),
+            ({0: 3}, TypeError, "env.P[0] must be a mapping, a sequence or an array, got int"),
+            ({1: {0: END}, 2: {0: END}}, ValueError, "env.P must have the keys 0 to 1: 0 is missing, it has 1, 2"),
+            ({"a": {0: END}}, ValueError, "env.P must have the keys 0 to 0: 0 is missing, it has 'a'"),
+            ({0: {0: END, 2: END}}, ValueError, "env.P[0] must have the keys 0 to 1: 1 is missing, it has 0, 2"),
+            ({0: {0: END}, 1: {0: END, 1: END}}, ValueError,
+             "env.P must have the same actions in every state: P[1] has 2, P[0] has 1"),
+            ({0: {0: END, 1: END}, 1: {0: END}}, ValueError,
+             "env.P must have the same actions in every state: P[1] has 1, P[0] has 2"),
+            ({0: {0: END, 1: [(0.5, 0, 0.0, False), (0.4, 0, 0.0, True)]}}, ValueError,
+             "env.P must hold distributions: P[0][1] sums to 0.9, not to 1"),
+            ({0: {0: []}}, ValueError, "env.P must hold distributions: P[0][0] sums to 0, not to 1"),
+            ({0: {0: [(1.5, 0, 0.0, False), (-0.5, 0, 0.0, False)]}}, ValueError,
+             "env.P[0][0][0] must have a probability in [0, 1], got 1.5"),
+            ({0: {0: [(0.5, 0, 0.0, False), (-0.5, 0, 0.0, False), (1.0, 0, 0.0, True)]}}, ValueError,
+             "env.P[0][0][1] must have a probability in [0, 1], got -0.5"),
+            ({0: {0: [(float("nan"), 0, 0.0, False)]}}, ValueError,
+             "env.P[0][0][0] must have a probability that is finite, got nan"),
+            ({0: {0: [(1.0, 1, 0.0, False)]}}, ValueError, "env.P[0][0][0] must have a next_state in [0, 0], got 1"),
+            ({0: {0: [(1.0, -1, 0.0, False)]}}, ValueError, "env.P[0][0][0] must have a next_state in [0, 0], got -1"),
+            ({0: {0: [(1.0, 0.5, 0.0, False)]}}, ValueError,
+             "env.P[0][0][0] must have a next_state in [0, 0], got 0.5"),
+            ({0: {0: [(1.0, "0", 0.0, False)]}}, TypeError,
+             "env.P[0][0][0] must have a next_state that is a number, got '0'"),
+            ({0: {0: [(1.0, 0, np.inf, False)]}}, ValueError,
+             "env.P[0][0][0] must have a reward that is finite, got inf"),
+            ({0: {0: [(1.0, 0, None, False)]}}, TypeError,
+             "env.P[0][0][0] must have a reward that is a number, got None"),
+            ({0: {0: [(1.0, 0, 0.0, "False")]}}, TypeError,
+             "env.P[0][0][0] must have a flag terminated that is True or False, got 'False'"),
+            ({0: {0: [(1.0, 0, 0.0, 2)]}}, TypeError,
+             "env.P[0][0][0] must have a flag terminated that is True or False, got 2"),
+            ({0: {0: [(1.0, 0, 0.0)]}}, ValueError,
+             "env.P[0][0][0] must be (probability, next_state, reward, terminated), got 3 fields"),
+            ({0: {0: (1.0, 0, 0.0, True)}}, ValueError,
+             "env.P[0][0][0] must be (probability, next_state, reward, terminated), got 1.0"),
+        ],
+    )  # fmt: skip
+    def test_loses_nothing_in_silence(self, table, error, message):
+        with refuses(error, message):
             from_gymnasium(_Table(table), 0.9)
 
     def test_refuses_gamma(self):

@@ -134,8 +134,10 @@ class TestLinearStep:
         ("changes", "message"),
         [
             ({"theta": np.zeros((2, 1))}, "theta must have 1 dimensions, got shape (2, 1)"),
-            ({"features": np.zeros((3, 2))}, "features must have shape (2, 2), got (3, 2)"),
-            ({"features": np.zeros((2, 3))}, "features must have shape (2, 2), got (2, 3)"),
+            ({"features": np.zeros((3, 2))}, "features must have shape (2, 2), got (3, 2)"
+             ", while mdp has n_states = 2 and n_actions = 1 and theta has shape (2,)"),
+            ({"features": np.zeros((2, 3))}, "features must have shape (2, 2), got (2, 3)"
+             ", while mdp has n_states = 2 and n_actions = 1 and theta has shape (2,)"),
             ({"weights": [0.5, 0.6]}, "weights must be a distribution: its entries sum to 1.1, not to 1"),
             ({"alpha": 0.0}, "alpha must be in (0, inf), got 0.0"),
         ],
@@ -185,7 +187,8 @@ class TestPreconditionedUpdate:
     @pytest.mark.parametrize(
         ("changes", "error", "message"),
         [
-            ({"kernel": np.eye(3)}, ValueError, "kernel must have shape (2, 2), got (3, 3)"),
+            ({"kernel": np.eye(3)}, ValueError, "kernel must have shape (2, 2), got (3, 3)"
+             ", while mdp has n_states = 2 and n_actions = 1"),
             ({"batch": [0, 2]}, ValueError, "batch must hold indices in [0, 1]: batch[1] is 2"),
             ({"batch": [0.0]}, TypeError, "batch must be an array of integers, got dtype float64"),
             ({"batch": [[0]]}, ValueError, "batch must have shape (any,), got (1, 1)"),
@@ -305,7 +308,8 @@ class TestMinimumNormStep:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"features": np.zeros((3, 2))}, "features must have shape (2, 2), got (3, 2)"),
+            ({"features": np.zeros((3, 2))}, "features must have shape (2, 2), got (3, 2)"
+             ", while mdp has n_states = 2 and n_actions = 1 and theta has shape (2,)"),
             ({"batch": [0, 0]}, "batch must list each pair once, got [0, 0]"),
             ({"batch": [2]}, "batch must hold indices in [0, 1]: batch[0] is 2"),
             ({"alpha": 0}, "alpha must be in (0, inf), got 0"),
@@ -323,11 +327,14 @@ class TestInputs:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"Q": np.zeros((1, 2))}, "Q must have shape (2, 1), got (1, 2)"),
+            ({"Q": np.zeros((1, 2))}, "Q must have shape (2, 1), got (1, 2)"
+             ", while mdp has n_states = 2 and n_actions = 1"),
             ({"Q": [[0.0], [np.inf]]}, "Q must be finite: Q[1, 0] is inf"),
-            ({"kernel": np.eye(3)}, "kernel must have shape (2, 2), got (3, 3)"),
+            ({"kernel": np.eye(3)}, "kernel must have shape (2, 2), got (3, 3)"
+             ", while mdp has n_states = 2 and n_actions = 1"),
             ({"kernel": np.ones(4)}, "kernel must have 2 dimensions, got shape (4,)"),
-            ({"weights": np.full(3, 1 / 3)}, "weights must have shape (2,), got (3,)"),
+            ({"weights": np.full(3, 1 / 3)}, "weights must have shape (2,), got (3,)"
+             ", while mdp has n_states = 2 and n_actions = 1"),
             ({"weights": [0.9, 0.9]}, "weights must be a distribution: its entries sum to 1.8, not to 1"),
             ({"weights": [1.5, -0.5]}, "weights must be non-negative: weights[1] is -0.5"),
             ({"alpha": 0}, "alpha must be in (0, inf), got 0"),
@@ -351,5 +358,5 @@ class TestInputs:
     def test_td_error(self):
         with refuses(ValueError, "td_error must have 1 dimensions, got shape (2, 1)"):
             updates.predicted_change(np.eye(2), [0.5, 0.5], np.zeros((2, 1)), alpha=1)
-        with refuses(ValueError, "kernel must have shape (3, 3), got (2, 2)"):
+        with refuses(ValueError, "kernel must have shape (3, 3), got (2, 2), while td_error has shape (3,)"):
             updates.predicted_change(np.eye(2), [0.5, 0.5], np.zeros(3), alpha=1)
