@@ -17,7 +17,7 @@ FIELDS = {"id", "page", "where", "claim", "scope", "known", "how"}
 KNOWN = {
     "proof": ("success", "There is a proof or a counterexample; the test looks for an instance that breaks it."),
     "search": ("info", "Instances were searched that could have refuted it; none did."),
-    "experiment": ("warning", "It was seen in runs. The entry says what they were compared with, or that nothing was."),
+    "experiment": ("warning", "It was seen in runs. The entry says what their control is, or that there is none."),
     "opinion": ("muted", "No test can refute it, and none is named."),
 }
 ATTACKED = [kind for kind in KNOWN if kind != "opinion"]
