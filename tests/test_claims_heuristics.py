@@ -273,6 +273,7 @@ def test_spill_is_generalisation():
     Q = dynamics.iterate(step(case), np.zeros((5, 1)), max_iter=20_000, tol=1e-13).values[-1]
     np.testing.assert_allclose(Q[:3], mdp.R[:3], atol=1e-8)
     np.testing.assert_allclose(Q[3:, 0], spill(case) @ mdp.R[:3, 0], atol=1e-8)
+    np.testing.assert_allclose(updates.spill(kernel, batch=[0, 1, 2]), spill(case), atol=1e-10)
 
 
 def largest_modulus(kernel, gamma, alpha):

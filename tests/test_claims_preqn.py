@@ -170,7 +170,7 @@ class TestFixedBatch:
 
     def test_rows_of_the_spill(self):
         """The gain is the largest sum over a row, |W| and not W."""
-        K = np.array([[1.0, 0, 0.5], [0, 1.0, -0.9], [0.5, -0.9, 3]])
+        K = np.array([[2.0, 0, 1.0], [0, 1.0, -0.9], [1.0, -0.9, 3]])
         assert updates.loop_gain(K, batch=[0, 1], gamma=0.5) == pytest.approx(0.5 * 1.4)
 
 
