@@ -458,8 +458,8 @@ class TestInTurn:
         )
 
 
-def test_frozen_and_unlike_updates_are_not_u():
-    """Negative control for this file: the helper that steps a case is the update of the package."""
+def test_the_step_of_this_file_is_that_of_the_package():
+    """What steps a case here is the kernel update."""
     case = kernel_updates(1)[0]
     Q = np.ones(case["mdp"].R.shape)
     assert np.array_equal(step(case)(Q), updates.kernel_update(Q, case["mdp"], **given(case)))
