@@ -147,9 +147,9 @@ def integer(name: str, value: Any, *, low: int | None = None, high: int | None =
     return out
 
 
-def memory(what: str, *shape: int, copies: int = 1, hint: str = "") -> None:
-    """Raise where an array of float64 of this shape, or several at a time, would need more than `MEMORY`."""
-    needed = 8 * copies * math.prod(int(n) for n in shape)
+def memory(what: str, *shape: int, copies: int = 1, itemsize: int = 8, hint: str = "") -> None:
+    """Raise where an array of this shape, or several at a time, would need more than `MEMORY`; float64 by default."""
+    needed = itemsize * copies * math.prod(int(n) for n in shape)
     if needed > MEMORY:
         size = f"{needed / 1e9:,.1f} GB"
         raise ValueError(
