@@ -46,13 +46,14 @@ def row_margins(kernel: ArrayLike, *, gamma: float | int) -> np.ndarray:
     kernel : ndarray of shape (n, n)
         The kernel of the sampled pairs among themselves, with a positive diagonal.
     gamma : float
-        Discount factor in [0, 1).
+        Discount factor in [0, 1]; 1 is a task that ends.
 
     Returns
     -------
     ndarray of shape (n,)
         ``(1 - gamma) - (1 + gamma) n R_i`` with the row ratio R_i: the margin of `contraction.row_dominance` for
-        pairs sampled equally often, divided by ``K_ii / n``, so that it has no unit. A table has ``1 - gamma``.
+        pairs sampled equally often, divided by ``K_ii / n``, so that it has no unit. A table has ``1 - gamma``; without
+        a discount no margin is positive.
 
     Raises
     ------
@@ -65,7 +66,7 @@ def row_margins(kernel: ArrayLike, *, gamma: float | int) -> np.ndarray:
     says that the theorem does not apply, but positive margins are no certificate for the whole process: they speak of
     the sampled pairs alone.
     """
-    gamma = _checks.scalar("gamma", gamma, low=0, high=1, high_open=True)
+    gamma = _checks.scalar("gamma", gamma, low=0, high=1)
     ratio = row_ratio(kernel)
     return (1 - gamma) - (1 + gamma) * len(ratio) * ratio
 
@@ -179,12 +180,13 @@ def bound_ratio(q: ArrayLike, *, r_max: float | int, gamma: float | int) -> floa
     r_max : float
         Largest absolute reward, > 0.
     gamma : float
-        Discount factor in [0, 1).
+        Discount factor in [0, 1]; 1 is a task that ends.
 
     Returns
     -------
     float
-        ``max |Q|`` over ``r_max / (1 - gamma)``. Above 1 the values cannot be those of any policy.
+        ``max |Q|`` over ``r_max / (1 - gamma)``. Above 1 the values cannot be those of any policy. nan if `gamma` is 1:
+        how much an episode can earn is then a matter of its length.
 
     Raises
     ------
@@ -195,8 +197,8 @@ def bound_ratio(q: ArrayLike, *, r_max: float | int, gamma: float | int) -> floa
     if not q.size:
         raise ValueError("q must hold at least one value")
     r_max = _checks.scalar("r_max", r_max, low=0, low_open=True)
-    gamma = _checks.scalar("gamma", gamma, low=0, high=1, high_open=True)
-    return float(np.abs(q).max() / (r_max / (1 - gamma)))
+    gamma = _checks.scalar("gamma", gamma, low=0, high=1)
+    return float(np.abs(q).max() / (r_max / (1 - gamma))) if gamma < 1 else float("nan")
 
 
 def growth_rate(sizes: ArrayLike, steps: ArrayLike) -> float:
@@ -244,9 +246,9 @@ def summary(
     td_error : ndarray of shape (n,)
         TD errors of the sampled pairs.
     gamma : float
-        Discount factor in [0, 1).
+        Discount factor in [0, 1]; 1 is a task that ends.
     r_max : float
-        Largest absolute reward; 0 while none has been seen, and then there is no bound.
+        Largest absolute reward; 0 while none has been seen. Then there is no bound, nor is there one if `gamma` is 1.
 
     Returns
     -------
@@ -265,14 +267,14 @@ def summary(
     step does not move (a dead network), counts as not certified and is left out of the mean row ratio and of the
     smallest margin; both are nan if every pair is dead.
     """
-    gamma = _checks.scalar("gamma", gamma, low=0, high=1, high_open=True)
+    gamma = _checks.scalar("gamma", gamma, low=0, high=1)
     r_max = _checks.scalar("r_max", r_max, low=0)
     kernel, q, td_error = (np.asarray(given, dtype=np.float64) for given in (kernel, q, td_error))
     _checks.square("kernel", np.zeros(kernel.shape))  # the shape alone: entries may be anything
     _checks.array("td_error", np.zeros(td_error.shape), shape=(len(kernel),))
     if not q.size or not td_error.size:
         raise ValueError("q must hold at least one value" if not q.size else "kernel must have at least one row")
-    bound = r_max / (1 - gamma) if r_max > 0 else np.nan
+    bound = r_max / (1 - gamma) if r_max > 0 and gamma < 1 else np.nan
     max_q = float(np.abs(q).max()) if np.isfinite(q).all() else np.nan
     return {
         **(_rows(kernel, gamma) if np.isfinite(kernel).all() else _NO_ROWS),
@@ -321,9 +323,9 @@ def report(
     td_error : ndarray of shape (n,)
         TD errors of the sampled pairs.
     gamma : float
-        Discount factor in [0, 1).
+        Discount factor in [0, 1]; 1 is a task that ends.
     r_max : float
-        Largest absolute reward; 0 while none has been seen, and then there is no bound.
+        Largest absolute reward; 0 while none has been seen. Then there is no bound, nor is there one if `gamma` is 1.
     dq : ndarray of shape (n,), optional
         The real change of the values in an update; by default its leading order ``kernel @ td_error / n``.
 
@@ -363,7 +365,7 @@ def report(
         ("smallest margin", numbers["margin"], 1 - gamma, "kernel", _of_margin(numbers["margin"])),
         ("certified rows", numbers["certified"], 1.0, "kernel", f"{_count(numbers['certified'], n)} of {n} rows"),
         ("effective rank", numbers["effective_rank"], float(n), "kernel", _of_rank(numbers["effective_rank"], n)),
-        ("max |Q|", numbers["max_q"], numbers["bound"], "q", _of_size(numbers["bound_ratio"])),
+        ("max |Q|", numbers["max_q"], numbers["bound"], "q", _of_size(numbers["bound_ratio"], gamma)),
         ("mean |TD error|", numbers["td_error"], 0.0, "error", "zero at the fixed point"),
         ("alignment", cosine, 1.0, "change", _of_cosine(cosine, "leading order" if dq is None else "real change")),
     ]
@@ -399,9 +401,9 @@ def _of_rank(rank: float, n: int) -> str:
     return f"{rank:.1f} of {n} directions"
 
 
-def _of_size(ratio: float) -> str:
+def _of_size(ratio: float, gamma: float | int) -> str:
     if np.isnan(ratio):
-        return "no reward, no bound"
+        return "no reward, no bound" if gamma < 1 else "no discount, no bound"
     return f"{ratio:.2g} times the bound"
 
 

@@ -1,6 +1,7 @@
 """A callback for stable-baselines3 that watches the kernel and the values of a Q-network while it trains."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,8 +30,11 @@ COLUMNS = [
     "alignment",
     "alarm",
     "status",
+    "reason",
 ]
 """Columns of the history; all numbers but the step stand in the logger too, as ``divergence/<column>``."""
+
+_LOGGER = logging.getLogger(__name__)
 
 _WINDOW = 5
 """Records that the growth rate looks back on."""
@@ -65,6 +69,8 @@ class DivergenceCallback(BaseCallback):
     ValueError
         If a number is out of range.
 
+    From the first step on nothing is raised.
+
     Notes
     -----
     A record has the numbers of `diagnostics.summary` for the batch: the network's own kernel (a DQN: of the actions
@@ -76,7 +82,12 @@ class DivergenceCallback(BaseCallback):
 
     ``alarm`` says that max|Q| exceeds ``r_max / (1 - gamma)``, which no policy can earn, or that a number is not
     finite; then ``status`` is "diverged" and the numbers that are not finite are nan. Otherwise it is "undecided".
-    While every reward was zero there is no bound. Positive margins are no certificate, see `diagnostics.row_margins`.
+    While every reward was zero there is no bound, nor is there one where gamma is 1. Positive margins are no
+    certificate, see `diagnostics.row_margins`.
+
+    What cannot be measured is nan, and ``reason`` says why, in the words of the error: a kernel that `ntk.gram`
+    refuses, a buffer that cannot be read. The other numbers of the record stand. Each reason is said once a run, by
+    ``logging.getLogger("divergence_notes.monitor")``; the run goes on.
 
     The logger is written out at each record, so that TensorBoard and CSV hold every one.
 
@@ -116,6 +127,8 @@ class DivergenceCallback(BaseCallback):
         self._rng = np.random.default_rng(self.seed)
         self._records: list[dict[str, Any]] = []
         self._pending: tuple[ReplayBufferSamples, np.ndarray, np.ndarray] | None = None
+        self._logged: dict[str, Any] | None = None
+        self._said: set[str] = set()
         self._due = 0
         self._largest_reward = 0.0
 
@@ -138,64 +151,116 @@ class DivergenceCallback(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        model = self.model
-        trains = model.num_timesteps > model.learning_starts and model.gradient_steps != 0
-        if not trains or model.num_timesteps < self._due:
-            return
-        self._due = (model.num_timesteps // self.every + 1) * self.every
-        with _evaluating(model.policy):
-            self._record()
+        with self._unharmed():
+            model = self.model
+            trains = model.num_timesteps > model.learning_starts and model.gradient_steps != 0
+            if not trains or model.num_timesteps < self._due:
+                return
+            self._due = (model.num_timesteps // self.every + 1) * self.every
+            with _evaluating(model.policy):
+                self._record()
 
     def _on_rollout_start(self) -> None:
-        self._finish()
+        with self._unharmed():
+            self._finish()
 
     def _on_training_end(self) -> None:
-        self._finish()
+        with self._unharmed():
+            self._finish()
+
+    @contextmanager
+    def _unharmed(self) -> Iterator[None]:
+        """Turn what goes wrong into a reason: the run is worth more than what watches it."""
+        try:
+            yield
+        except Exception as error:
+            self._note("the record", error)
+
+    def _note(self, what: str, error: Exception) -> None:
+        """Write down why something is missing, and say it once a run."""
+        reason = f"{what}: {type(error).__name__}: {error}"
+        if self._records:
+            known = self._records[-1]["reason"]
+            self._records[-1]["reason"] = f"{known}; {reason}" if known else reason
+        if reason not in self._said:
+            self._said.add(reason)
+            _LOGGER.warning("step %d: not measured, %s", self.num_timesteps, reason)
+
+    def _attempt(self, what: str, measure: Callable[[], Any]) -> Any:
+        """Return what is measured, or None and a reason."""
+        try:
+            return measure()
+        except Exception as error:
+            self._note(what, error)
+            return None
 
     def _record(self) -> None:
         """Measure everything but the alignment."""
-        batch = self._sample() if self.batch is None else self.batch
-        q, taken, error = _values(self.model, batch)
-        kernel = _kernel(self.model, batch)
-        numbers = diagnostics.summary(kernel, q=q, td_error=error, gamma=self.model.gamma, r_max=self._reward_bound())
-        finite = all(np.isfinite(array).all() for array in (kernel, q, error))
+        unknown = dict.fromkeys(COLUMNS[1:-3], np.nan)
         self._records.append(
-            {
-                "step": self.model.num_timesteps,
-                **numbers,
-                "alignment": np.nan,
-                "alarm": bool(not finite or numbers["bound_ratio"] > 1),
-                "status": "undecided" if finite else "diverged",
-            }
+            {"step": self.model.num_timesteps, **unknown, "alarm": False, "status": "undecided", "reason": ""}
         )
-        self._records[-1]["growth_rate"] = self._growth()
+        record = self._records[-1]
+        batch = self._attempt("the batch", self._batch)
+        if batch is None:
+            return
+        seen = self._attempt("the values", lambda: _values(self.model, batch))
+        if seen is None:
+            return
+        q, taken, error = seen
+        finite = all(np.isfinite(array).all() for array in seen)
+        kernel = self._attempt("the kernel", lambda: _kernel(self.model, batch))
+        if kernel is None:
+            kernel = np.full((len(taken), len(taken)), np.nan)
+        else:
+            finite = finite and bool(np.isfinite(kernel).all())
+        bound = self._attempt("the bound", self._reward_bound)
+        numbers = self._attempt(
+            "the numbers",
+            lambda: diagnostics.summary(kernel, q=q, td_error=error, gamma=self.model.gamma, r_max=bound or 0),
+        )
+        record.update(numbers or {})
+        record.update(alarm=bool(not finite or record["bound_ratio"] > 1), status="undecided" if finite else "diverged")
+        record["growth_rate"] = self._growth()
         self._pending = (batch, taken, error)
 
     def _finish(self) -> None:
         """Measure what the training phase did to the values, and log the record."""
-        if self._pending is None:
+        record = self._records[-1] if self._records else None
+        if record is None or record is self._logged:
             return
-        batch, before, error = self._pending
-        self._pending = None
-        with _evaluating(self.model.policy), np.errstate(all="ignore"):  # infinity minus infinity is said below
-            change = _values(self.model, batch)[1] - before
-        record = self._records[-1]
-        if np.isfinite(change).all() and np.isfinite(error).all():
-            record["alignment"] = diagnostics.alignment(change, error)
-        else:
-            record.update(alarm=True, status="diverged")
-        for name in COLUMNS[1:-1]:
+        self._logged = record
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            self._attempt("the alignment", lambda: self._compare(record, *pending))
+        for name in COLUMNS[1:-2]:
             self.logger.record(f"divergence/{name}", float(record[name]))
         self.logger.record("time/total_timesteps", record["step"], exclude="tensorboard")
         self.logger.dump(record["step"])
         if self.verbose and record["alarm"] and not any(other["alarm"] for other in self._records[:-1]):
             print(f"step {record['step']}: max|Q| {record['max_q']:.3g}, bound {record['bound']:.3g}")
 
+    def _compare(
+        self, record: dict[str, Any], batch: ReplayBufferSamples, before: np.ndarray, error: np.ndarray
+    ) -> None:
+        """Add to a record how the values have changed since."""
+        with _evaluating(self.model.policy), np.errstate(all="ignore"):  # infinity minus infinity is said below
+            change = _values(self.model, batch)[1] - before
+        if np.isfinite(change).all() and np.isfinite(error).all():
+            record["alignment"] = diagnostics.alignment(change, error)
+        else:
+            record.update(alarm=True, status="diverged")
+
     def _growth(self) -> float:
         last = [record for record in self._records[-_WINDOW:] if record["max_q"] > 0]  # nan is not
         if len(last) < 2 or last[-1] is not self._records[-1]:
             return float("nan")
         return diagnostics.growth_rate([record["max_q"] for record in last], [record["step"] for record in last])
+
+    def _batch(self) -> ReplayBufferSamples:
+        """Return the batch to look at, on the device of the model."""
+        batch = self._sample() if self.batch is None else self.batch
+        return ReplayBufferSamples(*(part if part is None else part.to(self.model.device) for part in batch))
 
     def _sample(self) -> ReplayBufferSamples:
         """Draw a batch the way the algorithm does, with other random numbers."""
@@ -217,25 +282,27 @@ class DivergenceCallback(BaseCallback):
             return self.r_max
         buffer = self.model.replay_buffer
         rewards = buffer.rewards[: buffer.size()]
-        self._largest_reward = max(self._largest_reward, float(rewards.max()), -float(rewards.min()))
+        largest = max(float(rewards.max()), -float(rewards.min()))
+        if not np.isfinite(largest):
+            raise ValueError(f"the rewards must be finite, the largest is {largest}")
+        self._largest_reward = max(self._largest_reward, largest)
         scaled = buffer._normalize_reward(np.array([self._largest_reward]), self.model.get_vec_normalize_env())
         return abs(float(scaled[0]))
 
 
 @contextmanager
 def _evaluating(policy: nn.Module) -> Iterator[None]:
-    """Put every module in evaluation mode, and back into its own mode afterwards."""
-    modes = {module: module.training for module in policy.modules()}
-    policy.eval()
-    try:
+    """Put every module in evaluation mode; modes, buffers and torch's generators are put back afterwards."""
+    device = next(policy.parameters()).device
+    forked = torch.random.fork_rng([device] if device.type == "cuda" and torch.cuda.is_available() else [])
+    with forked, ntk._put_back(policy):
+        policy.eval()
         yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _values(model: DQN | TD3, batch: ReplayBufferSamples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the values in the states of the batch, those of its pairs, and the TD errors of its pairs."""
+    batch = _copied(batch)
     discount = (1 - batch.dones) * (model.gamma if batch.discounts is None else batch.discounts)  # (n, 1)
     with torch.no_grad():
         if isinstance(model, DQN):
@@ -253,6 +320,7 @@ def _values(model: DQN | TD3, batch: ReplayBufferSamples) -> tuple[np.ndarray, n
 
 def _kernel(model: DQN | TD3, batch: ReplayBufferSamples) -> np.ndarray:
     """Return the kernel of the batch's pairs: of the output of each action taken, or of the first critic."""
+    batch = _copied(batch)
     if isinstance(model, TD3):
         with torch.no_grad():
             features = model.critic.extract_features(batch.observations, model.critic.features_extractor)
@@ -264,6 +332,11 @@ def _kernel(model: DQN | TD3, batch: ReplayBufferSamples) -> np.ndarray:
     with torch.no_grad():
         features = net.extract_features(batch.observations, net.features_extractor)
     return _array(ntk.gram(net.q_net, features, outputs=taken))
+
+
+def _copied(batch: ReplayBufferSamples) -> ReplayBufferSamples:
+    """Return a batch that a rectifier in place may overwrite."""
+    return ReplayBufferSamples(*(part if part is None else part.clone() for part in batch))
 
 
 def _array(values: torch.Tensor) -> np.ndarray:

@@ -72,8 +72,8 @@ class TestRowMargins:
         assert contraction.row_dominance(K, [0.5, 0.5, 0.0], gamma=0.5)[2] < 0
 
     def test_refuses(self):
-        with refuses(ValueError, "gamma must be in [0, 1), got 1"):
-            diagnostics.row_margins(np.eye(2), gamma=1)
+        with refuses(ValueError, "gamma must be in [0, 1], got 2"):
+            diagnostics.row_margins(np.eye(2), gamma=2)
         with refuses(ValueError, "kernel must have a positive diagonal: kernel[1, 1] is 0"):
             diagnostics.row_margins([[1.0, 2.0], [3.0, 0.0]], gamma=0.5)
 
@@ -171,8 +171,8 @@ class TestBoundRatio:
     def test_refuses(self):
         with refuses(ValueError, "r_max must be in (0, inf), got 0"):
             diagnostics.bound_ratio([1.0], r_max=0, gamma=0.5)
-        with refuses(ValueError, "gamma must be in [0, 1), got 1"):
-            diagnostics.bound_ratio([1.0], r_max=1, gamma=1)
+        with refuses(ValueError, "gamma must be in [0, 1], got 2"):
+            diagnostics.bound_ratio([1.0], r_max=1, gamma=2)
         with refuses(ValueError, "q must hold at least one value"):
             diagnostics.bound_ratio([], r_max=1, gamma=0.5)
 
@@ -262,7 +262,7 @@ class TestSummary:
             ("q must hold at least one value", {"q": []}),
             ("kernel must have at least one row", {"kernel": np.zeros((0, 0)), "td_error": []}),
             ("r_max must be in [0, inf), got -1", {"r_max": -1}),
-            ("gamma must be in [0, 1), got 1", {"gamma": 1}),
+            ("gamma must be in [0, 1], got 2", {"gamma": 2}),
         ]:
             with refuses(ValueError, message):
                 diagnostics.summary(**{"kernel": np.eye(2), "td_error": [1.0, 2.0]} | GIVEN | given_)
@@ -331,3 +331,25 @@ class TestReport:
     def test_refuses(self):
         with refuses(ValueError, "dq must have shape (2,), got (1,)"):
             diagnostics.report(np.eye(2), td_error=[1.0, 2.0], dq=[1.0], **GIVEN)
+
+
+class TestATaskThatEnds:
+    """gamma = 1: there is no bound, no margin is positive, and nothing is an error."""
+
+    def test_numbers(self):
+        K = np.array([[2.0, 1.0], [1.0, 4.0]])
+        np.testing.assert_allclose(diagnostics.row_margins(K, gamma=1), [-2 * 2 * 0.25, -2 * 2 * 0.125])
+        assert np.isnan(diagnostics.bound_ratio([5.0], r_max=1, gamma=1))
+        numbers = diagnostics.summary(K, q=[5.0], td_error=[1.0, 2.0], gamma=1, r_max=1)
+        assert np.isnan([numbers["bound"], numbers["bound_ratio"]]).all()
+        assert (numbers["certified"], numbers["max_q"], numbers["margin"]) == (0.0, 5.0, -1.0)
+
+    def test_a_table_has_a_margin_of_zero(self):
+        assert diagnostics.row_margins(np.eye(3), gamma=1).tolist() == [0, 0, 0]
+
+    def test_report(self):
+        report = diagnostics.report(np.eye(2), q=[99.0], td_error=[1.0, 1.0], gamma=1, r_max=1)
+        assert not report["alarm"].any()
+        assert report.loc["max |Q|", "reading"] == "no discount, no bound"
+        report = diagnostics.report(np.eye(2), q=[99.0], td_error=[1.0, 1.0], gamma=0.9, r_max=0)
+        assert report.loc["max |Q|", "reading"] == "no reward, no bound"

@@ -12,7 +12,7 @@ from stable_baselines3 import DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Logger, configure
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
@@ -278,9 +278,9 @@ class TestLogger:
         history = callback.history
         assert rows["time/total_timesteps"].tolist() == history["step"].tolist() == [52, 60, 92, 120, 152]
         assert {name for name in rows if name.startswith("divergence/")} == {
-            f"divergence/{name}" for name in set(monitor.COLUMNS) - {"step", "status"}
+            f"divergence/{name}" for name in set(monitor.COLUMNS) - {"step", "status", "reason"}
         }
-        for name in set(monitor.COLUMNS) - {"step", "status"}:
+        for name in set(monitor.COLUMNS) - {"step", "status", "reason"}:
             np.testing.assert_array_equal(rows[f"divergence/{name}"], history[name].astype(float))
 
     @pytest.mark.parametrize(("verbose", "lines"), [(0, 0), (1, 1)])
@@ -508,7 +508,9 @@ class TestImages:
         K = by_loops(model.policy, batch, 0.99)[0]
         model.policy.eval()
         np.testing.assert_allclose(monitor._kernel(model, batch), K, rtol=1e-3, atol=1e-3 * np.abs(K).max())
-        assert np.isfinite(callback.history.drop(columns="status").iloc[0].drop("growth_rate").astype(float)).all()
+        assert np.isfinite(
+            callback.history.drop(columns=["status", "reason"]).iloc[0].drop("growth_rate").astype(float)
+        ).all()
 
     def test_learned_features_of_a_mlp(self, rng):
         model = WATCHED["dqn, dropout"]()
@@ -560,3 +562,197 @@ class TestRefuses:
         ]:
             with refuses(error, message):
                 DivergenceCallback(**settings)
+
+
+class Coupled(BaseFeaturesExtractor):
+    """Features that are centred over the batch, and a buffer that counts calls in every mode."""
+
+    def __init__(self, space):
+        super().__init__(space, 4)
+        self.register_buffer("calls", torch.zeros(()))
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, obs):
+        self.calls += 1
+        return self.layer(obs - obs.mean(0)) if len(obs) > 1 else self.layer(obs)
+
+
+class Noisy(Coupled):
+    """Features with noise, in every mode."""
+
+    def forward(self, obs):
+        self.calls = self.calls + 1
+        return self.layer(obs) + torch.randn(4)
+
+
+def in_place():
+    return nn.ReLU(inplace=True)
+
+
+PLAIN = {"gamma = 1", "rectifiers in place", "td3, gamma = 1, in place", "ddpg, in place", "3 envs, gamma = 1"}
+HARD = {
+    "gamma = 1": lambda: dqn(gamma=1.0),
+    "3 envs, gamma = 1": lambda: dqn(make_vec_env("CartPole-v1", n_envs=3, seed=0), gamma=1.0),
+    "rectifiers in place": lambda: dqn(policy_kwargs={"activation_fn": in_place}),
+    "td3, gamma = 1, in place": lambda: continuous(TD3, gamma=1.0, policy_kwargs=SMALL | {"activation_fn": in_place}),
+    "ddpg, in place": lambda: continuous(DDPG, policy_kwargs=SMALL | {"activation_fn": in_place}),
+    "rows that see each other": lambda: dqn(policy_kwargs={"features_extractor_class": Coupled}),
+    "noise": lambda: dqn(policy_kwargs={"features_extractor_class": Noisy}),
+    "noise, n-step": lambda: dqn(n_steps=3, policy_kwargs={"features_extractor_class": Noisy}),
+}
+
+
+def ending(model):
+    """Return what a run leaves behind."""
+    return {
+        "state": [value.clone() for value in model.policy.state_dict().values()],
+        "rewards": torch.from_numpy(model.replay_buffer.rewards),
+        "observations": torch.from_numpy(model.replay_buffer.observations),
+        "generator": torch.get_rng_state(),
+        "modes": torch.tensor([module.training for module in model.policy.modules()]),
+    }
+
+
+class TestPromise:
+    """It never ends the run that it watches: what cannot be measured is nan, with a reason that is said once."""
+
+    @pytest.mark.parametrize("kind", HARD)
+    def test_the_run_goes_on(self, kind, caplog):
+        ends, callback = [], DivergenceCallback(every=20, batch_size=8)
+        for watch in (callback, None):
+            model = HARD[kind]()
+            model.learn(160, callback=watch)
+            ends.append(ending(model))
+        watched, alone = ends
+        for name, value in alone.items():
+            same = all(map(torch.equal, value, watched[name])) if name == "state" else torch.equal(value, watched[name])
+            assert same, name
+        history = callback.history
+        assert len(history) >= 5 and (history["status"] == "undecided").all()
+        assert np.isfinite(history[["max_q", "td_error"]].to_numpy(dtype=float)).all()
+        measured = np.isfinite(history["row_ratio"].astype(float))
+        if kind in PLAIN:
+            assert measured.all() and (history["reason"] == "").all() and not caplog.records
+        else:
+            assert not measured.any() and not history["alarm"].any()
+            assert history["reason"].str.match("the kernel: ValueError: net must treat each row on its own").all()
+            said = [record.getMessage() for record in caplog.records]
+            assert 1 <= len(said) == history["reason"].nunique()
+            assert said[0].startswith(f"step {history['step'][0]}: not measured, the kernel: ValueError")
+
+    def test_a_task_that_ends_has_no_bound(self):
+        callback = DivergenceCallback(every=20)
+        HARD["gamma = 1"]().learn(100, callback=callback)
+        assert callback.history[["bound", "bound_ratio"]].isna().all().all()
+        assert not callback.history["alarm"].any()
+        assert (callback.history["margin"] <= 0).all()
+
+    def test_rectifiers_in_place(self, rng):
+        """The kernel is that of the same network with other rectifiers."""
+        kernels = []
+        for kind in (in_place, nn.ReLU):
+            model = dqn(policy_kwargs={"activation_fn": kind})
+            batch = transitions(model, 9, np.random.default_rng(0))
+            kept = batch.observations.clone()
+            kernels.append(monitor._kernel(model, batch))
+            assert torch.equal(batch.observations, kept)
+        np.testing.assert_array_equal(*kernels)
+
+    def test_a_batch_is_not_overwritten(self, rng):
+        class First(Dropping):
+            def __init__(self, space):
+                super().__init__(space)
+                self.layers = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 8))
+
+        model = dqn(policy_kwargs={"features_extractor_class": First})
+        batch = transitions(model, 9, rng)
+        kept = [batch.observations.clone(), batch.next_observations.clone()]
+        model.learn(60, callback=DivergenceCallback(batch=batch))
+        assert torch.equal(batch.observations, kept[0]) and torch.equal(batch.next_observations, kept[1])
+
+    @pytest.mark.parametrize(
+        ("where", "reason"),
+        [
+            ("summary", "the numbers: ZeroDivisionError: odd"),
+            ("gram", "the kernel: ZeroDivisionError: odd"),
+            ("alignment", "the alignment: ZeroDivisionError: odd"),
+            ("growth_rate", "the record: ZeroDivisionError: odd"),
+            ("buffer", "the batch: ZeroDivisionError: odd"),
+            ("rewards", "the bound: AttributeError"),
+            ("logger", "the record: ZeroDivisionError: odd"),
+            ("values", "the values: ZeroDivisionError: odd"),
+        ],
+    )
+    def test_whatever_breaks(self, where, reason, monkeypatch, caplog):
+        def odd(*given, **named):
+            raise ZeroDivisionError("odd")
+
+        model, callback = dqn(), DivergenceCallback(every=20)
+        model.learn(40)
+        if where == "gram":
+            monkeypatch.setattr(monitor.ntk, "gram", odd)
+        elif where == "values":
+            monkeypatch.setattr(monitor, "_values", odd)
+        elif where == "buffer":
+            monkeypatch.setattr(model.replay_buffer, "_get_samples", odd)
+        elif where == "logger":
+            record = Logger.record
+
+            def spoilt(logger, name, *given, **named):
+                return odd() if "divergence" in name else record(logger, name, *given, **named)
+
+            monkeypatch.setattr(Logger, "record", spoilt)
+        elif where == "rewards":
+            callback._reward_bound = lambda: model.replay_buffer.no_such_thing
+        else:
+            monkeypatch.setattr(monitor.diagnostics, where, odd)
+        if where == "buffer":
+            model.train = lambda *given, **named: None  # it reads the same buffer
+        model.learn(100, callback=callback, reset_num_timesteps=False)
+        history = callback.history
+        assert len(history) >= 4
+        first = history["reason"].str.startswith(reason)
+        assert first.all() if where != "growth_rate" else first[1:].all()
+        assert (history["status"] == "undecided").all() and not history["alarm"].any()
+        assert len(caplog.records) == history["reason"][history["reason"] != ""].nunique() == 1
+        lost = {"summary": "max_q", "gram": "row_ratio", "alignment": "alignment", "rewards": "bound"}.get(where)
+        if lost:
+            assert history[lost].isna().all()
+        if where == "gram":
+            assert np.isfinite(history[["max_q", "td_error", "alignment"]].to_numpy(dtype=float)).all()
+
+    def test_a_batch_of_another_task(self, rng, caplog):
+        batch = transitions(continuous(TD3), 5, rng)
+        callback = DivergenceCallback(every=20, batch=batch)
+        dqn().learn(100, callback=callback)
+        assert callback.history["reason"].str.startswith("the values: ").all()
+        assert callback.history["max_q"].isna().all()
+        assert len(caplog.records) == 1
+
+    @pytest.mark.parametrize("reward", [np.inf, np.nan])
+    def test_rewards_that_are_none(self, reward, caplog):
+        callback = DivergenceCallback(every=10)
+        dqn(Rewarding([0.0] * 55 + [reward])).learn(100, callback=callback)
+        later = callback.history["step"] > 60
+        assert callback.history["reason"][later].str.contains("the bound: ValueError: the rewards must be finite").all()
+        assert callback.history["bound"][later].isna().all()
+
+    def test_a_loud_user(self, recwarn):
+        """Nothing is a warning, which a user may have turned into an error."""
+        HARD["noise"]().learn(60, callback=DivergenceCallback(every=20))
+        assert not [w for w in recwarn if "measured" in str(w.message)]
+
+    def test_who_stops_the_run_does(self, monkeypatch):
+        def stop(*given, **named):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(monitor.ntk, "gram", stop)
+        with pytest.raises(KeyboardInterrupt):
+            dqn().learn(100, callback=DivergenceCallback())
+
+    def test_a_new_run_says_it_again(self, caplog):
+        callback, model = DivergenceCallback(every=20), HARD["rows that see each other"]()
+        for _ in range(2):
+            model.learn(60, callback=callback)
+        assert len({record.getMessage() for record in caplog.records}) <= len(caplog.records)
+        assert sum("step 52" in record.getMessage() for record in caplog.records) == 2
