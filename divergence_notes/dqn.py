@@ -94,6 +94,8 @@ class DQN:
         Actions 0 .. n_actions - 1.
     config : DQNConfig
         Everything else.
+    device : torch.device or str
+        Where the networks are and updates are made; the same weights at the start on each.
 
     Attributes
     ----------
@@ -103,41 +105,64 @@ class DQN:
         Updates made.
     """
 
-    def __init__(self, observation_space: gymnasium.Space, action_space: gymnasium.Space, config: DQNConfig):
-        d = replay.vector_length("observation_space", observation_space)
+    def __init__(
+        self,
+        observation_space: gymnasium.Space,
+        action_space: gymnasium.Space,
+        config: DQNConfig,
+        *,
+        device: torch.device | str = "cpu",
+    ):
+        self._d = d = replay.vector_length("observation_space", observation_space)
         self.n_actions = replay.discrete_size("action_space", action_space)
         self.config = config
         generator = torch.Generator().manual_seed(config.seed)
         sizes = (d, *config.hidden, self.n_actions)
-        self.net = networks.MLP(sizes, activation=config.activation, generator=generator)
+        self.net = networks.MLP(sizes, activation=config.activation, generator=generator).to(device)
         self.target = self.net if config.target_every is None else copy.deepcopy(self.net)
         self.updates = 0
         self._optimizer = torch.optim.Adam(self.net.parameters(), lr=config.learning_rate, fused=True)
         self._rng = np.random.default_rng(config.seed)
         self._explored = 0
 
-    def act(self, obs: np.ndarray, *, explore: bool = False) -> int:
+    @torch.no_grad()
+    def act(self, obs: np.ndarray, *, explore: bool = False) -> int | np.ndarray:
         """Return the action of largest value, or now and then a random one.
 
         Parameters
         ----------
-        obs : ndarray of shape (d,)
-            What it sees.
+        obs : ndarray of shape (d,) or (n, d)
+            What it sees; a batch as a vector environment gives it.
         explore : bool
             Whether a random action is allowed, more often at the start, as the settings say.
 
         Returns
         -------
-        int
-            The number of the action.
+        int, or int ndarray of shape (n,)
+            The number of the action; for a batch one for each row, and each row explores on its own.
+
+        Raises
+        ------
+        ValueError
+            If `obs` has another shape.
         """
+        given, single = replay.rows("obs", obs, self._d)
+        if single and explore and self._wanders():
+            return int(self._rng.integers(self.n_actions))
+        actions = self.net(given.to(self.net[0].weight.device)).argmax(dim=1).cpu().numpy()
+        if single:
+            return int(actions[0])
         if explore:
-            progress = min(self._explored / self.config.epsilon_steps, 1.0)
-            self._explored += 1
-            if self._rng.random() < 1 + progress * (self.config.epsilon - 1):
-                return int(self._rng.integers(self.n_actions))
-        with torch.no_grad():
-            return int(self.net(torch.as_tensor(obs, dtype=torch.float32)).argmax())
+            for k in range(len(actions)):
+                if self._wanders():
+                    actions[k] = self._rng.integers(self.n_actions)
+        return actions
+
+    def _wanders(self) -> bool:
+        """Return whether the next exploring action is a random one."""
+        progress = min(self._explored / self.config.epsilon_steps, 1.0)
+        self._explored += 1
+        return self._rng.random() < 1 + progress * (self.config.epsilon - 1)
 
     def update(self, batch: replay.Batch) -> dict[str, float]:
         """Take one step of Adam towards the TD targets of a batch.
@@ -152,6 +177,7 @@ class DQN:
         dict
             ``loss``, and ``max_q``, the largest absolute value of any action in the batch; both from before the step.
         """
+        batch = batch.to(self.net[0].weight.device)
         q = self.net(batch.obs)  # (B, n_actions)
         taken = q.gather(1, batch.action[:, None])[:, 0]  # (B,)
         loss = LOSSES[self.config.loss](taken, td_target(self.target, batch, gamma=self.config.gamma))
@@ -174,6 +200,7 @@ def train(
     eval_episodes: int = 5,
     keep: str = "best",
     progress: bool = False,
+    device: torch.device | str = "cpu",
 ) -> replay.Run:
     """Train a `DQN` from nothing.
 
@@ -189,6 +216,8 @@ def train(
         Of everything random: two runs with the same seed are the same, bit by bit.
     eval_every, eval_episodes, keep, progress
         As in `replay.learn`.
+    device : torch.device or str
+        As of `DQN`.
 
     Returns
     -------
@@ -201,7 +230,7 @@ def train(
     of 20 new episodes, for each of the seeds 0 to 4. It is the best evaluated network that does: returns go up and down
     to the end, and the last evaluations of the same runs are 231, 183, 379, 500 and 220.
     """
-    agent = DQN(*replay.spaces(env_id), dataclasses.replace(config, seed=seed))
+    agent = DQN(*replay.spaces(env_id), dataclasses.replace(config, seed=seed), device=device)
     shared = {name: getattr(config, name) for name in ("warmup", "batch_size", "capacity", "update_every")}
     return replay.learn(
         agent,

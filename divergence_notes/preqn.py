@@ -296,6 +296,8 @@ class PreQN:
         Vectors of shape (m,) with finite ends, or integers from 0.
     config : PreQNConfig
         Everything else.
+    device : torch.device or str
+        Where the networks are and updates are made; the same weights at the start on each.
 
     Attributes
     ----------
@@ -312,10 +314,18 @@ class PreQN:
         If a range of an action is not finite.
     """
 
-    def __init__(self, observation_space: gymnasium.Space, action_space: gymnasium.Space, config: PreQNConfig):
+    def __init__(
+        self,
+        observation_space: gymnasium.Space,
+        action_space: gymnasium.Space,
+        config: PreQNConfig,
+        *,
+        device: torch.device | str = "cpu",
+    ):
         self.config, self.updates = config, 0
         self._spaces = observation_space, action_space
-        d = replay.vector_length("observation_space", observation_space)
+        self._device = torch.device(device)
+        self._d = d = replay.vector_length("observation_space", observation_space)
         generator = torch.Generator().manual_seed(config.seed)
         self._rng = np.random.default_rng(config.seed)
         if isinstance(action_space, gymnasium.spaces.Discrete):
@@ -324,13 +334,14 @@ class PreQN:
         else:
             m = replay.vector_length("action_space", action_space)
             _checks.finite("action_space", np.stack([action_space.low, action_space.high]))
-            self._middle = torch.as_tensor((action_space.high + action_space.low) / 2, dtype=torch.float32)  # (m,)
-            self._half = torch.as_tensor((action_space.high - action_space.low) / 2, dtype=torch.float32)  # (m,)
+            ends = (action_space.high + action_space.low) / 2, (action_space.high - action_space.low) / 2  # (m,) each
+            self._middle, self._half = (torch.as_tensor(end, dtype=torch.float32, device=device) for end in ends)
             sizes = (d + m, *config.hidden, 1)
             policy_sizes = (d, *config.policy_hidden, m)
             self.policy = networks.MLP(policy_sizes, activation=config.policy_activation, generator=generator)
+            self.policy.to(device)
             self._optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.policy_learning_rate, fused=True)
-        self.net = networks.MLP(sizes, activation=config.activation, generator=generator)
+        self.net = networks.MLP(sizes, activation=config.activation, generator=generator).to(device)
         self._good: tuple[int, list[torch.Tensor]] = (0, [])
         self._remember()
 
@@ -340,26 +351,44 @@ class PreQN:
 
         Parameters
         ----------
-        obs : ndarray of shape (d,)
-            What it sees.
+        obs : ndarray of shape (d,) or (n, d)
+            What it sees; a batch as a vector environment gives it.
         explore : bool
             Whether to add noise, or where actions are discrete now and then a random one, as the settings say.
 
         Returns
         -------
-        int or ndarray of shape (m,)
-            The number of the action, or the action within its bounds.
+        int or ndarray
+            The number of the action, or the action within its bounds, shape (m,). For a batch an array with one for
+            each row, shape (n,) or (n, m), and each row has noise of its own.
+
+        Raises
+        ------
+        ValueError
+            If `obs` has another shape.
         """
-        obs = torch.as_tensor(obs, dtype=torch.float32)
+        given, single = replay.rows("obs", obs, self._d)
         if self.policy is None:
-            if explore and self._rng.random() < self.config.noise:
-                return int(self._rng.integers(self.net[-1].out_features))
-            return int(self.net(obs).argmax())
-        action = torch.tanh(self.policy(obs))  # (m,)
+            return self._choose(given, single, explore)
+        action = torch.tanh(self.policy(given.to(self._device)))  # (n, m)
         if explore:
-            noise = torch.from_numpy(self._rng.standard_normal(len(action), dtype=np.float32))
-            action = (action + self.config.noise * noise).clamp(-1.0, 1.0)
-        return (self._middle + self._half * action).numpy()
+            noise = torch.from_numpy(self._rng.standard_normal(tuple(action.shape), dtype=np.float32))
+            action = (action + self.config.noise * noise.to(self._device)).clamp(-1.0, 1.0)
+        action = (self._middle + self._half * action).cpu().numpy()
+        return action[0] if single else action
+
+    def _choose(self, given: torch.Tensor, single: bool, explore: bool) -> int | np.ndarray:
+        """Return the best action of each row, or now and then a random one."""
+        n_actions = self.net[-1].out_features
+        if single and explore and self._rng.random() < self.config.noise:
+            return int(self._rng.integers(n_actions))
+        actions = self.net(given.to(self._device)).argmax(dim=1).cpu().numpy()
+        if single:
+            return int(actions[0])
+        if explore:
+            random = self._rng.random(len(actions)) < self.config.noise
+            actions[random] = self._rng.integers(n_actions, size=int(random.sum()))
+        return actions
 
     def update(self, batch: replay.Batch) -> dict[str, float]:
         """Take one preconditioned step of Q, and one of the policy.
@@ -391,6 +420,7 @@ class PreQN:
         config, n = self.config, len(batch.reward) - self.config.held_out
         if n < 1:
             raise ValueError(f"batch must be longer than held_out = {config.held_out}, got {len(batch.reward)}")
+        batch = batch.to(self._device)
         x, outputs = self._pairs(batch)
         linear = ntk.linearize(self.net, x, outputs=outputs, check=self.updates == 0)
         with torch.no_grad():
@@ -495,25 +525,27 @@ class PreQN:
         torch.save({"config": dataclasses.asdict(self.config)} | rest | parts, path)
 
     @classmethod
-    def load(cls, path: str | Path) -> "PreQN":
+    def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> "PreQN":
         """Return the agent that `save` wrote.
 
         Parameters
         ----------
         path : path
             The file. It is read as data, no code in it runs.
+        device : torch.device or str
+            Where to; it may have been saved on another.
 
         Returns
         -------
         PreQN
             Equal to the one that was saved.
         """
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, weights_only=True, map_location="cpu")
         observations, actions = (
             gymnasium.spaces.Discrete(ends) if isinstance(ends, int) else gymnasium.spaces.Box(*map(np.float32, ends))
             for ends in saved["spaces"]
         )
-        agent = cls(observations, actions, PreQNConfig(**saved["config"]))
+        agent = cls(observations, actions, PreQNConfig(**saved["config"]), device=device)
         for name, part in agent._parts().items():
             part.load_state_dict(saved[name])
         agent._rng.bit_generator.state = saved["rng"]
@@ -533,6 +565,7 @@ def train(
     keep: str = "last",
     others: Mapping[str, Callable[["PreQN", np.ndarray], Any]] | None = None,
     progress: bool = False,
+    device: torch.device | str = "cpu",
 ) -> replay.Run:
     """Train a `PreQN` from nothing.
 
@@ -548,14 +581,16 @@ def train(
         Of everything random: on one thread, two runs with the same seed are the same, bit by bit.
     eval_every, eval_episodes, keep, others, progress
         As in `replay.learn`.
+    device : torch.device or str
+        As of `PreQN`.
 
     Returns
     -------
     Run
         Its status is "diverged" if values left ``config.bound`` or were not finite; then its agent is in the last good
-        state.
+        state. It is "faulty" if the environment gave something that is no observation or no reward.
     """
-    agent = PreQN(*replay.spaces(env_id), dataclasses.replace(config, seed=seed))
+    agent = PreQN(*replay.spaces(env_id), dataclasses.replace(config, seed=seed), device=device)
     return replay.learn(
         agent,
         env_id,

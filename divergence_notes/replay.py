@@ -13,8 +13,9 @@ import torch
 
 from divergence_notes import _checks
 
-STATUSES = ("finished", "diverged")
-"""How a training run can end; divergence is a result, never an exception."""
+STATUSES = ("finished", "diverged", "faulty")
+"""How a training run can end; "faulty" says that the environment gave something that is no observation or no reward.
+Each of them is a result, never an exception."""
 
 Act = Callable[[np.ndarray], Any]
 
@@ -48,6 +49,23 @@ class Batch:
     """Shape (B, d), float32."""
     terminated: torch.Tensor
     """Shape (B,), bool."""
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Return the batch on a device.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Where to.
+
+        Returns
+        -------
+        Batch
+            This one, if it is there already.
+        """
+        parts = {name: getattr(self, name) for name in ("obs", "action", "reward", "next_obs", "terminated")}
+        moved = {name: part.to(device) for name, part in parts.items()}
+        return self if all(moved[name] is part for name, part in parts.items()) else Batch(**moved)
 
 
 class ReplayBuffer:
@@ -149,6 +167,62 @@ class ReplayBuffer:
         return Batch(data.obs[rows], data.action[rows], data.reward[rows], data.next_obs[rows], data.terminated[rows])
 
 
+class Fault(ValueError):
+    """What an environment gave is no observation or no reward; the message says what it was."""
+
+
+def _heard(value: Any) -> float:
+    """Return a reward as a float."""
+    try:
+        if np.ndim(value) != 0:
+            raise TypeError("not one number")
+        reward = float(value)
+    except (TypeError, ValueError) as error:
+        raise Fault(f"the reward must be a number, got {value!r}") from error
+    if not np.isfinite(reward):
+        raise Fault(f"the reward must be finite, got {reward}")
+    return reward
+
+
+def _seen(value: Any, space: gymnasium.Space) -> np.ndarray:
+    """Return an observation as it came, if it is one of the space's shape and finite."""
+    try:
+        _checks.array("the observation", value, shape=space.shape)
+    except (TypeError, ValueError) as error:
+        raise Fault(str(error)) from error
+    return value
+
+
+def rows(name: str, obs: np.ndarray, d: int) -> tuple[torch.Tensor, bool]:
+    """Return observations as a matrix, and whether they were one vector.
+
+    Parameters
+    ----------
+    name : str
+        How an error calls them.
+    obs : ndarray of shape (d,) or (n, d)
+        One observation, or a batch of them as a vector environment gives it.
+    d : int
+        Length of an observation.
+
+    Returns
+    -------
+    tensor of shape (n, d)
+        In float32.
+    single : bool
+        Whether `obs` was one observation; then n is 1.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another.
+    """
+    given = torch.as_tensor(obs, dtype=torch.float32)
+    if given.ndim not in (1, 2) or given.shape[-1] != d:
+        raise ValueError(f"{name} must have shape ({d},) or (n, {d}), got {tuple(given.shape)}")
+    return given.reshape(-1, d), given.ndim == 1
+
+
 def vector_length(name: str, space: gymnasium.Space) -> int:
     """Return d of a box of shape (d,).
 
@@ -210,14 +284,20 @@ def transitions(env: gymnasium.Env, act: Act, *, seed: int) -> Iterator[Transiti
     Transition
         An episode that terminated or was truncated is followed by the next one. Only `terminated` is recorded: where
         a time limit cut the episode, an agent bootstraps from `next_obs` as anywhere else.
+
+    Raises
+    ------
+    Fault
+        If the environment gives an observation of another shape, or a reward that is not a number; a ValueError.
     """
+    space = env.observation_space
     env.action_space.seed(seed)
-    obs, _ = env.reset(seed=seed)
+    obs = _seen(env.reset(seed=seed)[0], space)
     while True:
         action = act(obs)
         next_obs, reward, terminated, truncated, _ = env.step(action)
-        yield Transition(obs, action, float(reward), next_obs, bool(terminated))
-        obs = env.reset()[0] if terminated or truncated else next_obs
+        yield Transition(obs, action, _heard(reward), _seen(next_obs, space), bool(terminated))
+        obs = _seen(env.reset()[0], space) if terminated or truncated else next_obs
 
 
 def evaluate(env_id: str, act: Act, *, episodes: int, seed: int) -> np.ndarray:
@@ -243,18 +323,20 @@ def evaluate(env_id: str, act: Act, *, episodes: int, seed: int) -> np.ndarray:
     ------
     ValueError
         If `episodes` is not positive.
+    Fault
+        If the environment gives an observation of another shape, or a reward that is not a number; a ValueError.
     """
     returns = np.zeros(_checks.integer("episodes", episodes, low=1))
-    env = gymnasium.make(env_id)
-    obs, _ = env.reset(seed=seed)
-    for k in range(len(returns)):
-        over = False
-        while not over:
-            obs, reward, terminated, truncated, _ = env.step(act(obs))
-            returns[k] += float(reward)
-            over = terminated or truncated
-        obs, _ = env.reset()
-    env.close()
+    with gymnasium.make(env_id) as env:
+        space = env.observation_space
+        obs = _seen(env.reset(seed=seed)[0], space)
+        for k in range(len(returns)):
+            over = False
+            while not over:
+                obs, reward, terminated, truncated, _ = env.step(act(obs))
+                obs, over = _seen(obs, space), terminated or truncated
+                returns[k] += _heard(reward)
+            obs = _seen(env.reset()[0], space)
     return returns
 
 
@@ -301,7 +383,9 @@ class Run:
     curve: pd.DataFrame
     """One row for each evaluation: `step`, mean `return`, and the metrics of the agent since the row before."""
     status: str
-    """``"finished"`` or ``"diverged"``."""
+    """One of `STATUSES`."""
+    reason: str = ""
+    """Where the run is "faulty": what the environment gave."""
 
 
 def learn(
@@ -356,7 +440,8 @@ def learn(
     -------
     Run
         In the curve, a metric called ``max_...`` is the largest of all updates since the row before, any other their
-        mean; before the first update they are missing. A run that diverged ends with a row without a return.
+        mean; before the first update they are missing. A run that diverged, or whose environment is faulty, ends with a
+        row without a return.
 
     Raises
     ------
@@ -380,28 +465,33 @@ def learn(
     def act(obs):
         return env.action_space.sample() if len(buffer) < warmup else agent.act(obs, explore=True)
 
-    rows, recent, status = [], [], "finished"
+    curve, recent, status, reason = [], [], "finished", ""
     kept, best = agent, -np.inf
     walk = transitions(env, act, seed=env_seed)
-    for step in _counted(steps, progress):
-        buffer.add(*next(walk))
-        if step >= warmup and step % update_every == 0:
-            recent.append(agent.update(buffer.sample(batch_size, rng=rng)))
-            if _exploded(recent[-1], bound):
-                status = "diverged"
-                rows.append({"step": step, "return": np.nan} | _summary(recent))
-                break
-        if step % eval_every == 0 or step == steps:
-            played = {"episodes": eval_episodes, "seed": eval_seed}
-            returns = evaluate(env_id, agent.act, **played)
-            ways = {name: partial(way, agent) for name, way in (others or {}).items()}
-            beside = {name: evaluate(env_id, way, **played).mean() for name, way in ways.items()}
-            rows.append({"step": step, "return": returns.mean()} | beside | _summary(recent))
-            recent = []
-            if keep == "best" and returns.mean() >= best:
-                kept, best = copy.deepcopy(agent), returns.mean()
+    step = 0
+    try:
+        for step in _counted(steps, progress):
+            buffer.add(*next(walk))
+            if step >= warmup and step % update_every == 0:
+                recent.append(agent.update(buffer.sample(batch_size, rng=rng)))
+                if _exploded(recent[-1], bound):
+                    status = "diverged"
+                    break
+            if step % eval_every == 0 or step == steps:
+                played = {"episodes": eval_episodes, "seed": eval_seed}
+                returns = evaluate(env_id, agent.act, **played)
+                ways = {name: partial(way, agent) for name, way in (others or {}).items()}
+                beside = {name: evaluate(env_id, way, **played).mean() for name, way in ways.items()}
+                curve.append({"step": step, "return": returns.mean()} | beside | _summary(recent))
+                recent = []
+                if keep == "best" and returns.mean() >= best:
+                    kept, best = copy.deepcopy(agent), returns.mean()
+    except Fault as fault:
+        status, reason = "faulty", f"step {step}: {fault}"
+    if status != "finished":
+        curve.append({"step": step, "return": np.nan} | _summary(recent))
     env.close()
-    return Run(kept, pd.DataFrame(rows), status)
+    return Run(kept, pd.DataFrame(curve), status, reason)
 
 
 def _counted(steps: int, progress: bool):

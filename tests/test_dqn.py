@@ -349,3 +349,34 @@ def test_a_deep_copy_learns_on_its_own():
     twin = copy.deepcopy(agent)
     agent.update(draw())
     assert torch.equal(parameters(twin.net), parameters(make().net))
+
+
+class TestBatchesOfObservations:
+    """As a vector environment gives them: an array of actions, each that of its own row; other shapes are refused."""
+
+    OBSERVED = np.random.default_rng(3).standard_normal((50, 3))
+
+    def test_each_row_as_alone(self):
+        agent = make()
+        actions = agent.act(self.OBSERVED)
+        assert actions.shape == (50,) and actions.dtype.kind == "i"
+        assert actions.tolist() == [agent.act(obs) for obs in self.OBSERVED]
+        assert len(set(actions.tolist())) > 1
+
+    def test_exploring(self):
+        """Each row counts as one exploring action, and chance comes down within a batch as it does one by one."""
+        agents = [make(epsilon=0.0, epsilon_steps=100) for _ in range(2)]
+        batch = np.repeat(self.OBSERVED[:1], 60, axis=0)
+        actions = [agents[0].act(batch, explore=True) for _ in range(3)]
+        assert all(ACTIONS.contains(action) for each in actions for action in each)
+        best = agents[0].act(self.OBSERVED[0])
+        assert len(set(actions[0].tolist())) == 4
+        assert (actions[1][40:] == best).all() and (actions[2] == best).all()
+        single = [agents[1].act(self.OBSERVED[0], explore=True) for _ in range(180)]
+        assert np.concatenate(actions).tolist() == single
+
+    @pytest.mark.parametrize("shape", [(4,), (2,), (0,), (), (5, 2), (3, 1), (2, 2, 3)])
+    @pytest.mark.parametrize("explore", [False, True])
+    def test_refuses(self, shape, explore):
+        with refuses(ValueError, f"obs must have shape (3,) or (n, 3), got {shape}"):
+            make().act(np.zeros(shape), explore=explore)

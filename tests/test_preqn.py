@@ -1027,7 +1027,7 @@ class TestSave:
         asked, honest = [], torch.load
         monkeypatch.setattr(torch, "load", lambda *given, **named: asked.append(named) or honest(*given, **named))
         preqn.PreQN.load(tmp_path / "agent.pt")
-        assert asked == [{"weights_only": True}]
+        assert asked == [{"weights_only": True, "map_location": "cpu"}]
 
     @both_kinds
     def test_settings_and_spaces(self, kind, tmp_path):
@@ -1195,3 +1195,54 @@ class TestRefuses:
     def test_spaces(self, obs, actions, error, message):
         with refuses(error, message):
             preqn.PreQN(obs, actions, config())
+
+
+class TestBatchesOfObservations:
+    """As a vector environment gives them: a batch of actions, each that of its own row; other shapes are refused."""
+
+    OBSERVED = np.random.default_rng(3).standard_normal((7, 3))
+
+    @both_kinds
+    def test_each_row_as_alone(self, kind):
+        agent = make(kind)
+        actions = agent.act(self.OBSERVED)
+        assert isinstance(actions, np.ndarray) and len(actions) == 7
+        for action, obs in zip(actions, self.OBSERVED, strict=True):
+            np.testing.assert_allclose(action, agent.act(obs), rtol=1e-6)
+            assert SPACES[kind].contains(action)
+        if kind == "discrete":
+            assert (
+                len(set(actions.tolist())) > 1
+                or agent.net(torch.tensor(self.OBSERVED).float()).argmax(1).unique().numel() == 1
+            )
+
+    @both_kinds
+    @pytest.mark.parametrize("n", [1, 2, 7])
+    def test_exploring(self, kind, n):
+        """Each row has noise of its own, and every action exists."""
+        agent = make(kind, noise=0.5)
+        seen = [agent.act(np.repeat(self.OBSERVED[:1], n, axis=0), explore=True) for _ in range(200)]
+        for actions in seen:
+            assert len(actions) == n and all(SPACES[kind].contains(action) for action in actions)
+        if n > 1:
+            differ = [np.ptp(actions, axis=0).any() for actions in seen]
+            assert np.mean(differ) > (0.3 if kind == "discrete" else 0.99)
+        if kind == "discrete":
+            best = agent.act(self.OBSERVED[0])
+            share = np.mean([np.asarray(actions) == best for actions in seen])
+            assert share == pytest.approx(0.5 + 0.5 / 4, abs=0.12)
+
+    @both_kinds
+    def test_one_observation_uses_the_generator_as_ever(self, kind):
+        """A batch of one is a batch; one vector is one action."""
+        agent = make(kind)
+        one, row = agent.act(self.OBSERVED[0]), agent.act(self.OBSERVED[:1])
+        assert np.ndim(row) == np.ndim(one) + 1
+        np.testing.assert_allclose(row[0], one)
+
+    @both_kinds
+    @pytest.mark.parametrize("shape", [(4,), (2,), (0,), (), (5, 2), (3, 1), (2, 2, 3)])
+    @pytest.mark.parametrize("explore", [False, True])
+    def test_refuses(self, kind, shape, explore):
+        with refuses(ValueError, f"obs must have shape (3,) or (n, 3), got {shape}"):
+            make(kind).act(np.zeros(shape), explore=explore)

@@ -423,3 +423,105 @@ class TestLearn:
     def test_refuses(self, changes, message):
         with refuses(ValueError, message):
             learn(Recorder(), **changes)
+
+
+class Spoilt(gymnasium.Env):
+    """Gives something odd at one step, counted over all episodes; episodes of 5 steps."""
+
+    observation_space, action_space = Box(-1, 1, shape=(2,)), Discrete(10)
+
+    def __init__(self, at, reward=1.0, obs=None, first=None):
+        self.at, self.reward, self.obs, self.first, self.t = at, reward, obs, first, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return (np.zeros(2, dtype=np.float32) if self.first is None else self.first), {}
+
+    def step(self, action):
+        self.t += 1
+        odd = self.t == self.at
+        obs = self.obs if odd and self.obs is not None else np.zeros(2, dtype=np.float32)
+        return obs, self.reward if odd else 1.0, self.t % 5 == 0, False, {}
+
+
+ODD = {
+    "nan": ({"reward": np.nan}, "the reward must be finite, got nan"),
+    "infinite": ({"reward": -np.inf}, "the reward must be finite, got -inf"),
+    "none": ({"reward": None}, "the reward must be a number, got None"),
+    "text": ({"reward": "much"}, "the reward must be a number, got 'much'"),
+    "an array": ({"reward": np.array([1.0])}, "the reward must be a number, got array([1.])"),
+    "a list": ({"reward": [1.0, 2.0]}, "the reward must be a number, got [1.0, 2.0]"),
+    "an observation of nan": (
+        {"obs": np.array([0, np.nan])},
+        "the observation must be finite: the observation[1] is nan",
+    ),
+    "a longer observation": ({"obs": np.zeros(3)}, "the observation must have shape (2,), got (3,)"),
+    "no observation": ({"obs": "here"}, "the observation must be an array of real numbers, got str"),
+}
+
+
+def spoilt(name, **settings):
+    env_id = f"DivergenceNotesSpoilt-{name.replace(' ', '-')}-v0"
+    if env_id not in gymnasium.registry:
+        gymnasium.register(env_id, entry_point=Spoilt, kwargs=settings, disable_env_checker=True, order_enforce=False)
+    return env_id
+
+
+class TestFaultyEnvironment:
+    """What is no reward and no observation ends a run with a status and a reason, not with an exception."""
+
+    @pytest.mark.parametrize("kind", ODD)
+    @pytest.mark.parametrize("at", [1, 7, 23])
+    def test_while_it_walks(self, kind, at):
+        settings, words = ODD[kind]
+        run = learn(Recorder(), spoilt(f"{kind} {at}", at=at, **settings), eval_every=100)
+        assert (run.status, run.reason) == ("faulty", f"step {at}: {words}")
+        assert run.status in replay.STATUSES
+        assert np.isnan(run.curve["return"].iloc[-1]) and run.curve["step"].iloc[-1] == at
+
+    def test_at_the_very_first_look(self):
+        run = learn(Recorder(), spoilt("first", at=0, first=np.zeros(5)))
+        assert (run.status, run.reason) == ("faulty", "step 1: the observation must have shape (2,), got (5,)")
+
+    def test_while_it_is_evaluated(self):
+        """The run's own walk has seen nothing odd by then: the evaluation is longer."""
+        run = learn(Recorder(), spoilt("evaluated", at=12, reward=np.nan), eval_every=10, eval_episodes=3)
+        assert (run.status, run.reason) == ("faulty", "step 10: the reward must be finite, got nan")
+
+    def test_what_was_learned_is_kept(self):
+        agent = Recorder()
+        run = learn(agent, spoilt("late", at=30, reward=None), eval_every=10, eval_episodes=1)
+        assert run.agent is agent and run.status == "faulty"
+        assert run.curve["step"].tolist() == [10, 20, 30]
+        assert run.curve["return"].notna().tolist() == [True, True, False]
+
+    @pytest.mark.parametrize("kind", ODD)
+    def test_alone_it_is_an_error(self, kind):
+        settings, words = ODD[kind]
+        with refuses(replay.Fault, words):
+            replay.evaluate(spoilt(f"alone {kind}", at=3, **settings), lambda obs: 0, episodes=1, seed=0)
+        assert issubclass(replay.Fault, ValueError)
+
+    @pytest.mark.parametrize("reward", [1, True, np.float64(2), np.float32(0.5), np.int64(3), np.array(0.25)])
+    def test_numbers_of_every_kind_are_heard(self, reward):
+        run = learn(Recorder(), spoilt(f"fine {type(reward).__name__}", at=7, reward=reward))
+        assert (run.status, run.reason) == ("finished", "")
+
+    def test_the_agents_of_the_project(self):
+        """Both of them, and a fault of the agent itself still is an error."""
+        from divergence_notes import dqn, preqn
+
+        env_id = spoilt("agents", at=60, reward=np.nan)
+        small = {"warmup": 20, "batch_size": 8}
+        runs = [
+            dqn.train(env_id, config=dqn.DQNConfig(**small), steps=100, seed=0, eval_every=50, eval_episodes=1),
+            preqn.train(env_id, config=preqn.PreQNConfig(**small), steps=100, seed=0, eval_every=50, eval_episodes=1),
+        ]
+        assert [run.status for run in runs] == ["faulty", "faulty"]
+
+        class Broken(Recorder):
+            def act(self, obs, *, explore=False):
+                raise ValueError("my own")
+
+        with pytest.raises(ValueError, match="my own"):
+            learn(Broken(), spoilt("sound", at=0))
