@@ -253,3 +253,74 @@ class TestModulusOne:
         given_ = {"kernel": np.array([[0.0, 2.0], [0.0, 0.0]]), "weights": np.full(2, 0.5), "alpha": 1.0}
         run = dynamics.iterate(lambda Q: updates.kernel_update(Q, mdp, **given_), [[0.0], [-1.0]], max_iter=100)
         np.testing.assert_allclose(np.diff(run.values[:, 0, 0]), 1)
+
+
+def two_action_updates(rng, count, *, symmetric):
+    """Draw go-on chances, discount, kernel and shares of one state with two actions; return G of both actions."""
+    gamma, go_on, share = rng.uniform(0, 0.999, (count, 1, 1)), rng.random((count, 2)), rng.random(count)
+    kernel = rng.standard_normal((count, 2, 2))
+    kernel = kernel @ kernel.transpose(0, 2, 1) if symmetric else kernel
+    moved = kernel * np.stack([share, 1 - share], axis=1)[:, None, :]
+    G = np.empty((count, 2, 2, 2))
+    for action in (0, 1):
+        chain = np.zeros((count, 2, 2))
+        chain[:, :, action] = go_on
+        G[:, action] = moved @ (np.eye(2) - gamma * chain)
+    return G
+
+
+def discriminants(G):
+    """Return the discriminant of each 2 x 2 matrix over its squared size: negative where no eigenvalue is real."""
+    trace, det = G[..., 0, 0] + G[..., 1, 1], G[..., 0, 0] * G[..., 1, 1] - G[..., 0, 1] * G[..., 1, 0]
+    return (trace**2 - 4 * det) / (G**2).sum(axis=(-1, -2))
+
+
+class TestTwoActions:
+    """thm-two-actions: symmetric semidefinite, one state, two actions, short steps: stable pieces run home together."""
+
+    def test_one_piece_has_real_eigenvalues(self, rng):
+        of_both = discriminants(two_action_updates(rng, 200_000, symmetric=True))
+        assert of_both.max(axis=1).min() > -1e-12
+        assert (of_both.min(axis=1) < -1e-3).sum() > 1000  # one of them may well turn
+
+    def test_the_product_of_the_proof(self, rng):
+        """R_1 R_2 is b^2 (1 - x y)^2 plus the square of the real part, and that is at least b^2 t u."""
+        for _ in range(500):
+            (a, d), (x, y) = rng.uniform(0.1, 3, 2), rng.uniform(0.01, 1, 2)
+            b = rng.uniform(-1, 1) * np.sqrt(a * d)
+            root = np.sqrt(a * d - b**2)
+            R = (a * x**2 + d - 2 * x * root) * (a + d * y**2 - 2 * y * root)
+            real = x * a + y * d - root * (1 + x * y)
+            assert R == pytest.approx(b**2 * (1 - x * y) ** 2 + real**2, rel=1e-6, abs=1e-12)
+            assert R >= b**2 * (1 - x**2) * (1 - y**2) - 1e-9
+
+    def test_the_bound_is_close(self):
+        """With p_1 = p_2 and the coupling chosen right, the discriminants of both pieces come close to 0."""
+        gamma, p, best = 0.9, 0.8, np.inf
+        for b in np.linspace(0.05, 0.999, 400):  # a = d = 1, rho = (1/2, 1/2)
+            G = np.array([[1.0, b], [b, 1.0]]) @ (np.eye(2) - gamma * np.array([[p, 0.0], [p, 0.0]]))
+            best = min(best, discriminants(G[None]).item())
+        assert 0 <= best < 1e-3
+
+    def test_without_symmetry_both_may_turn(self, rng):
+        of_both = discriminants(two_action_updates(rng, 20_000, symmetric=False))
+        assert (of_both.max(axis=1) < -1e-3).sum() > 100
+        swing = counterexamples.swing()
+        pieces = contraction.jacobians(swing.mdp, **swing.settings)
+        assert (discriminants(pieces) < 0).all()  # so that no step is too long for the theorem, and K alone is to blame
+
+    def test_short_steps_run_home(self, rng):
+        G = two_action_updates(rng, 3000, symmetric=True)
+        alpha = rng.uniform(0.1, 0.999, len(G)) / np.abs(np.linalg.eigvals(G)).max(axis=(1, 2))
+        J = np.eye(2) - alpha[:, None, None, None] * G
+        values = np.linalg.eigvals(J)
+        assert ((values.imag != 0) | (values.real > 0)).all()
+        J = J[np.abs(values).max(axis=(1, 2)) < 0.98]
+        assert len(J) > 500 and (discriminants(J) < -1e-3).any()
+        turn = np.arange(16) * np.pi / 8 + 0.1
+        Q = np.broadcast_to(np.stack([np.cos(turn), np.sin(turn)], axis=1), (len(J), 16, 2))
+        for _ in range(2000):
+            Q = np.where(
+                (Q[..., 1] > Q[..., 0])[..., None], Q @ J[:, 1].transpose(0, 2, 1), Q @ J[:, 0].transpose(0, 2, 1)
+            )
+        assert np.abs(Q).max() < 1e-9
