@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from grader import border
 
 from divergence_notes import bellman
 from divergence_notes.grading import Exercise, Mistake
@@ -240,5 +241,13 @@ BUG = Exercise(
         ),
     ),
 )
+
+
+def _accept(Q, mdp, epsilon):
+    mdp = border.process("mdp", mdp)
+    return border.numbers("Q", Q, *mdp.R.shape), mdp, border.number("epsilon", epsilon, 0, 1)
+
+
+BUG = border.bordered(BUG, _accept)
 
 EXERCISES = (SOFT, SWEEP, PATIENCE, ENDING, WHY, BUG)

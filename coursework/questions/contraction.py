@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+from grader import border
 
 from divergence_notes import bellman, contraction
 from divergence_notes.grading import Exercise, Mistake
@@ -475,5 +476,14 @@ BUG = Exercise(
         ),
     ),
 )
+
+
+def _accept(kernel, weights, alpha, gamma):
+    weights = border.numbers("weights", weights, None)
+    kernel = border.numbers("kernel", kernel, len(weights), len(weights))
+    return kernel, weights, border.number("alpha", alpha), border.number("gamma", gamma, 0, 1)
+
+
+BUG = border.bordered(BUG, _accept)
 
 EXERCISES = (WARY, STOP, UNKNOWN, KNOWN, BEYOND, GAMES, BUG)

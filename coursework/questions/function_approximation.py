@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from grader import border
 
 from divergence_notes import contraction, features
 from divergence_notes.grading import Exercise, Mistake, try_out
@@ -487,5 +488,25 @@ BUG = Exercise(
         Mistake("one-by-one", "changes the weights within the batch: later targets see the new ones", _one_by_one),
     ),
 )
+
+
+def _accept(w, batch, gamma, alpha):
+    names = ("features", "reward", "next_features", "ended", "weight")
+    features, reward, following, ended, weight = border.columns("batch", batch, names)
+    features = border.numbers("features", features, None, None)
+    n, k = features.shape
+    following = border.numbers("next_features", following, n, None, k)
+    # Optional, since a right step does not read it; without it all look as if the first action had been taken.
+    taken = border.numbers("next_action", batch.get("next_action", np.zeros(n)), n)
+    if not np.isin(taken, np.arange(following.shape[1])).all():
+        raise ValueError(f"next_action must hold whole numbers from 0 to {following.shape[1] - 1}")
+    data = {"features": features, "reward": border.numbers("reward", reward, n), "next_features": following}
+    data |= {"next_action": taken.astype(int), "ended": border.flags("ended", ended, n)}
+    data |= {"weight": border.numbers("weight", weight, n)}
+    gamma, alpha = border.number("gamma", gamma, 0, 1), border.number("alpha", alpha)
+    return border.numbers("w", w, k), data, gamma, alpha
+
+
+BUG = border.bordered(BUG, _accept)
 
 EXERCISES = (GROWTH, SAFE, CRITICAL, STEPS, REWARD, BUILD, BUG)

@@ -1,6 +1,7 @@
 """The graded questions of chapter 5: their numbers, their right answers, and the mistakes that are foreseen."""
 
 import numpy as np
+from grader import border
 
 from divergence_notes import contraction
 from divergence_notes.grading import Exercise, Mistake
@@ -464,6 +465,21 @@ BUG = Exercise(
         ),
     ),
 )
+
+
+def _accept(kernel, weights, q, r_max, gamma):
+    weights = border.numbers("weights", weights, None)
+    kernel = border.numbers("kernel", kernel, len(weights), len(weights))
+    if not (np.diag(kernel) > 0).all():
+        raise ValueError("the diagonal of kernel must be positive")
+    if not ((weights >= 0).all() and weights.any()):
+        raise ValueError("weights must not be negative, and one must be positive")
+    q = border.numbers("q", q, None)
+    gamma = border.number("gamma", gamma, 0, 1)
+    return kernel, weights, q, border.number("r_max", r_max), gamma
+
+
+BUG = border.bordered(BUG, _accept)
 
 EXERCISES = (SHARES, FIRST, ENTRY, UNSEEN, TWINS, KERNEL, BUG)
 """The exercises of the chapter on reading the conditions."""

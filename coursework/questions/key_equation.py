@@ -1,6 +1,7 @@
 """The graded questions of chapter 3: their numbers, their right answers, and the mistakes that are foreseen."""
 
 import numpy as np
+from grader import border
 
 from divergence_notes.grading import Exercise, Mistake
 from divergence_notes.grading.key_equation import seven_numbers
@@ -513,5 +514,14 @@ AGAINST = Exercise(
     judge=_wrong_way,
 )
 
+
+def _accept(Q, slow, mdp, kernel, rho, alpha, tau):
+    mdp = border.process("mdp", mdp)
+    Q, slow = border.numbers("Q", Q, *mdp.R.shape), border.numbers("slow", slow, *mdp.R.shape)
+    kernel, rho = border.numbers("kernel", kernel, mdp.n_pairs, mdp.n_pairs), border.numbers("rho", rho, mdp.n_pairs)
+    return Q, slow, mdp, kernel, rho, border.number("alpha", alpha), border.number("tau", tau)
+
+
+BUG = border.bordered(BUG, _accept)
 
 EXERCISES = (HEADS, AFTER, MISSED, BREAKS, PIECES, BUG, AGAINST)

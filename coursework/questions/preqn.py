@@ -1,6 +1,7 @@
 """The graded questions of chapter 6: their numbers, their right answers, and the mistakes that are foreseen."""
 
 import numpy as np
+from grader import border
 
 from divergence_notes import updates
 from divergence_notes.grading import Exercise, Fault, Mistake
@@ -437,5 +438,21 @@ BUG = Exercise(
         Mistake("first-action", "bootstraps from the first action always", _bent(best=lambda values: values[:, 0])),
     ),
 )
+
+
+def _accept(theta, batch, gamma, alpha, jitter):
+    phi, reward, following, ended = border.columns("batch", batch, ("phi", "reward", "phi_next", "terminated"))
+    phi = border.numbers("phi", phi, None, None)
+    b, d = phi.shape
+    data = {"phi": phi, "reward": border.numbers("reward", reward, b)}
+    data |= {"phi_next": border.numbers("phi_next", following, b, None, d)}
+    data |= {"terminated": border.flags("terminated", ended, b).astype(bool)}
+    # Optional, since a right step does not read it.
+    data |= {"truncated": border.flags("truncated", batch.get("truncated", np.zeros(b)), b).astype(bool)}
+    gamma, alpha = border.number("gamma", gamma, 0, 1), border.number("alpha", alpha)
+    return border.numbers("theta", theta, d), data, gamma, alpha, border.number("jitter", jitter, 0)
+
+
+BUG = border.bordered(BUG, _accept)
 
 EXERCISES = (CHANGE, SEARCH, DISTANCE, UNSOLVED, WHY, TURNS, BUG)

@@ -1,0 +1,240 @@
+"""What a *find the bug* test can learn of an implementation other than by its answers: nothing, in all assignments."""
+
+import importlib
+import inspect
+import json
+
+import course
+import marking
+import nbformat
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from grader import border, sandbox, wire
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from divergence_notes.grading import Exercise, Mistake
+from divergence_notes.mdp import FiniteMDP, random_mdp
+
+marking.load()
+BUGS = {
+    name: exercise
+    for name in course.assignments()
+    for exercise in importlib.import_module(f"questions.{name}").EXERCISES
+    if exercise.kind == "test"
+}
+
+
+def solved(name):
+    """Return the instructor's test, with what its notebook defines."""
+    notebook = nbformat.read(course.SOURCE / name / f"{name}.ipynb", as_version=4)
+    space = {"np": np, "FiniteMDP": FiniteMDP}
+    exec(next(cell.source for cell in notebook.cells if cell.id == "bug-answer"), space)
+    return space["test"]
+
+
+def calls_of(name):
+    """Return the arguments with which the instructor's test calls the right implementation."""
+    seen = []
+
+    def spy(*args):
+        seen.append(args)
+        return BUGS[name].right(*args)
+
+    solved(name)(spy)
+    return seen
+
+
+def everyone(name):
+    """Return the right implementation and all the wrong ones."""
+    return [BUGS[name].right, *(mistake.wrong for mistake in BUGS[name].mistakes)]
+
+
+def seen_of(implementation, args, kwargs=None):
+    """Return all that a caller in the same process sees of a call that fails, or None if it has an answer."""
+    try:
+        implementation(*args, **(kwargs or {}))
+    except Exception as error:
+        return type(error).__name__, str(error), error.__cause__ is None and error.__context__ is None
+    return None
+
+
+class Counts(np.ndarray):
+    """Counts who looks at it."""
+
+    looks = 0
+
+    def __array__(self, *args, **kwargs):
+        Counts.looks += 1
+        return np.zeros(self.shape)
+
+    def __deepcopy__(self, memo):
+        Counts.looks += 1
+        return self
+
+
+class Nosy:
+    """Raises on every look, and writes down what looked."""
+
+    def __getattribute__(self, name):
+        raise KeyError(name)
+
+    def __array__(self, *args, **kwargs):
+        raise ZeroDivisionError("looked at")
+
+
+def ways_to_spoil(value):
+    """Return other things for one argument: of no use, of the wrong form, or just odd."""
+    odd = [None, "a", b"a", "1", [], {}, object(), Nosy(), lambda: 1, ..., 1j, True, 10**400, 1e308]
+    odd += [float("nan"), float("inf"), -1.0, 0.0, np.array(1.0), np.array(["a"]), np.array([None]), np.float32(0.5)]
+    odd += [np.zeros((0, 3)), np.zeros((2, 2, 2, 2)), [[1.0], [1.0, 2.0]], np.ma.masked_array([1.0], [True]), range(3)]
+    odd += [sp.csr_array(np.eye(3)), random_mdp(2, 2, gamma=0.5, branching=1, rng=np.random.default_rng(0))]
+    if isinstance(value, np.ndarray):
+        odd += [value.T, value[..., :-1], -value, value * 0, value.tolist(), value.astype(np.float32), value + 1j]
+        odd += [value.astype(object), value * np.nan, value * 1e300, value.view(Counts), np.asfortranarray(value)]
+        odd += [np.zeros((600, 600)), np.broadcast_to(1.0, (10**5, 10**5))]
+    if isinstance(value, dict):
+        odd += [{key: part for key, part in value.items() if key != gone} for gone in value]
+        odd += [
+            value | {key: bad} for key in value for bad in (None, np.zeros(1), value[key][:-1], "a", -3.5 - value[key])
+        ]
+        odd += [value | {"more": 1}, {key.encode(): part for key, part in value.items()}]
+    if isinstance(value, FiniteMDP):
+        odd += [FiniteMDP(sp.csr_array(value.P.reshape(value.n_pairs, -1)), value.R, value.gamma), value.P]
+    return odd
+
+
+@pytest.mark.parametrize("name", BUGS)
+class TestOneBorder:
+    def test_is_right_for_the_honest(self, name):
+        result = marking.grading.check(BUGS[name].name, solved(name))
+        assert result.share == 1 and result.passed
+
+    @pytest.mark.parametrize("args", [(), (1,), (None,) * 3, (np.zeros((2, 2)),) * 9])
+    @pytest.mark.parametrize("kwargs", [{}, {"nobody": 1}])
+    def test_a_call_of_the_wrong_form_tells_how_to_call(self, name, args, kwargs):
+        (said,) = {seen_of(one, args, kwargs) for one in everyone(name)}
+        assert said[0] == "Refused" and said[2]
+
+    def test_each_spoiled_argument_is_refused_in_one_voice_or_by_none(self, name):
+        refused = tried = 0
+        for args in calls_of(name)[:2]:
+            for place, value in enumerate(args):
+                for odd in ways_to_spoil(value):
+                    spoiled = (*args[:place], odd, *args[place + 1 :])
+                    right = seen_of(BUGS[name].right, spoiled)
+                    tried += 1
+                    if right is not None:
+                        refused += 1
+                        assert {seen_of(one, spoiled) for one in everyone(name)} == {right}
+                        assert not any(word in right[1] for word in ("lambda", "<locals>", "line ", ".py"))
+        assert 0 < refused < tried
+
+    def test_a_refusal_runs_none_of_them(self, name):
+        ran = []
+        accept = importlib.import_module(f"questions.{name}")._accept
+        hidden = tuple(Mistake(str(i), "x", lambda *args, i=i: ran.append(i)) for i in range(2))
+        made = border.bordered(Exercise("any", "test", lambda *args: ran.append("right"), hidden), accept)
+        args = calls_of(name)[0]
+        for implementation in (made.right, *(mistake.wrong for mistake in made.mistakes)):
+            assert seen_of(implementation, (Nosy(), *args[1:])) and seen_of(implementation, args[:-1])
+        assert ran == []
+
+    def test_nothing_is_changed_kept_or_printed(self, name, capsys):
+        for args in calls_of(name)[:1]:
+            before = json.dumps([wire.encode(arg) for arg in args])
+            for one in everyone(name):
+                first, second = one(*args), one(*args)
+                assert json.dumps([wire.encode(arg) for arg in args]) == before
+                assert first is not second or isinstance(first, bool)
+                assert type(first) is type(BUGS[name].right(*args))
+                if isinstance(first, np.ndarray):
+                    assert first.base is None and not any(
+                        np.shares_memory(first, a) for a in args if isinstance(a, np.ndarray)
+                    )
+                    assert (first.dtype, first.flags.c_contiguous) == (np.float64, True)
+        assert capsys.readouterr() == ("", "")
+
+    def test_an_implementation_that_changes_its_arguments_changes_copies(self, name):
+        def spoils(*args):
+            for arg in args:
+                for part in arg.values() if isinstance(arg, dict) else [arg]:
+                    if isinstance(part, np.ndarray):
+                        part[...] = 7
+            return 1.0
+
+        args = calls_of(name)[0]
+        before = json.dumps([wire.encode(arg) for arg in args])
+        made = border.bordered(
+            Exercise("any", "test", spoils, (Mistake("a", "x", spoils),)),
+            importlib.import_module(f"questions.{name}")._accept,
+        )
+        assert made.right(*args) == made.mistakes[0].wrong(*args) == 1.0
+        assert json.dumps([wire.encode(arg) for arg in args]) == before
+
+    def test_objects_are_looked_at_equally_often(self, name):
+        args = calls_of(name)[0]
+        place = next(i for i, arg in enumerate(args) if isinstance(arg, (np.ndarray, dict)))
+        value = args[place]
+        odd = {k: v.view(Counts) for k, v in value.items()} if isinstance(value, dict) else value.view(Counts)
+        looks = set()
+        for one in everyone(name):
+            Counts.looks = 0
+            seen_of(one, (*args[:place], odd, *args[place + 1 :]))
+            looks.add(Counts.looks)
+        assert len(looks) == 1
+
+    def test_the_shape_of_a_function_says_nothing(self, name):
+        seen = {(one.__name__, one.__qualname__, one.__doc__, str(inspect.signature(one))) for one in everyone(name)}
+        assert len(seen) == 1
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_random_numbers_in_random_places(data):
+    """Whatever one argument is filled with, all implementations refuse alike or the right one has an answer."""
+    name = data.draw(st.sampled_from(sorted(BUGS)))
+    args = list(KEPT.setdefault(name, calls_of(name)[0]))
+    place = data.draw(st.integers(0, len(args) - 1))
+    shape = data.draw(st.sampled_from([(), (1,), (2,), (4,), (2, 2), (4, 4), (6, 9), np.shape(args[place])]))
+    entries = st.floats(allow_nan=True, allow_infinity=True) | st.sampled_from([0.0, 1.0, -1.0, 1e-320, 1e200])
+    flat = data.draw(st.lists(entries, min_size=int(np.prod(shape)), max_size=int(np.prod(shape))))
+    args[place] = np.array(flat).reshape(shape)
+    right = seen_of(BUGS[name].right, args)
+    if right is not None:
+        assert {seen_of(one, args) for one in everyone(name)} == {right}
+
+
+KEPT = {}
+
+
+class TestOverTheWire:
+    """What the student's side is told of an error on the grader's."""
+
+    def told(self, function, *args, **kwargs):
+        sent = {"args": [wire.encode(a) for a in args], "kwargs": {k: wire.encode(v) for k, v in kwargs.items()}}
+        return sandbox._here({"callback": 0} | sent, [function])
+
+    def test_an_error_behind_the_border_has_one_sentence(self):
+        def _right(x):
+            raise KeyError("a name, a value and a line")
+
+        def wrong(x):
+            return 1 / 0
+
+        told = [self.told(f, 1.0) for f in (_right, wrong, lambda: 0)] + [sandbox._here({"callback": 7}, [])]
+        assert {json.dumps(one) for one in told} == {json.dumps({"error": border.REFUSED})}
+
+    @pytest.mark.parametrize("name", BUGS)
+    def test_a_complaint_about_the_arguments_is_passed_on(self, name):
+        (said,) = {json.dumps(self.told(one)) for one in everyone(name)}
+        assert "call it as implementation(" in said and "def" not in said
+
+
+def test_control_without_a_border_names_are_told():
+    """The planted fault: the same wrong calls of bare implementations tell them apart."""
+    import questions.bellman as asked
+
+    bare = [asked.cautious_backup, asked._outside, lambda Q, mdp, epsilon: Q]
+    assert len({seen_of(one, ()) for one in bare}) == 3
