@@ -238,3 +238,152 @@ def test_control_without_a_border_names_are_told():
 
     bare = [asked.cautious_backup, asked._outside, lambda Q, mdp, epsilon: Q]
     assert len({seen_of(one, ()) for one in bare}) == 3
+
+
+# A student who tells nothing right from wrong, and remembers: the answer that comes up again is that of the right one.
+REMEMBERS = """
+import json, mmap, os, pickle, subprocess, sys, tempfile, threading, time
+from collections import Counter
+from pathlib import Path
+from grader import wire
+ARGS = [wire.decode(arg) for arg in json.loads({args!r})]
+HOME = Path.home() / "notes"
+shared = mmap.mmap(-1, 2**16)
+pipe = os.pipe()
+os.set_blocking(pipe[0], False)
+kept = []
+
+def by_list(new):
+    kept.append(new)
+    return kept
+
+def by_attribute(new):
+    by_attribute.kept = [*getattr(by_attribute, "kept", []), new]
+    return by_attribute.kept
+
+def by_environment(new):
+    os.environ["KEPT"] = json.dumps(json.loads(os.environ.get("KEPT", "[]")) + [new])
+    return json.loads(os.environ["KEPT"])
+
+def by_module(new):
+    sys.kept = [*getattr(sys, "kept", []), new]
+    return sys.kept
+
+def by_file(new):
+    HOME.write_text(json.dumps((json.loads(HOME.read_text()) if HOME.exists() else []) + [new]))
+    return json.loads(HOME.read_text())
+
+def by_name_of_a_file(new):
+    (Path.home() / f"kept-{{time.monotonic_ns()}}-{{hash(new) % 10**6}}").mkdir()
+    names = sorted(path.name for path in Path.home().glob("kept-*"))
+    return [name.split("-")[2] for name in names]
+
+def by_shared_memory(new):
+    shared.seek(0)
+    old = json.loads(shared.read().rstrip(b"\\0") or b"[]") + [new]
+    shared.seek(0)
+    shared.write(json.dumps(old).encode())
+    return old
+
+def by_pipe(new):
+    try:
+        old = json.loads(os.read(pipe[0], 2**16))
+    except BlockingIOError:
+        old = []
+    os.write(pipe[1], json.dumps(old + [new]).encode())
+    return old + [new]
+
+def by_child(new):
+    if not Path.home().joinpath("child").exists():
+        Path.home().joinpath("child").write_text("")
+        code = "import time, pathlib, json; p = pathlib.Path.home() / 'child'; time.sleep(1000)"
+        subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    return by_name_of_a_file(new)
+
+os.environ["PYTHONHASHSEED"] = "0"
+MEANS = [by_list, by_attribute, by_environment, by_module, by_file, by_name_of_a_file]
+MEANS += [by_shared_memory, by_pipe, by_child]
+
+def make(means):
+    def test(implementation):
+        new = json.dumps(wire.encode(implementation(*ARGS)))
+        seen = means(new if means not in (by_name_of_a_file, by_child) else sum(map(ord, new)))
+        word = seen[-1]
+        most, times = Counter(seen).most_common(1)[0]
+        assert times < 2 or word == most
+    return test
+
+for means in MEANS:
+    globals()["test_" + means.__name__] = make(means)
+"""
+MEANS = "list attribute environment module file name_of_a_file shared_memory pipe child".split()
+
+# The seven lines, and their relatives: whatever a wrong call says is taken for a verdict.
+LISTENS = """
+import traceback
+def names(implementation):
+    for args in [(), (1,), (None,) * {n}, ({{}},) * {n}, (float("nan"),) * {n}]:
+        try:
+            implementation(*args)
+        except Exception as error:
+            said = str(error) + repr(error) + "".join(traceback.format_exception(error)[-1:])
+            assert not any(word in said for word in ("lambda", "locals", " _", "._", "variant", "made", "step"))
+
+def types(implementation):
+    try:
+        implementation({{}})
+    except ValueError:
+        return True
+
+def attributes(implementation):
+    assert implementation.__name__ == "implementation" and "{module}" not in repr(vars(implementation))
+
+def letters(implementation):
+    try:
+        implementation("a")
+    except Exception as error:
+        assert len(str(error)) % 2 == {parity}
+"""
+
+
+@pytest.mark.parametrize("name", BUGS)
+class TestStudentsWhoDoNotAnswer:
+    def test_who_listens_to_errors_earns_nothing(self, name):
+        n, said = len(calls_of(name)[0]), seen_of(BUGS[name].right, ("a",))[1]
+        earned = {}
+        with sandbox.Session() as session:
+            session.run(LISTENS.format(n=n, module=name, parity=len(said) % 2))
+            for way in ("names", "types", "attributes", "letters"):
+                earned[way] = marking.grading.check(BUGS[name].name, session.get(way)).share
+        assert earned == dict.fromkeys(earned, 0.0)
+
+    def test_who_remembers_earns_nothing(self, name):
+        args = json.dumps([wire.encode(arg) for arg in calls_of(name)[-1]])
+        ways = MEANS if name == "bellman" else MEANS[:1]
+        said = {}
+        with sandbox.Session() as session:
+            assert session.run(REMEMBERS.format(args=args)) == []
+            for way in ways:
+                result = marking.grading.check(BUGS[name].name, session.get(f"test_by_{way}"))
+                said[way] = (result.share, result.diagnosis == "rejects-the-right-one")
+        assert said == dict.fromkeys(ways, (0.0, False))
+
+
+@pytest.mark.parametrize("way", ["list", "shared_memory", "pipe", "file", "name_of_a_file"])
+def test_control_in_one_process_memory_pays(way, monkeypatch):
+    monkeypatch.setattr(
+        sandbox.Session, "_afresh", lambda self, first=sandbox.Session._afresh: self.connection or first(self)
+    )
+    args = json.dumps([wire.encode(arg) for arg in calls_of("bellman")[-1]])
+    with sandbox.Session() as session:
+        session.run(REMEMBERS.format(args=args))
+        assert marking.grading.check(BUGS["bellman"].name, session.get(f"test_by_{way}")).share > 0.3
+
+
+def test_a_slow_cell_is_not_run_again_and_a_quick_one_is():
+    with sandbox.Session(sandbox.Limits(quick=2.0)) as session:
+        session.run("quick = 1")
+        session.run("import time; time.sleep(2.2); slow = 1")
+        session.run("def test(implementation):\n    return ['quick' in globals(), 'slow' in globals()]")
+        test = session.get("test")
+        assert [test(abs), test(abs)] == [[True, True], [True, False]]
