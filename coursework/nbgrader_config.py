@@ -7,7 +7,8 @@ ROOT = Path(__file__).resolve().parent
 COURSEWORK = Path("{COURSEWORK}")
 sys.path.insert(0, str(COURSEWORK))
 
-from grader.preprocessors import ExecuteApart, RestoreCells  # noqa: E402
+from grader.preprocessors import STUB, ExecuteApart, RestoreCells  # noqa: E402
+from grader.reading import ForReading  # noqa: E402
 from nbgrader.preprocessors import (  # noqa: E402
     AssignLatePenalties,
     CheckCellMetadata,
@@ -24,9 +25,10 @@ c = get_config()  # noqa: F821, nbgrader puts it here
 c.CourseDirectory.course_id = "divergence-notes"
 c.CourseDirectory.root = str(ROOT)
 c.CourseDirectory.db_url = f"sqlite:///{ROOT / 'gradebook.db'}?timeout=60"  # several graders write at once
-c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback"]
+# What else is handed in is not copied to where the formgrader would serve it: a page among it would run there.
+c.CourseDirectory.ignore = [".ipynb_checkpoints", "__pycache__", "feedback", "*.[!it]*"]
 c.ClearSolutions.code_stub = {"python": "...  # your code here"}
-c.ClearSolutions.text_stub = "*Your answer here.*"
+c.ClearSolutions.text_stub = STUB
 c.GenerateSolution.preprocessors = [LockCells, ClearOutput, Execute]  # with the hidden tests and the marking notes
 c.Execute.timeout = 120
 c.Autograde.sanitize_preprocessors = [
@@ -35,6 +37,7 @@ c.Autograde.sanitize_preprocessors = [
     DeduplicateIds,
     OverwriteKernelspec,
     OverwriteCells,
+    ForReading,
     CheckCellMetadata,
 ]
 c.Autograde.autograde_preprocessors = [ExecuteApart, SaveAutoGrades, AssignLatePenalties, CheckCellMetadata]

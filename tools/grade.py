@@ -16,19 +16,23 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 from course import COURSEWORK, nbgrader_api
+from grader import intake
 
 STUDENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-LARGEST = 20 * 2**20
-LIMIT = 300
+LARGEST = intake.LARGEST
+LIMIT = 600
 """Seconds after which the grading of one submission is ended from outside; its own limits are tighter."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; form-action 'none'"
 
@@ -51,10 +55,17 @@ def collect(root, assignment, source):
                 (i.filename, i.file_size, lambda i=i: archive.read(i)) for i in archive.infolist() if not i.is_dir()
             ]
             _take(root, assignment, found, refused)
-    else:
-        paths = [path for path in sorted(source.rglob("*")) if path.is_file() and not path.is_symlink()]
-        found = [(str(p.relative_to(source)), p.stat().st_size, p.read_bytes) for p in paths]
-        _take(root, assignment, found, refused)
+        return refused
+    found = []
+    for path in sorted(source.rglob("*")):
+        name = str(path.relative_to(source))
+        if path.is_symlink():
+            refused[name] = "it is a link"
+        elif path.is_file():
+            found.append((name, path.lstat().st_size, path.read_bytes))
+        elif path.suffix == ".ipynb":
+            refused[name] = "it is a folder"
+    _take(root, assignment, found, refused)
     return refused
 
 
@@ -69,10 +80,15 @@ def _take(root, assignment, found, refused):
         elif student in taken:
             refused[name] = f"a second notebook of {student}"
         else:
-            target = root / "submitted" / student / assignment / f"{assignment}.ipynb"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(read())
-            taken.add(student)
+            try:
+                data = read()
+                target = root / "submitted" / student / assignment / f"{assignment}.ipynb"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)
+            except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+                refused[name] = f"it cannot be read: {error}"
+            else:
+                taken.add(student)
 
 
 def students(root, assignment):
@@ -90,25 +106,32 @@ def fingerprint(root, assignment, student):
     places = [root / "source" / assignment, root / "submitted" / student / assignment]
     digest = hashlib.sha256()
     for path in sorted(path for place in places for path in place.glob("*.ipynb")):
-        digest.update(path.read_bytes())
+        try:
+            digest.update(intake.contents(path))
+        except intake.Unreadable as reason:
+            digest.update(str(reason).encode())
     return digest.hexdigest()
 
 
 def outcome(root, assignment, student):
     """Return what is written down about the submission as it stands, or None."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         said = json.loads(record(root, assignment, student).read_text(encoding="utf-8"))
         if said["fingerprint"] == fingerprint(root, assignment, student):
             return said
     return None
 
 
-def write(root, assignment, student, status, seconds, detail=""):
-    """Write down an outcome, whole or not at all."""
+def write(root, assignment, student, status, seconds, detail="", notes=()):
+    """Write down an outcome."""
+    said = {"status": status, "seconds": round(seconds, 1), "notes": list(notes), "detail": detail[-2000:]}
+    _put(root, assignment, student, said | {"fingerprint": fingerprint(root, assignment, student)})
+
+
+def _put(root, assignment, student, said):
+    """Write a record, whole or not at all."""
     place = record(root, assignment, student)
     place.parent.mkdir(parents=True, exist_ok=True)
-    said = {"status": status, "seconds": round(seconds, 1), "detail": detail[-2000:]}
-    said["fingerprint"] = fingerprint(root, assignment, student)
     part = place.with_suffix(".part")
     part.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     part.replace(place)
@@ -121,17 +144,32 @@ def _with(parent):
     os.killpg(0, signal.SIGKILL)
 
 
-def _grade_one(root, assignment, student, batch):
-    os.setsid()
-    threading.Thread(target=_with, args=(batch,), daemon=True).start()
-    os.environ["COURSE_ROOT"] = str(root)
-    warnings.simplefilter("ignore")  # nbgrader and its database have some; nbgrader takes one in a test for a failure
+def _grade_one(root, assignment, student):
     start = time.monotonic()
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-        result = nbgrader_api(root).autograde(assignment, student, force=True)
-    detail = "" if result["success"] else f"{result['log']}\n{result.get('error') or ''}"
-    status = "graded" if result["success"] else "cannot be graded"
-    write(root, assignment, student, status, time.monotonic() - start, detail)
+
+    def say(status, detail="", notes=()):
+        write(root, assignment, student, status, time.monotonic() - start, detail, notes)
+
+    submitted, read = (root / place / student / assignment for place in ("submitted", "read"))
+    shutil.rmtree(read, ignore_errors=True)
+    shutil.rmtree(root / "autograded" / student / assignment, ignore_errors=True)  # of an earlier time
+    if not STUDENT.fullmatch(student):
+        return say("cannot be graded", notes=["the name of a student has letters, digits, dots, @, _ and - only"])
+    try:
+        notes = intake.take(submitted, read, assignment)
+    except intake.Unreadable as reason:
+        return say("cannot be graded", notes=[f"the notebook {reason}"])
+    api = nbgrader_api(root)
+    api.coursedir.submitted_directory = "read"
+    try:
+        result = api.autograde(assignment, student, force=True)
+    except Exception:
+        result = {"success": False, "log": traceback.format_exc()}
+    if not result["success"]:
+        why = ["nbgrader stopped at this one: see its record"]
+        return say("cannot be graded", f"{result['log']}\n{result.get('error') or ''}", notes + why)
+    graded = root / "autograded" / student / assignment / f"{assignment}.ipynb"
+    say("graded", notes=notes + json.loads(graded.read_text(encoding="utf-8"))["metadata"].get("notes", []))
 
 
 def autograde(root, assignment, *, workers=2, again=False, limit=LIMIT):
@@ -142,29 +180,44 @@ def autograde(root, assignment, *, workers=2, again=False, limit=LIMIT):
     os.environ["COURSE_ROOT"] = str(root)
     marking.load()
     waiting = [s for s in students(root, assignment) if again or outcome(root, assignment, s) is None]
-    running, context = {}, multiprocessing.get_context("fork")
+    for student in waiting:
+        record(root, assignment, student).unlink(missing_ok=True)
+    for student, seconds, late in _each(_grade_one, root, assignment, waiting, workers=workers, limit=limit):
+        if late or outcome(root, assignment, student) is None:
+            write(root, assignment, student, "out of time" if late else "cannot be graded", seconds)
+
+
+def _each(work, root, assignment, waiting, *, workers, limit):
+    """Do `work` for each in a process of its own; yield who is done, after how long, and whether it was ended."""
+    waiting, running, context = list(waiting), {}, multiprocessing.get_context("fork")
     try:
         while waiting or running:
             while waiting and len(running) < workers:
                 student = waiting.pop(0)
-                process = context.Process(
-                    target=_grade_one, args=(root, assignment, student, os.getpid()), daemon=False
-                )
+                process = context.Process(target=_apart, args=(work, root, assignment, student, os.getpid()))
                 process.start()
                 running[student] = process, time.monotonic()
             for student, (process, start) in list(running.items()):
                 process.join(0.05)
-                late = time.monotonic() - start > limit
-                if process.is_alive() and not late:
+                seconds = time.monotonic() - start
+                if process.is_alive() and seconds <= limit:
                     continue
+                late = process.is_alive()
                 _end(process)
                 del running[student]
-                if outcome(root, assignment, student) is None or late:
-                    why = "out of time" if late else "cannot be graded"
-                    write(root, assignment, student, why, time.monotonic() - start)
+                yield student, seconds, late
     finally:
         for process, _ in running.values():
             _end(process)
+
+
+def _apart(work, root, assignment, student, batch):
+    os.setsid()
+    threading.Thread(target=_with, args=(batch,), daemon=True).start()
+    os.environ["COURSE_ROOT"] = str(root)
+    warnings.simplefilter("ignore")  # nbgrader and its database have some; nbgrader takes one in a test for a failure
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        work(root, assignment, student)
 
 
 def _end(process):
@@ -184,6 +237,7 @@ def table(root, assignment):
             said = outcome(root, assignment, student) or {"status": "not graded yet"}
             row = {"student_id": student, "assignment": assignment, "score": 0.0, "max_score": highest}
             row |= {"late_seconds": 0, "needs_manual_grade": False, "status": said["status"]}
+            row["note"] = "; ".join(map(str, said.get("notes", ())))
             with contextlib.suppress(MissingEntry):
                 submission = gradebook.find_submission(assignment, student)
                 if said["status"] == "graded":
@@ -203,18 +257,38 @@ def write_table(root, assignment):
     return place, rows
 
 
-def feedback(root, assignment, *, only=None):
+def feedback(root, assignment, *, only=None, workers=2, limit=LIMIT):
     """Make nbgrader's feedback pages, which ask no other host for anything; return whose."""
+    import nbgrader.apps  # noqa: F401
+
     known = students(root, assignment) if only is None else only
     graded = [s for s in known if (outcome(root, assignment, s) or {}).get("status") == "graded"]
-    api = nbgrader_api(root)
-    for student in graded:
-        result = api.generate_feedback(assignment, student, force=True)
-        if not result["success"]:
-            raise RuntimeError(f"nbgrader could not make the feedback of {student}:\n{result['log']}")
-        for page in (root / "feedback" / student / assignment).glob("*.html"):
-            page.write_text(alone(page.read_text(encoding="utf-8")), encoding="utf-8")
-    return graded
+    made = []
+    for student, _, late in _each(_feedback_one, root, assignment, graded, workers=workers, limit=limit):
+        page = root / "feedback" / student / assignment / f"{assignment}.html"
+        trouble = NO_PAGE if late or not page.exists() else ""
+        said = outcome(root, assignment, student)
+        said["notes"] = [note for note in said["notes"] if note != NO_PAGE] + [trouble] * bool(trouble)
+        _put(root, assignment, student, said)
+        if not trouble:
+            made.append(student)
+    return sorted(made)
+
+
+NO_PAGE = "no feedback page could be made"
+
+
+def _feedback_one(root, assignment, student):
+    place = root / "feedback" / student / assignment
+    shutil.rmtree(place, ignore_errors=True)
+    result = nbgrader_api(root).generate_feedback(assignment, student, force=True)
+    for page in place.glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        page.unlink()  # what is not finished is not there
+        if result["success"]:
+            part = page.with_suffix(".part")
+            part.write_text(alone(text), encoding="utf-8")
+            part.replace(page)
 
 
 def alone(html):
@@ -248,12 +322,13 @@ def main():
         print(sandbox.STATEMENTS[sandbox.isolation()])
         autograde(root, options.assignment, workers=options.workers, again=options.again)
     elif options.step == "feedback":
-        print(f"{len(feedback(root, options.assignment))} pages in coursework/instructor/feedback")
+        made = feedback(root, options.assignment, workers=options.workers)
+        print(f"{len(made)} pages in coursework/instructor/feedback")
     place, rows = write_table(root, options.assignment)
     for row in rows:
         marks = f"{row['score']:6.2f} of {row['max_score']:g}"
         manual = ", to be read" if row["needs_manual_grade"] else ""
-        print(f"{row['student_id']:24} {marks}  {row['status']}{manual}")
+        print(f"{row['student_id']:24} {marks}  {row['status']}{manual}{': ' if row['note'] else ''}{row['note']}")
     print(f"written to {place}")
 
 

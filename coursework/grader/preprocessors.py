@@ -13,24 +13,41 @@ from traitlets import Float
 
 from grader import cells, sandbox
 
+STUB = "*Your answer here.*"
+"""What students find where a person will read."""
+MISSING = {"markdown": "*This cell was missing.*", "code": "# This cell was missing."}
+BELOW = "*Empty. What the student wrote stands in the cell below.*"
+ELSEWHERE = "*Empty. The student wrote text into other cells of the notebook.*"
+
 
 class RestoreCells(NbGraderPreprocessor):
     """Put back the cells that were deleted, and make every other cell that poses as one of ours an ordinary one.
 
-    Answers are found by the names that they define. So a deleted, split or retyped answer cell changes nothing, as long
-    as the tests are there and in their order.
+    Code is found by the names that it defines. So a deleted, split or retyped answer cell changes nothing, as long as
+    the tests are there and in their order. What a person reads is looked for where it may have gone, and never counts
+    as empty while there is text of the student's own; what was found, or not, is noted in the notebook's metadata.
     """
 
     def preprocess(self, nb, resources):
         """Bring the notebook's nbgrader cells into the order of the source, all of them and nothing else."""
-        wanted = [cell for cell in nbformat.read(source_path(resources), as_version=4).cells if grade_id(cell)]
-        names, theirs = {grade_id(cell) for cell in wanted}, {}
+        source = nbformat.read(source_path(resources), as_version=4).cells
+        wanted = [cell for cell in source if grade_id(cell)]
+        names, theirs, notes = {grade_id(cell) for cell in wanted}, {}, []
         for cell in reversed(nb.cells):  # of several with one id the last one counts
             name = grade_id(cell)
             if name in names and name not in theirs:
                 theirs[name] = cell
             else:
+                if name in names:
+                    notes.append(f"several cells were {name}: the last one counts")
                 cell.metadata.pop("nbgrader", None)
+        for i, cell in enumerate(source):
+            name = grade_id(cell)
+            if name and utils.is_solution(cell) and name not in theirs:
+                found, how = lost(nb.cells, source, i, theirs)
+                notes.append(f"{name} had lost its mark and was found by its {how}" if found else f"{name} is missing")
+                if found:
+                    theirs[name] = found
         at = 0
         for cell in wanted:
             found = theirs.get(grade_id(cell))
@@ -47,10 +64,56 @@ class RestoreCells(NbGraderPreprocessor):
                 at = max(index, at - 1) if index < at else index
             nb.cells.insert(at, ours)
             at += 1
+        notes += point_to_text(nb.cells, source)
+        nb.metadata["notes"] = notes
         return nb, resources
 
 
-MISSING = {"markdown": "*This cell was missing.*", "code": "# This cell was missing."}
+def lost(cells, source, i, theirs):
+    """Return the answer that belongs at place `i` of the source and has lost its metadata, and how it was found."""
+    free = [
+        c
+        for c in cells
+        if not grade_id(c) and c.cell_type == source[i].cell_type and not any(c is t for t in theirs.values())
+    ]
+    texts = {cell.source for cell in source}
+    for cell in free:
+        if cell.get("id") == source[i].id:
+            return cell, "id"
+
+    def place(other):
+        same = [
+            k
+            for k, cell in enumerate(cells)
+            if (grade_id(other) and grade_id(cell) == grade_id(other))
+            or cell.source == other.source
+            or cell.get("id") == other.id
+        ]
+        return same[0] if len(same) == 1 else None
+
+    before = place(source[i - 1]) if i else -1
+    after = place(source[i + 1]) if i + 1 < len(source) else len(cells)
+    if before is None or after is None:
+        return None, ""
+    between = [cell for cell in cells[before + 1 : after] if any(cell is f for f in free) and cell.source not in texts]
+    return (between[0], "place") if len(between) == 1 else (None, "")
+
+
+def point_to_text(cells, source):
+    """Where an answer for a person is empty and the student wrote elsewhere, say so in its place: it will be read."""
+    texts = {cell.source.strip() for cell in source} | {STUB, ""} | set(MISSING.values())
+    own = [not grade_id(cell) and cell.source.strip() not in texts for cell in cells]
+    notes = []
+    for i, cell in enumerate(cells):
+        if utils.is_grade(cell) and utils.is_solution(cell) and cell.source.strip() in (STUB, ""):
+            until = next((k for k in range(i + 1, len(cells)) if not own[k]), len(cells))
+            if until > i + 1:
+                cell.source = BELOW
+                notes.append(f"{grade_id(cell)} is empty, and the cell below it is not: read that")
+            elif any(mine and other.cell_type != "code" for mine, other in zip(own, cells, strict=True)):
+                cell.source = ELSEWHERE
+                notes.append(f"{grade_id(cell)} is empty, and there is text in cells of the student's own: read those")
+    return notes
 
 
 def grade_id(cell):
