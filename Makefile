@@ -6,10 +6,10 @@ BIN := .venv/bin
 PYTEST := pytest -n auto --maxprocesses 4 --dist loadfile
 CORE := mdp dynamics bellman features networks updates contraction ntk
 
-.PHONY: help env book test elsewhere nightly serve zip lab lock study bench course clean
+.PHONY: help env book test elsewhere nightly serve zip lab lock study bench course student clean
 
 help:
-	@echo "make book | test | elsewhere | nightly | serve | zip | lab | lock | study NAME=kernels | bench | course SEED=secret | clean     see README.md"
+	@echo "make book | test | elsewhere | nightly | serve | zip | lab | lock | study NAME=kernels | bench | course SEED=secret | student | clean     see README.md"
 
 env:
 	@$(PYTHON) tools/environment.py
@@ -46,6 +46,9 @@ bench:
 
 course: env
 	@$(BIN)/python tools/course.py $(if $(SEED),--seed $(SEED))
+
+student: env
+	@$(BIN)/python tools/course.py --student
 
 clean:
 	rm -rf .venv .venv-bench* _build _offline node_modules .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,21 +1,28 @@
 """Make the editions of the assignments out of `coursework/source`, by nbgrader.
 
     course.py [--seed SEED]
+    course.py --student
 
 Writes `coursework/release`, what students get, and `coursework/instructor`, nbgrader's course directory: the sources
 with this class's numbers, the solutions with marking notes, the gradebook, the seed. Without a seed that of the last
-time is taken, or, the first time, one that nobody knows.
+time is taken, or, the first time, one that nobody knows. With --student it packs `coursework/student`, and a zip file
+of it: all that a student needs, and nothing of the solutions.
 """
 
 import argparse
 import importlib
 import os
+import re
 import secrets
 import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import downloads
 import nbformat
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 COURSEWORK = ROOT / "coursework"
@@ -25,8 +32,7 @@ sys.path.insert(0, str(COURSEWORK))
 
 HOW_TO = """# How to work on an assignment
 
-1. Install the book as its README says, put the notebook into `coursework/release/<chapter>/` there, and open it with
-   `.venv/bin/jupyter lab`, called in the folder of the book.
+1. {start}
 2. Run all. Every question says that it is open.
 3. Answer where it says `...  # your code here`, and keep the names of functions and variables: they are what is graded.
    Add cells as you like. Locked cells are put back before grading.
@@ -36,6 +42,16 @@ HOW_TO = """# How to work on an assignment
 
 Your code is run again when it is graded, without a network, in {seconds:.0f} seconds at most, with other numbers.
 """
+START = "Open the folder that `make student` packed, as its README says: the notebooks are in it."
+SET_UP = """In the folder of this file,
+
+       python3 -m venv .venv
+       .venv/bin/python -m pip install --requirement requirements.txt
+       .venv/bin/jupyter lab
+
+   The assignments are in `coursework/release/`, the chapters that they link to in `book/`.{more}"""
+MORE = """ {names} needs more:
+   `.venv/bin/python -m pip install --requirement requirements-{name}.txt`."""
 
 
 def assignments(source=SOURCE):
@@ -120,15 +136,72 @@ def build(*, seed, root, release, only=None):
         (root / "solution" / name / "mistakes.md").write_text(mistakes(name), encoding="utf-8")
         shutil.rmtree(release / name, ignore_errors=True)
         shutil.copytree(root / "release" / name, release / name)
-    (release / "README.md").write_text(HOW_TO.format(seconds=Limits().total), encoding="utf-8")
+    (release / "README.md").write_text(HOW_TO.format(seconds=Limits().total, start=START), encoding="utf-8")
     return seed
+
+
+def wheel(place):
+    """Build the package as an installer does, from a copy of what it is made of, and return the file."""
+    with tempfile.TemporaryDirectory() as tree:
+        shutil.copytree(
+            ROOT / "divergence_notes", Path(tree, "divergence_notes"), ignore=shutil.ignore_patterns("__pycache__")
+        )
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, tree)
+        code = f"from setuptools import build_meta; print(build_meta.build_wheel({str(place)!r}))"
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        said = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=True).stdout
+    return place / said.splitlines()[-1]
+
+
+def pinned(names):
+    """Return the lines of the lock for these packages."""
+    lock = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    found = {name: re.search(rf"^{re.escape(name)}==\S+", lock, re.M | re.I) for name in sorted(names)}
+    if missing := [name for name, line in found.items() if line is None]:
+        raise ValueError(f"names must be packages of requirements.txt, got {missing[0]!r}")
+    return "".join(f"{line[0]}\n" for line in found.values())
+
+
+def student(*, release, place):
+    """Pack what students get: the release, the chapters, the package, and what is to be installed; and a zip file."""
+    from grader.sandbox import Limits
+
+    names = sorted(path.parent.name for path in release.glob("*/*.ipynb"))
+    if not names:
+        raise ValueError(f"release must hold assignments: run make course first; there are none in {release}")
+    shutil.rmtree(place, ignore_errors=True)
+    more = {}
+    for name in names:
+        target = place / "coursework" / "release" / name / f"{name}.ipynb"
+        target.parent.mkdir(parents=True)
+        shutil.copy(release / name / target.name, target)
+        (place / "book").mkdir(exist_ok=True)
+        shutil.copy(ROOT / "book" / target.name, place / "book")
+        needed = downloads.needs(nbformat.read(target, as_version=4))
+        for module in needed - downloads.modules(downloads.PROJECT["dependencies"]):
+            more.setdefault(module, []).append(name)
+    own = wheel(place)
+    basis = {Requirement(line).name for line in downloads.PROJECT["dependencies"]} | {"ipykernel", "jupyterlab"}
+    (place / "requirements.txt").write_text(f"{pinned(basis)}./{own.name}\n", encoding="utf-8")
+    for module in more:
+        (place / f"requirements-{module}.txt").write_text(pinned({module}), encoding="utf-8")
+    said = "".join(MORE.format(names=", ".join(f"`{n}`" for n in which), name=module) for module, which in more.items())
+    how = HOW_TO.format(seconds=Limits().total, start=SET_UP.format(more=said))
+    (place / "README.md").write_text(how, encoding="utf-8")
+    return Path(shutil.make_archive(str(place), "zip", place.parent, place.name))
 
 
 def main():
     """Make the editions that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", help="draws the numbers of the questions and of the hidden tests; keep it secret")
+    parser.add_argument("--student", action="store_true", help="pack what students get, out of what was made last")
     options = parser.parse_args()
+    if options.student:
+        packed = student(release=COURSEWORK / "release", place=COURSEWORK / "student")
+        print(f"What students get is in coursework/student, and packed in {packed.relative_to(ROOT)}.")
+        return
     build(seed=options.seed, root=COURSEWORK / "instructor", release=COURSEWORK / "release")
     print(f"{len(assignments())} assignments: coursework/release for students, coursework/instructor for you alone.")
 
