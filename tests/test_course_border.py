@@ -173,6 +173,26 @@ class TestOneBorder:
         assert made.right(*args) == made.mistakes[0].wrong(*args) == 1.0
         assert json.dumps([wire.encode(arg) for arg in args]) == before
 
+    def test_one_that_changes_its_arguments_does_not_show_in_the_next(self, name):
+        """The right one goes first; what it does to its copies is not what the others get."""
+
+        def total(*args):
+            parts = [part for arg in args for part in (arg.values() if isinstance(arg, dict) else [arg])]
+            return float(sum(np.sum(part) for part in parts if isinstance(part, np.ndarray)))
+
+        def spoils(*args):
+            value = total(*args)
+            for arg in args:
+                for part in arg.values() if isinstance(arg, dict) else [arg]:
+                    if isinstance(part, np.ndarray):
+                        part[...] = 7
+            return value
+
+        args = calls_of(name)[0]
+        accept = importlib.import_module(f"questions.{name}")._accept
+        made = border.bordered(Exercise("any", "test", spoils, (Mistake("a", "x", total),)), accept)
+        assert made.right(*args) == made.mistakes[0].wrong(*args) == total(*accept(*args))
+
     def test_objects_are_looked_at_equally_often(self, name):
         args = calls_of(name)[0]
         place = next(i for i, arg in enumerate(args) if isinstance(arg, (np.ndarray, dict)))
@@ -188,6 +208,14 @@ class TestOneBorder:
     def test_the_shape_of_a_function_says_nothing(self, name):
         seen = {(one.__name__, one.__qualname__, one.__doc__, str(inspect.signature(one))) for one in everyone(name)}
         assert len(seen) == 1
+
+
+def test_numbers_are_new_and_plain():
+    given = np.asfortranarray(np.eye(3)).view(Counts)
+    found = border.numbers("x", given, None, 3)
+    assert type(found) is np.ndarray and found.flags.c_contiguous and not np.shares_memory(found, np.asarray(given))
+    assert border.numbers("x", plain := np.eye(3), 3, 3) is not plain and not np.shares_memory(plain, found)
+    assert not np.shares_memory(border.numbers("x", plain, 3, 3), plain)
 
 
 @settings(max_examples=60)
