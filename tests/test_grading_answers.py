@@ -5,8 +5,10 @@ Everything here is asked of every exercise that comes with the package.
 
 import decimal
 import functools
+import importlib
 import itertools
 import math
+import pkgutil
 import re
 import types
 from fractions import Fraction
@@ -628,3 +630,52 @@ def test_registering_a_choice_of_ones_own():
     assert check("ex-own", "left").message == "Yes." and check("ex-own", "right!").diagnosis == "right"
     mdp = FiniteMDP(np.ones((1, 1, 1)), np.ones((1, 1)), 0.5)
     assert "must be one of LEFT, RIGHT, and is" in check("ex-own", mdp).message
+
+
+class TestHiddenTests:
+    """What the hidden tests of coursework print shows no instance, and tells no number."""
+
+    @pytest.fixture
+    def marking(self, tmp_path, monkeypatch):
+        import marking
+
+        (tmp_path / "seed.txt").write_text("a secret", encoding="utf-8")
+        monkeypatch.setenv("COURSE_ROOT", str(tmp_path))
+        marking.load()
+        return marking
+
+    def questions(self):
+        """Return the graded questions with the stem of their chapter."""
+        import questions
+
+        for found in pkgutil.iter_modules(questions.__path__):
+            for exercise in importlib.import_module(f"questions.{found.name}").EXERCISES:
+                yield found.name, exercise
+
+    def test_no_instance_is_shown(self, marking, capsys):
+        def breaks(*args):
+            raise KeyError("a slip")
+
+        asked = [exercise for _, exercise in self.questions() if exercise.kind == "function"]
+        assert len(asked) >= 10
+        for exercise in asked:
+            for answer in (exercise.mistakes[0].wrong, breaks):
+                assert marking.mark(exercise.name, answer, points=5) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "a slip" in said and "That was with" not in said and "`arguments`" not in said
+
+    def test_no_number_is_told(self, marking, capsys):
+        told = 0
+        for stem, exercise in self.questions():
+            if exercise.kind == "value" and exercise.judge is None:
+                given = marking.draw_parameters(stem, "a secret")
+                args = exercise.draw(np.random.default_rng(0), **given)
+                right, mistaken = (
+                    np.asarray(make(*args), float) for make in (exercise.right, exercise.mistakes[0].wrong)
+                )
+                for answer in (right * 1.7 + 1, mistaken):
+                    assert marking.mark(exercise.name, answer, points=5, given=given) == 0
+                    said = " ".join(capsys.readouterr().out.split())
+                    assert "is right" not in said and "tell=True" not in said
+                    told += 1
+        assert told >= 12
