@@ -594,6 +594,9 @@ UNREADABLE = {
 }
 
 
+BATCH = f"batch-of-process-{os.getpid()}-"
+
+
 @pytest.fixture(scope="session")
 def batch(made, marks, tmp_path_factory):
     """Grade all adversaries in one batch; return the course directory and the seconds it took."""
@@ -616,7 +619,9 @@ def batch(made, marks, tmp_path_factory):
     (root / "submitted" / "folder" / "bellman" / "bellman.ipynb").mkdir()
     (root / "submitted" / "link" / "bellman" / "bellman.ipynb").symlink_to(root / "solution/bellman/bellman.ipynb")
     start = time.monotonic()
-    grade.autograde(root, "bellman")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADER_MARK", BATCH)  # other tests may be grading on this machine too
+        grade.autograde(root, "bellman")
     return root, time.monotonic() - start
 
 
@@ -667,9 +672,14 @@ class TestAdversaries:
         assert "Let $a < b$ ..." in [cell.source for cell in nb.cells]
 
     def test_nothing_is_left_running(self, batch):
-        left = subprocess.run(["pgrep", "-fa", "grader.answers"], capture_output=True, text=True, check=False).stdout
-        mine = [line for line in left.splitlines() if "pgrep" not in line]
-        assert mine == [] and sandbox.strays("GRADER_MARK=") == []
+        assert sandbox.strays(f"GRADER_MARK={BATCH}") == []
+
+    def test_control_what_is_running_is_found(self, monkeypatch):
+        monkeypatch.setenv("GRADER_MARK", f"{BATCH}control-")
+        with sandbox.Session() as session:
+            session.run("1")
+            assert len(sandbox.strays(f"GRADER_MARK={BATCH}control-")) >= 2
+        until(lambda: sandbox.strays(f"GRADER_MARK={BATCH}control-") == [])
 
     def test_a_second_run_grades_nothing_again(self, batch):
         root, _ = batch

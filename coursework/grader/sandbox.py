@@ -111,7 +111,9 @@ class Session:
 
     def __init__(self, limits=Limits()):
         self.limits = limits
-        self.mark, self.deadline = uuid.uuid4().hex, time.monotonic() + limits.total
+        # Who starts a batch may mark it, and so tell its processes from those of another.
+        self.mark = os.environ.get("GRADER_MARK", "") + uuid.uuid4().hex
+        self.deadline = time.monotonic() + limits.total
         self.process = self.control = self.connection = None
         self.cells, self.starts = [], 0
         self.met, self.grace = False, limits.total
