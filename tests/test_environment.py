@@ -45,7 +45,7 @@ def names():
 def installed():
     """Return {name: which Pythons it takes} of what is installed."""
     found = metadata.distributions()
-    return {canonicalize_name(one.name): one.metadata["Requires-Python"] for one in found}
+    return {canonicalize_name(one.name): one.metadata.get("Requires-Python") for one in found}
 
 
 def refused(lock, version):
