@@ -283,11 +283,15 @@ class TestJacobian:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"kernel": np.eye(3)}, "kernel must have shape (2, 2), got (3, 3)"
-             ", while mdp has n_states = 2 and n_actions = 1"),
+            (
+                {"kernel": np.eye(3)},
+                "kernel must have shape (2, 2), got (3, 3), while mdp has n_states = 2 and n_actions = 1",
+            ),
             ({"weights": [0.5, 0.6]}, "weights must be a distribution: its entries sum to 1.1, not to 1"),
-            ({"weights": [1.0]}, "weights must have shape (2,), got (1,)"
-             ", while mdp has n_states = 2 and n_actions = 1"),
+            (
+                {"weights": [1.0]},
+                "weights must have shape (2,), got (1,), while mdp has n_states = 2 and n_actions = 1",
+            ),
             ({"alpha": 0}, "alpha must be in (0, inf), got 0"),
         ],
     )
@@ -580,8 +584,9 @@ class TestLinearFixedPoints:
         big = random_mdp(17, 2, gamma=0.9, branching=2, rng=np.random.default_rng(0))
         with refuses(ValueError, "mdp must have at most 100000 deterministic policies here, it has 131072"):
             contraction.linear_fixed_points(np.eye(34), big, weights=np.full(34, 1 / 34))
-        with refuses(ValueError, "features must have shape (2, any), got (3, 1)"
-         ", while mdp has n_states = 2 and n_actions = 1"):
+        with refuses(
+            ValueError, "features must have shape (2, any), got (3, 1), while mdp has n_states = 2 and n_actions = 1"
+        ):
             contraction.linear_fixed_points(np.ones((3, 1)), loops(0.9), weights=[0.5, 0.5])
 
 

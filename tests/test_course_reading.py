@@ -259,7 +259,7 @@ def formgrader(graded, tmp_path_factory):
         env = os.environ | own | {"IPYTHONDIR": str(place / "ipython")}
         server = subprocess.Popen(command, cwd=graded, env=env, stdout=out, stderr=out)
     try:
-        until(lambda: server.poll() is not None or answers(f"{address}/api/status?token={token}"), seconds=200)
+        until(lambda: server.poll() is not None or answers(f"{address}/api/status?token={token}"))
         assert server.poll() is None, (place / "log").read_text()
         yield address, token
     finally:

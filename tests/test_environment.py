@@ -132,7 +132,8 @@ class TestPythons:
 
     @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "book/students.md"])
     def test_pages_name_them(self, page):
-        assert f"Python {names()}" in (ROOT / page).read_text(encoding="utf-8")
+        words = (ROOT / page).read_text(encoding="utf-8").split()
+        assert f"Python {names()}" in " ".join(words)
 
     def test_binder_has_one_of_them(self):
         python = (ROOT / "binder" / "runtime.txt").read_text(encoding="utf-8").strip()

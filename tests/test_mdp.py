@@ -223,13 +223,19 @@ class TestPolicies:
         [
             ([0, 2], ValueError, "policy must hold indices in [0, 1]: policy[1] is 2"),
             ([0, -1], ValueError, "policy must hold indices in [0, 1]: policy[1] is -1"),
-            ([0, 0, 0], ValueError, "policy must have shape (2,), got (3,)"
-             ", while mdp has n_states = 2 and n_actions = 2"),
+            (
+                [0, 0, 0],
+                ValueError,
+                "policy must have shape (2,), got (3,), while mdp has n_states = 2 and n_actions = 2",
+            ),
             ([0.0, 1.0], TypeError, "policy must be an array of integers, got dtype float64"),
             ([[1, 0], [0.5, 0.4]], ValueError, "policy must be a distribution: policy[1] sums to 0.9, not to 1"),
             ([[1, 0], [1.5, -0.5]], ValueError, "policy must be non-negative: policy[1, 1] is -0.5"),
-            ([[1.0, 0.0]], ValueError, "policy must have shape (2, 2), got (1, 2)"
-             ", while mdp has n_states = 2 and n_actions = 2"),
+            (
+                [[1.0, 0.0]],
+                ValueError,
+                "policy must have shape (2, 2), got (1, 2), while mdp has n_states = 2 and n_actions = 2",
+            ),
         ],
     )
     def test_refuses(self, policy, error, message):

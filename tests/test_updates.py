@@ -134,10 +134,16 @@ class TestLinearStep:
         ("changes", "message"),
         [
             ({"theta": np.zeros((2, 1))}, "theta must have 1 dimensions, got shape (2, 1)"),
-            ({"features": np.zeros((3, 2))}, "features must have shape (2, 2), got (3, 2)"
-             ", while mdp has n_states = 2 and n_actions = 1 and theta has shape (2,)"),
-            ({"features": np.zeros((2, 3))}, "features must have shape (2, 2), got (2, 3)"
-             ", while mdp has n_states = 2 and n_actions = 1 and theta has shape (2,)"),
+            (
+                {"features": np.zeros((3, 2))},
+                "features must have shape (2, 2), got (3, 2)"
+                ", while mdp has n_states = 2 and n_actions = 1 and theta has shape (2,)",
+            ),
+            (
+                {"features": np.zeros((2, 3))},
+                "features must have shape (2, 2), got (2, 3)"
+                ", while mdp has n_states = 2 and n_actions = 1 and theta has shape (2,)",
+            ),
             ({"weights": [0.5, 0.6]}, "weights must be a distribution: its entries sum to 1.1, not to 1"),
             ({"alpha": 0.0}, "alpha must be in (0, inf), got 0.0"),
         ],
@@ -308,8 +314,11 @@ class TestMinimumNormStep:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"features": np.zeros((3, 2))}, "features must have shape (2, 2), got (3, 2)"
-             ", while mdp has n_states = 2 and n_actions = 1 and theta has shape (2,)"),
+            (
+                {"features": np.zeros((3, 2))},
+                "features must have shape (2, 2), got (3, 2)"
+                ", while mdp has n_states = 2 and n_actions = 1 and theta has shape (2,)",
+            ),
             ({"batch": [0, 0]}, "batch must list each pair once, got [0, 0]"),
             ({"batch": [2]}, "batch must hold indices in [0, 1]: batch[0] is 2"),
             ({"alpha": 0}, "alpha must be in (0, inf), got 0"),
@@ -327,14 +336,20 @@ class TestInputs:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"Q": np.zeros((1, 2))}, "Q must have shape (2, 1), got (1, 2)"
-             ", while mdp has n_states = 2 and n_actions = 1"),
+            (
+                {"Q": np.zeros((1, 2))},
+                "Q must have shape (2, 1), got (1, 2), while mdp has n_states = 2 and n_actions = 1",
+            ),
             ({"Q": [[0.0], [np.inf]]}, "Q must be finite: Q[1, 0] is inf"),
-            ({"kernel": np.eye(3)}, "kernel must have shape (2, 2), got (3, 3)"
-             ", while mdp has n_states = 2 and n_actions = 1"),
+            (
+                {"kernel": np.eye(3)},
+                "kernel must have shape (2, 2), got (3, 3), while mdp has n_states = 2 and n_actions = 1",
+            ),
             ({"kernel": np.ones(4)}, "kernel must have 2 dimensions, got shape (4,)"),
-            ({"weights": np.full(3, 1 / 3)}, "weights must have shape (2,), got (3,)"
-             ", while mdp has n_states = 2 and n_actions = 1"),
+            (
+                {"weights": np.full(3, 1 / 3)},
+                "weights must have shape (2,), got (3,), while mdp has n_states = 2 and n_actions = 1",
+            ),
             ({"weights": [0.9, 0.9]}, "weights must be a distribution: its entries sum to 1.8, not to 1"),
             ({"weights": [1.5, -0.5]}, "weights must be non-negative: weights[1] is -0.5"),
             ({"alpha": 0}, "alpha must be in (0, inf), got 0"),
