@@ -143,7 +143,7 @@ class TestOrbit:
 
     def test_the_optimum_repels(self):
         example = cast.orbit()
-        assert example.target.tolist() == [[2.0, 1.0]]
+        np.testing.assert_allclose(example.target, [[2.0, 1.0]])
         np.testing.assert_allclose(example.operator(example.target), example.target, atol=1e-12)
         eigenvalues = np.linalg.eigvals(np.eye(2) - example.alpha * gradient_field(example, [0]))
         np.testing.assert_allclose(
