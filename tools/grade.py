@@ -32,7 +32,7 @@ from grader import intake
 
 STUDENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 LARGEST = intake.LARGEST
-LIMIT = 600
+LIMIT = 900
 """Seconds after which the grading of one submission is ended from outside; its own limits are tighter."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; form-action 'none'"
 

@@ -98,6 +98,8 @@ def supervise(control, answer):
         for path in set(_written(room)) - kept:
             with contextlib.suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        if message == b"t":
+            import torch  # noqa: F401
         child = os.fork()
         if child == 0:
             control.close()

@@ -169,7 +169,7 @@ class ExecuteApart(NbGraderPreprocessor):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # nbgrader takes one for a failure
-                return cells.run_cell(shell, source, time_limit=120)
+                return cells.run_cell(shell, source, time_limit=600)
         finally:
             for name in answers:
                 shell.user_ns.pop(name, None)
