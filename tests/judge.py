@@ -154,7 +154,7 @@ def instance(kind, rng):
     return {"mdp": mdp, "kernel": K, "weights": rho, "alpha": alpha}
 
 
-def judge(given, *, deep=True):
+def judge(given):
     """Return the certificates that were given for an update, and the names of those that are false."""
     mdp, kernel, rho, alpha = (given[name] for name in ("mdp", "kernel", "weights", "alpha"))
     n, gamma, one = mdp.n_pairs, Fraction(mdp.gamma), Fraction(1)
@@ -219,7 +219,9 @@ def judge(given, *, deep=True):
     found = contraction.some_norm(mdp, **there, products=200)
     if found is True:
         holds = not singular
-        if holds and value >= 1 and deep:
+        if holds and len(J) == 1:
+            holds = exact.radius_below(J[0], one)  # powers that get short late would take long in fractions
+        elif holds and value >= 1:
             root = contraction._ellipse(contraction.jacobians(mdp, **there), w)
             holds = exact.splits_into_shorter(J, root, 200) is True
         say("some_norm: True", True, holds)

@@ -154,19 +154,19 @@ def norm(A, w):
     return max(y / v for y, v in zip(apply(sizes(A), w), w, strict=True))
 
 
-def splits_into_shorter(factors, root, most, *, longest=40):
+def splits_into_shorter(factors, root, most):
     """Return whether every long product splits into pieces shorter than 1 in the norm |R x|; else None."""
     R = exact(root)
     X = product(transpose(R), R)
-    waiting, looked = [(factor, 1) for factor in factors], 0
+    waiting, looked = list(factors), 0
     while waiting:
-        word, length = waiting.pop(0)
+        word = waiting.pop(0)
         looked += 1
-        if looked > most or length > longest:
+        if looked > most:
             return None
         shrunk = product(transpose(word), product(X, word))
         if not positive_definite([[x - y for x, y in zip(a, b, strict=True)] for a, b in zip(X, shrunk, strict=True)]):
-            waiting += [(product(word, factor), length + 1) for factor in factors]
+            waiting += [product(word, factor) for factor in factors]
     return True
 
 
