@@ -131,7 +131,7 @@ def grows(case):
 
 
 def test_growth_and_loop_gain():
-    """One weight: growth needs a loop gain above 1. Two weights do not keep to it: the pair grows at 0.9."""
+    """One weight: divergence needs a loop gain of 1 or more. Two do not keep to it: the pair diverges at 0.9."""
     cases = evaluations(400)
     pair = cases[-1]
     assert np.isclose(gain(pair), 0.9) and grows(pair)
@@ -142,6 +142,31 @@ def test_growth_and_loop_gain():
             "growth needs a loop gain above 1": lambda case: gain(case) > 1 or not grows(case),
             "with one weight nothing grows": lambda case: case[0].shape[1] > 1 or not grows(case),
             "a loop gain above 1 is enough": lambda case: gain(case) <= 1 or grows(case),
+        },
+    )
+
+
+def test_one_weight_at_a_gain_of_one():
+    """w to 2w, its first state, gamma = 1/2: without a reward it stays; with one every step adds the same."""
+
+    def runs_off(case):
+        gain, reward = case
+        mdp = FiniteMDP(np.tile([0.0, 1.0], (2, 1))[:, None], np.full((2, 1), reward), gain / 2)
+        kernel, weights = np.outer([1.0, 2.0], [1.0, 2.0]), np.array([1.0, 0.0])
+        run = dynamics.iterate(
+            lambda Q: updates.kernel_update(Q, mdp, kernel=kernel, weights=weights, alpha=0.1),
+            [[1.0], [2.0]],
+            max_iter=20_000,
+            bound=500,
+        )
+        return run.status == "diverged"
+
+    attack(
+        itertools.product((0.9, 0.98, 1.0, 1.1), (0.0, 1.0)),
+        lambda case: case[0] >= 1 or not runs_off(case),
+        {
+            "divergence needs a loop gain above 1": lambda case: case[0] > 1 or not runs_off(case),
+            "at 1 it diverges in any case": lambda case: case[0] < 1 or runs_off(case),
         },
     )
 
@@ -196,6 +221,7 @@ def test_the_pair_diverges_all_the_same():
         {
             "short steps save it": lambda alpha: alpha > 1e-3 or stretched(alpha, ray[None]) <= 1,
             "from every start": lambda alpha: alpha != 0.1 or far(np.array([[0.0, 1.0]])),
+            "from every start below the diagonal": lambda alpha: alpha != 0.1 or far(np.array([[1.0, 0.95]])),
         },
     )
 

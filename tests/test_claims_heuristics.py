@@ -196,6 +196,23 @@ class TestMissingData:
             },
         )
 
+    def test_at_a_gain_of_one(self):
+        """Both states lead to the second and pay 1, W = 2: from gamma = 1/2 on it runs off, not just above it."""
+        kernel, weights = np.array([[1.0, 2.0], [2.0, 5.0]]), np.array([1.0, 0.0])
+
+        def runs_off(gamma):
+            mdp = FiniteMDP(np.tile([0.0, 1.0], (2, 1))[:, None], np.ones((2, 1)), gamma)
+            case = {"mdp": mdp, "kernel": kernel, "weights": weights, "alpha": 0.1, "inside": 1}
+            assert gain(case) == pytest.approx(2 * gamma)
+            run = dynamics.iterate(step(case), np.zeros((2, 1)), max_iter=20_000, bound=500)
+            return run.status == "diverged"
+
+        attack(
+            (0.3, 0.49, 0.5, 0.6),
+            lambda gamma: (gamma >= 0.5) == runs_off(gamma),
+            {"only above 1": lambda gamma: gamma > 0.5 or not runs_off(gamma)},
+        )
+
     def test_the_witness_runs_off(self):
         """Three states, two of them sampled, a gain of 0.891: at every short step, and not without its spill."""
         case = left_out(1)[-1] | {"alpha": 0.1}
@@ -309,6 +326,29 @@ class TestRowRatio:
             return claim
 
         attack(self.cases(), parts(np.max), {"the mean row ratio": parts(np.mean), "the smallest": parts(np.min)})
+
+    def test_what_it_ranks(self):
+        """The kernel with the smaller ratio is safe between the two discounts; the moduli may stand the other way."""
+
+        def limit(kernel):
+            total = len(kernel) * diagnostics.row_ratio(kernel).max()
+            return (1 - total) / (1 + total)
+
+        kernels = sorted((kernel for kernel in self.cases() if len(kernel) == 3 and limit(kernel) > 0), key=limit)
+
+        def by_the_discount(pair):
+            gamma = (limit(pair[0]) + limit(pair[1])) / 2
+            return largest_modulus(pair[0], gamma, 0.5) >= 1 > largest_modulus(pair[1], gamma, 0.5)
+
+        attack(
+            itertools.pairwise(kernels),
+            by_the_discount,
+            {
+                "by the largest modulus": lambda pair: (
+                    largest_modulus(pair[0], 0.5, 0.5) >= largest_modulus(pair[1], 0.5, 0.5)
+                )
+            },
+        )
 
     def test_no_contraction_is_no_divergence(self):
         """K = [[1, .9], [.9, 1]]: a safe discount of 1/19, and at 0.99 no process on two states is unstable."""
