@@ -212,6 +212,10 @@ class TestMissingData:
             lambda gamma: (gamma >= 0.5) == runs_off(gamma),
             {"only above 1": lambda gamma: gamma > 0.5 or not runs_off(gamma)},
         )
+        backwards = {"kernel": -kernel, "weights": weights, "alpha": 0.1}  # K_jj below 0 is outside: no gain helps
+        alone = FiniteMDP(np.tile([0.0, 1.0], (2, 1))[:, None], np.ones((2, 1)), 0)
+        run = dynamics.iterate(step(backwards | {"mdp": alone}), np.zeros((2, 1)), max_iter=1000, bound=500)
+        assert run.status == "diverged"
 
     def test_the_witness_runs_off(self):
         """Three states, two of them sampled, a gain of 0.891: at every short step, and not without its spill."""
