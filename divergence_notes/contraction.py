@@ -12,6 +12,9 @@ from divergence_notes import _checks, _rounding
 from divergence_notes._checks import ArrayLike
 from divergence_notes.mdp import FiniteMDP
 
+_LARGEST = float(np.finfo(np.float64).max) / 8
+"""Row sums of alpha K D below this leave room for what is added to them."""
+
 
 def _data(kernel: ArrayLike, weights: ArrayLike, mdp: FiniteMDP | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return the checked kernel and the checked weights of its pairs."""
@@ -21,6 +24,17 @@ def _data(kernel: ArrayLike, weights: ArrayLike, mdp: FiniteMDP | None = None) -
         return kernel, _checks.distribution("weights", weights, size=len(kernel), beside=beside)
     kernel = _checks.square("kernel", kernel, size=mdp.n_pairs, beside=mdp._sizes)
     return kernel, _checks.distribution("weights", weights, size=mdp.n_pairs, beside=mdp._sizes)
+
+
+def _steps(kernel: np.ndarray, weights: np.ndarray, alpha: float | int) -> np.ndarray:
+    """Return alpha rho, checked: sums of the rows of alpha K D must not overflow, where inf - inf decides nothing."""
+    alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = alpha * weights
+        longest = float((np.abs(kernel) @ steps).max())
+    if not longest < _LARGEST:
+        raise ValueError(f"alpha must leave the rows of alpha K D below {_LARGEST:.3g}, at {alpha:.6g} they are not")
+    return steps
 
 
 def row_sum_bound(kernel: ArrayLike, weights: ArrayLike, *, alpha: float | int, gamma: float | int) -> float:
@@ -53,9 +67,9 @@ def row_sum_bound(kernel: ArrayLike, weights: ArrayLike, *, alpha: float | int, 
     Label ``eq-row-sum-bound``; arXiv:1903.08894, Theorem 2.
     """
     kernel, weights = _data(kernel, weights)
-    alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
+    steps = _steps(kernel, weights, alpha)
     gamma = _checks.scalar("gamma", gamma, low=0, high=1, high_open=True)
-    step = alpha * kernel * weights  # (n, n), entry [i, j] = alpha K_ij rho_j
+    step = kernel * steps  # (n, n), entry [i, j] = alpha K_ij rho_j
     sums = (np.abs(np.eye(len(kernel)) - step) + gamma * np.abs(step)).sum(axis=1)
     sums += _rounding.slack(len(kernel)) * (1 + (1 + gamma) * np.abs(step).sum(axis=1))
     return float(sums.max())
@@ -90,16 +104,20 @@ def row_dominance(kernel: ArrayLike, weights: ArrayLike, *, gamma: float | int) 
     """
     kernel, weights = _data(kernel, weights)
     gamma = _checks.scalar("gamma", gamma, low=0, high=1, high_open=True)
-    own, others = _pulls(kernel, weights)
+    own, others, lost = _pulls(kernel, weights)
     own, others = (1 - gamma) * own, (1 + gamma) * others
-    return own - others - _rounding.slack(len(kernel)) * (np.abs(own) + others)
+    return own - others - _rounding.slack(len(kernel)) * (np.abs(own) + others) - lost
 
 
-def _pulls(kernel: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return, for each row, K_ii rho_i and the sum of the other |K_ij| rho_j: not as a difference, which cancels."""
+def _pulls(kernel: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return, for each row, K_ii rho_i and the sum of the other |K_ij| rho_j: not as a difference, which cancels.
+
+    The third is the most that was lost to underflow; 0 in a row in which nothing is sampled.
+    """
     pulls = np.abs(kernel) * weights
     np.fill_diagonal(pulls, 0.0)
-    return np.diag(kernel) * weights, pulls.sum(axis=1)
+    lost = _rounding.TINY * ((kernel != 0).astype(float) @ (weights > 0))
+    return np.diag(kernel) * weights, pulls.sum(axis=1), lost
 
 
 def step_size_limit(kernel: ArrayLike, weights: ArrayLike, *, gamma: float | int) -> float:
@@ -131,9 +149,9 @@ def step_size_limit(kernel: ArrayLike, weights: ArrayLike, *, gamma: float | int
     """
     kernel, weights = _data(kernel, weights)
     gamma = _checks.scalar("gamma", gamma, low=0, high=1, high_open=True)
-    pull = float((np.abs(kernel) @ weights).max())
-    if pull == 0:
+    if not kernel[:, weights > 0].any():
         raise ValueError("kernel must move some pair: every column of a sampled pair is zero")
+    pull = float((np.abs(kernel) @ weights).max()) + len(kernel) * _rounding.TINY  # what underflow can have lost
     return 2 / ((1 + gamma) * pull) * (1 - _rounding.slack(len(kernel)))
 
 
@@ -164,7 +182,8 @@ def discount_limit(kernel: ArrayLike, weights: ArrayLike) -> float:
     update no contraction in the sup norm (``thm-sharp``); that need not make it diverge.
     """
     kernel, weights = _data(kernel, weights)
-    own, others = _pulls(kernel, weights)
+    own, others, lost = _pulls(kernel, weights)
+    others += np.where((np.diag(kernel) != 0) & (lost <= _rounding.TINY), 0.0, lost)  # alone in its row nothing cancels
     scale = np.abs(own) + others
     limits = (own - others) / np.where(scale > 0, scale, 1.0)
     limits -= np.where(others > 0, _rounding.slack(len(kernel)), 0.0)  # with nothing else in the row it is 1, exactly
@@ -237,14 +256,14 @@ def jacobian(
     Raises
     ------
     ValueError
-        If a shape disagrees, `weights` is not a distribution, or `alpha` is not positive.
+        If a shape disagrees, `weights` is not a distribution, `alpha` is not positive, or alpha K D overflows.
 
     Notes
     -----
     Label ``eq-jacobian``.
     """
     kernel, weights = _data(kernel, weights, mdp)
-    alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
+    _steps(kernel, weights, alpha)
     loop = np.eye(mdp.n_pairs) - mdp.gamma * mdp.pair_transitions(policy)
     return np.eye(mdp.n_pairs) - alpha * (kernel * weights) @ loop
 
@@ -272,7 +291,7 @@ def jacobians(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: f
     ------
     ValueError
         If there are too many policies, the matrices would need more than 2 GB, a shape disagrees, `weights` is not a
-        distribution, or `alpha` is not positive.
+        distribution, `alpha` is not positive, or alpha K D overflows.
 
     Notes
     -----
@@ -359,7 +378,7 @@ def exact_modulus(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alph
     Raises
     ------
     ValueError
-        If a shape disagrees, `weights` is not a distribution, or `alpha` is not positive.
+        If a shape disagrees, `weights` is not a distribution, `alpha` is not positive, or alpha K D overflows.
 
     Notes
     -----
@@ -378,9 +397,9 @@ def _row_blocks(
     the action of each next state on its own.
     """
     kernel, weights = _data(kernel, weights, mdp)
-    alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
+    steps = _steps(kernel, weights, alpha)
     for first in range(0, mdp.n_pairs, size):
-        pull = kernel[first : first + size] * (alpha * weights)  # (b, n)
+        pull = kernel[first : first + size] * steps  # (b, n)
         yield np.arange(first, first + len(pull)), -pull, mdp.gamma * (pull @ mdp.transitions)
 
 
@@ -454,7 +473,7 @@ def modulus_witness(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, al
     Raises
     ------
     ValueError
-        If a shape disagrees, `weights` is not a distribution, or `alpha` is not positive.
+        If a shape disagrees, `weights` is not a distribution, `alpha` is not positive, or alpha K D overflows.
 
     Notes
     -----
@@ -500,6 +519,7 @@ def max_step_size(mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike) -> f
         rows = np.arange(len(pairs))
         growth = _growth(own, inflow, n_actions)
         doubt = _doubt(own, mdp, np.zeros(len(pairs)), np.ones(mdp.n_pairs))
+        doubt += mdp.n_pairs * _rounding.TINY  # no identity is added here that would hide what underflow has lost
         sums = np.abs(own).sum(axis=1) + growth.max(axis=0).sum(axis=1) + doubt
         # the same with the entry on the diagonal itself in place of its absolute value: minus the dominance of the row
         growth[pairs % n_actions, rows, pairs // n_actions] = inflow[rows, pairs // n_actions]
@@ -541,7 +561,7 @@ def weighted_modulus(
     Raises
     ------
     ValueError
-        If a shape disagrees, `weights` is not a distribution, or `alpha` is not positive.
+        If a shape disagrees, `weights` is not a distribution, `alpha` is not positive, or alpha K D overflows.
 
     Notes
     -----

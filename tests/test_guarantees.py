@@ -104,6 +104,54 @@ def test_a_fault_inside_is_caught(monkeypatch, fault):
     assert judge.run(300, until_false=True)[1]
 
 
+class TestAtTheEndsOfTheNumbers:
+    """What underflows is counted as lost, and what overflows is refused: neither certifies anything."""
+
+    @pytest.mark.parametrize("unit", [5e-324, 4e-323, 1e-310, 1e-300])
+    @pytest.mark.parametrize("share", [0.5, 0.55, 0.6, 0.9])
+    @pytest.mark.parametrize("gamma", [0.0, 0.3, 0.7])
+    def test_rows_that_underflow(self, unit, share, gamma):
+        kernel, weights = np.full((2, 2), unit), np.array([share, 1 - share])
+        mdp = FiniteMDP(np.ones((1, 2, 1)), np.zeros((1, 2)), gamma)
+        (K, rho), discount = (oracles_exact.exact(kernel), oracles_exact.exact(weights)), Fraction(gamma)
+        pulls = [[K[i][j] * rho[j] for j in range(2)] for i in range(2)]
+        margins = [(1 - discount) * pulls[i][i] - (1 + discount) * pulls[i][1 - i] for i in range(2)]
+        found = contraction.row_dominance(kernel, weights, gamma=gamma)
+        assert all(Fraction(float(one)) <= exactly for one, exactly in zip(found, margins, strict=True))
+        limit = min((pulls[i][i] - pulls[i][1 - i]) / sum(pulls[i]) for i in range(2))
+        assert Fraction(contraction.discount_limit(kernel, weights)) <= max(limit, 0)
+        end = Fraction(contraction.step_size_limit(kernel, weights, gamma=gamma))
+        assert end <= 2 / ((1 + discount) * max(map(sum, pulls)))
+        assert contraction.max_step_size(mdp, kernel=kernel, weights=weights) == 0.0  # its rows are equal
+
+    def test_one_pair_of_the_least_size(self):
+        mdp, one = FiniteMDP(np.ones((1, 1, 1)), np.zeros((1, 1)), 0.5), np.ones(1)
+        for unit in (5e-324, 1e-310, 1e-300):
+            kernel = np.array([[unit]])
+            for_every_process, for_this = 2 / (Fraction(3, 2) * Fraction(unit)), 2 / (Fraction(1, 2) * Fraction(unit))
+            assert Fraction(contraction.step_size_limit(kernel, one, gamma=0.5)) <= for_every_process
+            assert Fraction(contraction.max_step_size(mdp, kernel=kernel, weights=one)) <= for_this
+            assert contraction.discount_limit(kernel, one) == 1.0
+
+    @pytest.mark.parametrize(("size", "alpha"), [(1e10, 1e300), (1.7e308, 1.0), (1.7e308, 1e300), (1.0, 1.7e308)])
+    @pytest.mark.parametrize("others", [0.0, 0.5])
+    def test_steps_that_overflow(self, size, alpha, others):
+        mdp = FiniteMDP(np.ones((1, 2, 1)), np.zeros((1, 2)), 0.5)
+        given = {"kernel": size * np.array([[1.0, others], [others, 1.0]]), "weights": np.full(2, 0.5), "alpha": alpha}
+        calls = [
+            lambda: contraction.row_sum_bound(**given, gamma=0.5),
+            lambda: contraction.exact_modulus(mdp, **given),
+            lambda: contraction.weighted_modulus(mdp, **given),
+            lambda: contraction.joint_spectral_radius(mdp, **given, depth=2),
+            lambda: contraction.some_norm(mdp, **given),
+            lambda: contraction.modulus_witness(mdp, **given),
+            lambda: contraction.jacobians(mdp, **given),
+        ]
+        for call in calls:
+            with pytest.raises(ValueError, match="alpha must leave the rows of alpha K D below"):
+                call()
+
+
 class TestSomeNorm:
     """It asks LAPACK for no vector: a pair of complex eigenvalues on top, or two that are equal, is ordinary input."""
 
