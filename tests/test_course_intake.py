@@ -86,6 +86,9 @@ class TestRead:
             (json.dumps(DATA | {"nbformat": None}), "is of format None"),
             (json.dumps(DATA | {"cells": None}), "has no list of cells"),
             (json.dumps({"nbformat": 3, "worksheets": 1}), "has no list of cells"),
+            (json.dumps({"nbformat": 3, "worksheets": [1]}), "has no list of cells"),
+            (json.dumps({"nbformat": 3, "worksheets": ["cells"]}), "has no list of cells"),
+            (json.dumps({"nbformat": 3, "worksheets": [{"cells": None}]}), "has no list of cells"),
             (b"\x89PNG\r\n\x1a\n\xff\xfe\x00", "is not text"),
             (b"PK\x03\x04\xff\xff", "is not text"),
             (b"%PDF-1.4 ...", "its JSON stops making sense"),
@@ -123,6 +126,14 @@ class TestRead:
         data = DATA | {"cells": [DATA["cells"][0] | {"source": "a \ud800 b"}]}
         notebook, _ = intake.read(put(tmp_path, json.dumps(data)))
         assert sources(notebook) == ["a ? b"]
+
+    def test_half_a_character_in_a_name(self, tmp_path):
+        mark = {"nbgrader": {"grade_id": "a\ud800"}}
+        picture = {"\ud800": {"image/png": "\ud800"}}
+        data = DATA | {"cells": [DATA["cells"][0] | {"metadata": mark, "attachments": picture}]}
+        notebook, _ = intake.read(put(tmp_path, json.dumps(data)))
+        nbformat.write(notebook, tmp_path / "again.ipynb")
+        assert grade_id(nbformat.read(tmp_path / "again.ipynb", as_version=4).cells[0]) == "a?"
 
     json_values = st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -351,3 +362,25 @@ class TestOneCostsNobodyElse:
         refused = grade.collect(tmp_path, "bellman", archive)
         assert list(refused) == ["bob.ipynb"] and "cannot be read" in refused["bob.ipynb"]
         assert grade.students(tmp_path, "bellman") == ["ann"]
+
+    @pytest.mark.parametrize("kind", ["stored", "deflated", "bzip2", "lzma"])
+    @pytest.mark.parametrize("trouble", ["what was packed", "its name"])
+    def test_one_broken_file_of_an_archive_costs_nobody_else_anything(self, tmp_path, kind, trouble):
+        import zipfile
+
+        archive = tmp_path / "class.zip"
+        ways = {"stored": zipfile.ZIP_STORED, "deflated": zipfile.ZIP_DEFLATED}
+        ways |= {"bzip2": zipfile.ZIP_BZIP2, "lzma": zipfile.ZIP_LZMA}
+        with zipfile.ZipFile(archive, "w", ways[kind]) as file:
+            file.writestr("bob.ipynb", TEXT)
+            file.writestr("zoe.ipynb", TEXT)
+        data = bytearray(archive.read_bytes())
+        if trouble == "its name":  # said to be UTF-8, which it is not
+            data[7] |= 8
+            data[30] = 0xFF
+        else:
+            data[60:90] = b"\xff" * 30
+        archive.write_bytes(data)
+        refused = grade.collect(tmp_path, "bellman", archive)
+        assert list(refused) == ["bob.ipynb"] and "cannot be read" in refused["bob.ipynb"]
+        assert grade.students(tmp_path, "bellman") == ["zoe"]

@@ -49,7 +49,10 @@ def read(path):
     cells = data.get("cells")
     if data["nbformat"] == 3:
         sheets = data.get("worksheets")
-        cells = [c for s in sheets for c in s.get("cells", [])] if isinstance(sheets, list) else None
+        parts = (
+            [s.get("cells") if isinstance(s, dict) else None for s in sheets] if isinstance(sheets, list) else [None]
+        )
+        cells = [c for part in parts for c in part] if all(isinstance(part, list) for part in parts) else None
     if not isinstance(cells, list):
         raise Unreadable("has no list of cells")
     notes = [f"only the first {MOST} of {len(cells)} cells were read"] if len(cells) > MOST else []
@@ -97,7 +100,9 @@ def decoded(found):
 def parsed(text):
     """Return the value of a text in JSON."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        # JSON can spell halves of characters that no file can hold
+        return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
     except json.JSONDecodeError as error:
         raise Unreadable(f"is no notebook: its JSON stops making sense in line {error.lineno}") from None
     except (ValueError, RecursionError):
