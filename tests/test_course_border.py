@@ -408,6 +408,95 @@ def test_control_in_one_process_memory_pays(way, monkeypatch):
         assert marking.grading.check(BUGS["bellman"].name, session.get(f"test_by_{way}")).share > 0.3
 
 
+OUTLIVES = """
+import ctypes, os, resource
+libc = ctypes.CDLL(None, use_errno=True)
+libc.shmat.restype = ctypes.c_void_p
+CALLS = {"x86_64": (248, 249), "aarch64": (217, 218)}[os.uname().machine]
+
+def shared_memory():
+    place = libc.shmat(libc.shmget(4711, 64, 0o1666), None, 0)
+    old = ctypes.string_at(place, 4)
+    ctypes.memmove(place, b"note", 4)
+    return old == b"note"
+
+def semaphore():
+    number = libc.semget(4712, 1, 0o1666)
+    old = libc.semctl(number, 0, 12, 0)
+    libc.semctl(number, 0, 16, 7)
+    return old == 7
+
+def message():
+    queue = libc.msgget(4713, 0o1666)
+    old = libc.msgrcv(queue, ctypes.create_string_buffer(64), 8, 0, 0o4000) >= 0
+    libc.msgsnd(queue, ctypes.create_string_buffer(b"\\1" + bytes(15), 16), 8, 0o4000)
+    return old
+
+def queue_by_name():
+    calls = ctypes.CDLL("librt.so.1")
+    found = calls.mq_open(b"/note", os.O_RDWR) >= 0
+    calls.mq_open(b"/note", os.O_RDWR | os.O_CREAT, 0o666, None)
+    return found
+
+def key():
+    add, request = CALLS
+    old = libc.syscall(request, b"user", b"note", None, 0) >= 0
+    libc.syscall(add, b"user", b"note", b"abcd", ctypes.c_size_t(4), -4)
+    return old
+
+def time_of(place):
+    old = os.stat(place).st_mtime_ns == 12345
+    os.utime(place, ns=(1, 12345))
+    return old
+
+def mode_of(place):
+    old = os.stat(place).st_mode & 0o777 == 0o741
+    os.chmod(place, 0o741)
+    return old
+
+def memory_of_the_first():
+    try:
+        open("/proc/1/mem", "r+b").close()
+    except OSError:
+        return False
+    return True
+
+def limit_of_the_first():
+    old = resource.prlimit(1, resource.RLIMIT_NOFILE)[0] == 20
+    resource.prlimit(1, resource.RLIMIT_NOFILE, (20, 20))
+    return old
+
+def wait_of_the_first():
+    old = os.sched_getscheduler(1) == os.SCHED_BATCH
+    os.sched_setscheduler(1, os.SCHED_BATCH, os.sched_param(0))
+    return old
+"""
+KEPT = ["shared_memory()", "semaphore()", "message()", "queue_by_name()", "key()", "memory_of_the_first()"]
+KEPT += [f"{what}_of({place!r})" for what in ("time", "mode") for place in ("/tmp", "/home/answer", "/dev/shm", "/")]
+
+
+@pytest.mark.skipif(sandbox.isolation() != "namespaces", reason="a room of its own is not to be had here")
+class TestWhatOutlivesAProcess:
+    """Files are not all that one process can leave to the next."""
+
+    SEEN = "def seen(implementation):\n    return [{}]"
+
+    def test_nothing_is_found_again(self):
+        with sandbox.Session() as session:
+            assert session.run(OUTLIVES + self.SEEN.format(", ".join(KEPT))) == []
+            seen = session.get("seen")
+            assert [seen(abs), seen(abs), seen(abs)] == [[False] * len(KEPT)] * 3
+
+    @pytest.mark.parametrize("means", ["limit_of_the_first()", "wait_of_the_first()"])
+    def test_who_changes_the_first_process_ends_it(self, means):
+        with sandbox.Session() as session:
+            assert session.run(OUTLIVES + self.SEEN.format(means)) == []
+            seen = session.get("seen")
+            assert seen(abs) == [False]
+            with pytest.raises(marking.grading.Fault, match="ended its process"):
+                seen(abs)
+
+
 def test_a_slow_cell_is_not_run_again_and_a_quick_one_is():
     with sandbox.Session(sandbox.Limits(quick=2.0)) as session:
         session.run("quick = 1")
