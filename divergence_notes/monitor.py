@@ -210,14 +210,14 @@ class DivergenceCallback(BaseCallback):
         q, taken, error = seen
         finite = all(np.isfinite(array).all() for array in seen)
         kernel = self._attempt("the kernel", lambda: _kernel(self.model, batch))
-        if kernel is None:
-            kernel = np.full((len(taken), len(taken)), np.nan)
+        if kernel is None:  # one row stands for all: a kernel that is too large is too large full of nan as well
+            kernel, errors = np.full((1, 1), np.nan), np.abs(error[:, None]).mean(axis=0)
         else:
-            finite = finite and bool(np.isfinite(kernel).all())
+            finite, errors = finite and bool(np.isfinite(kernel).all()), error
         bound = self._attempt("the bound", self._reward_bound)
         numbers = self._attempt(
             "the numbers",
-            lambda: diagnostics.summary(kernel, q=q, td_error=error, gamma=self.model.gamma, r_max=bound or 0),
+            lambda: diagnostics.summary(kernel, q=q, td_error=errors, gamma=self.model.gamma, r_max=bound or 0),
         )
         record.update(numbers or {})
         record.update(alarm=bool(not finite or record["bound_ratio"] > 1), status="undecided" if finite else "diverged")

@@ -737,6 +737,23 @@ class TestPromise:
         assert callback.history["reason"][later].str.contains("the bound: ValueError: the rewards must be finite").all()
         assert callback.history["bound"][later].isna().all()
 
+    def test_a_kernel_that_is_too_large_takes_no_memory(self, monkeypatch):
+        """What is refused for its size is not made after all, to hold nan."""
+        shapes = []
+        summary = monitor.diagnostics.summary
+
+        def seen(kernel, **given):
+            shapes.append(np.shape(kernel))
+            return summary(kernel, **given)
+
+        monkeypatch.setattr(monitor.diagnostics, "summary", seen)
+        callback = DivergenceCallback(every=50, batch_size=100_000)
+        dqn().learn(60, callback=callback)
+        assert set(shapes) == {(1, 1)}
+        assert callback.history["reason"].str.contains("more than 2 GB").all()
+        numbers = callback.history[["max_q", "td_error", "alignment"]].to_numpy(dtype=float)
+        assert len(numbers) and np.isfinite(numbers).all()
+
     def test_a_loud_user(self, recwarn):
         """Nothing is a warning, which a user may have turned into an error."""
         HARD["noise"]().learn(60, callback=DivergenceCallback(every=20))
