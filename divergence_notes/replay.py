@@ -171,25 +171,35 @@ class Fault(ValueError):
     """What an environment gave is no observation or no reward; the message says what it was."""
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+"""Rewards and observations are kept in float32."""
+
+
 def _heard(value: Any) -> float:
     """Return a reward as a float."""
     try:
         if np.ndim(value) != 0:
             raise TypeError("not one number")
         reward = float(value)
+    except OverflowError:  # a whole number can be larger than any float
+        reward = np.inf
     except (TypeError, ValueError) as error:
         raise Fault(f"the reward must be a number, got {value!r}") from error
     if not np.isfinite(reward):
         raise Fault(f"the reward must be finite, got {reward}")
+    if abs(reward) > _LARGEST:
+        raise Fault(f"the reward must fit into float32, got {reward:.3g}")
     return reward
 
 
 def _seen(value: Any, space: gymnasium.Space) -> np.ndarray:
     """Return an observation as it came, if it is one of the space's shape and finite."""
     try:
-        _checks.array("the observation", value, shape=space.shape)
+        given = _checks.array("the observation", value, shape=space.shape)
     except (TypeError, ValueError) as error:
         raise Fault(str(error)) from error
+    if np.abs(given).max(initial=0.0) > _LARGEST:
+        raise Fault(f"the observation must fit into float32, it has {np.abs(given).max():.3g}")
     return value
 
 

@@ -456,6 +456,12 @@ ODD = {
         "the observation must be finite: the observation[1] is nan",
     ),
     "a longer observation": ({"obs": np.zeros(3)}, "the observation must have shape (2,), got (3,)"),
+    "too large": ({"reward": -1e308}, "the reward must fit into float32, got -1e+308"),
+    "a whole number too large": ({"reward": 10**400}, "the reward must be finite, got inf"),
+    "an observation too large": (
+        {"obs": np.array([0, -1e300])},
+        "the observation must fit into float32, it has 1e+300",
+    ),
     "no observation": ({"obs": "here"}, "the observation must be an array of real numbers, got str"),
 }
 
