@@ -103,8 +103,9 @@ def gram(
     a convolution or a layer norm, and a parameter that is used twice, is left to `per_sample_gradients`: slower, the
     same result.
 
-    A few rows are passed once more, in other company and alone. Values that differ, and gradients that do not add up
-    to those of autograd, are an error and not a wrong kernel, to 3 square roots of the precision of the network.
+    A few rows are passed once more, in other company and alone, and all in another order. Values that differ, and
+    gradients of the few that do not add up to those of autograd, are an error and not a wrong kernel, to 3 square roots
+    of the precision of the network.
     Where fewer than two of these rows answer to their inputs, agreement says little: then rows nearby are asked too.
     """
     tile = _checks.integer("tile", tile, low=1)
@@ -600,6 +601,7 @@ def _flat(slope: torch.Tensor | None, p: torch.Tensor) -> torch.Tensor:
 
 _ALONE = "net must treat each row on its own, the same each time"
 _LOOK = "look for what runs over the batch, a mean, a norm, an attention or a recurrence along axis 0"
+_HOOKED = "net must have gradients that no hook of a parameter changes: remove the hook, clip what the optimizer sees"
 _FEW = 8
 """Rows that are passed once more."""
 
@@ -637,6 +639,11 @@ def _judge(net: nn.Module, x: torch.Tensor, chosen: torch.Tensor, out: torch.Ten
     ):  # a rectifier at its kink may have switched; all together switch as before
         complaint, live, sure = _compare(net, x, chosen, out, found, every)
         sure = True
+    if not complaint and len(few) < n:  # what some rows only do to each other shows in the values of all
+        other = torch.cat([every[::2], every[1::2]])
+        slack = _slack(out.dtype) * torch.nan_to_num(out, posinf=0.0, neginf=0.0).abs().max()
+        complaint = _same_values(net, x, out, other, x[other], slack)[1]
+        sure = True
     little = live < 2 or n < 4
     elsewhere = _nearby(net, x, chosen, found) if little or (complaint and not sure) else None
     if complaint and not sure:
@@ -647,7 +654,7 @@ def _judge(net: nn.Module, x: torch.Tensor, chosen: torch.Tensor, out: torch.Ten
 
 def _nearby(net: nn.Module, x: torch.Tensor, chosen: torch.Tensor, found: Linearization) -> str | None:
     """Return what is wrong at some other rows near the first ones, or None."""
-    rows = torch.arange(6, device=x.device) % len(x)
+    rows = torch.arange(max(6, len(x) if found._layers is None else 6), device=x.device) % len(x)
     other = x[rows].clone()
     if x.dtype.is_floating_point:
         other = torch.nan_to_num(other, posinf=0.0, neginf=0.0)
@@ -658,7 +665,7 @@ def _nearby(net: nn.Module, x: torch.Tensor, chosen: torch.Tensor, found: Linear
         trainable, linear = _trainable(net), _linear_layers(net) if found._layers is not None else {}
         out, met = _run(net, linear, other)
         again = _linearized(net, trainable, linear, other, chosen[rows], out, met)
-        return _compare(net, other, chosen[rows], out.detach(), again, torch.arange(6, device=x.device))[0]
+        return _compare(net, other, chosen[rows], out.detach(), again, torch.arange(len(rows), device=x.device))[0]
     except (ValueError, RuntimeError, IndexError):  # the network is not made for such rows
         return None
 
@@ -753,6 +760,8 @@ def _eval(net: nn.Module) -> str:
 
 
 def _of_gradients(net: nn.Module, found: Linearization, missed: float) -> str:
+    if any(p._backward_hooks for p in found._parameters):
+        return f"{_HOOKED}; the gradients are off by {missed:.2g} of a row's length"
     if found._layers is not None:
         return (
             f"{_ALONE}, and use each weight as its layer does: the gradients of the layers do not add up to that of "
@@ -785,7 +794,7 @@ def hessian(net: nn.Module, x: torch.Tensor, *, outputs: int | None = None) -> t
     Raises
     ------
     ValueError
-        What `gram` refuses at one row; if the result would need more than 2 GB.
+        What `gram` refuses at one row; if a parameter has a hook; if the result would need more than 2 GB.
 
     Notes
     -----
@@ -795,6 +804,8 @@ def hessian(net: nn.Module, x: torch.Tensor, *, outputs: int | None = None) -> t
     parameters = list(trainable.values())
     size = sum(p.numel() for p in parameters)
     _checks.memory("the second derivatives", size, size, itemsize=parameters[0].element_size())
+    if any(p._backward_hooks for p in parameters):  # it is called for both derivatives, and nothing shows it
+        raise ValueError(_HOOKED)
     with _undisturbed(net):
         _refuse_training_modules(net)
         row = x[None].detach()

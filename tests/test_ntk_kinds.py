@@ -899,3 +899,52 @@ class TestMemory:
 
     def test_below_it_does(self):
         assert ntk.hessian(stack(nn.Tanh()), torch.zeros(D)).shape == (65, 65)
+
+
+class OnePair(nn.Module):
+    """Row 5 of a batch sees row 9, and nobody else sees anybody."""
+
+    def __init__(self, gradient_only=False, convolution=False):
+        super().__init__()
+        first = nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv1d(1, 8, 3), nn.Flatten()) if convolution else None
+        self.net = nn.Sequential(first or nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.gradient_only = gradient_only
+
+    def forward(self, x):
+        q = self.net(x)
+        if len(q) < 10:
+            return q
+        seen = q[9:10] - q[9:10].detach() if self.gradient_only else q[9:10]
+        return torch.cat([q[:5], q[5:6] + seen, q[6:]])
+
+
+class TestFewSeeOthers:
+    """That rows see each other need not show in the few rows that are passed once more."""
+
+    @pytest.mark.parametrize("n", [10, 12, 40, 100])
+    @pytest.mark.parametrize("convolution", [False, True])
+    @pytest.mark.parametrize("ask", [ntk.gram, ntk.linearize, ntk.per_sample_gradients])
+    def test_a_pair_in_values(self, n, convolution, ask):
+        torch.manual_seed(n)
+        with pytest.raises(ValueError, match="each row on its own"):
+            ask(OnePair(convolution=convolution).double(), torch.randn(n, 3, dtype=torch.float64))
+
+    @pytest.mark.parametrize("n", [10, 12, 40, 100])
+    def test_a_pair_in_gradients(self, n):
+        torch.manual_seed(n)
+        x = torch.randn(n, 3, dtype=torch.float64)
+        with pytest.raises(ValueError, match="gradients of the rows alone do not add up"):
+            ntk.per_sample_gradients(OnePair(gradient_only=True).double(), x)
+
+    def test_a_hook_that_changes_a_gradient_is_named(self):
+        net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+        x = torch.randn(12, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        K = ntk.gram(net, x)
+        net[0].weight.register_hook(lambda slope: slope.clamp(-1e3, 1e3))  # never reached
+        assert torch.equal(ntk.gram(net, x), K)
+        net[2].weight.register_hook(lambda slope: slope.clamp(-1e-3, 1e-3))
+        for ask in (ntk.gram, ntk.per_sample_gradients):
+            with pytest.raises(ValueError, match="no hook of a parameter changes"):
+                ask(net, x)
+        with pytest.raises(ValueError, match="no hook of a parameter changes"):
+            ntk.hessian(net, x[0])
