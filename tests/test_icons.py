@@ -38,7 +38,7 @@ class TestCutIcons:
         shutil.copytree(static, tmp_path / "_static")
         (tmp_path / "page.html").write_text(
             '<script defer src="_static/scripts/fontawesome.js?digest=1"></script>\n<i class="fa-solid fa-bars"></i>'
-            '<i class="fas fa-file-pdf"></i>'
+            '<i class="fas fa-file-pdf"></i><p id="claim-fa-house"></p>'
         )
         for script in (tmp_path / "_static" / "scripts").glob("*theme.js"):
             script.write_text("")

@@ -19,7 +19,9 @@ WOFF2 = re.compile(r"url\([^)]*/webfonts/[^)]*\.woff2\) format\(\"woff2\"\),")
 def names(site):
     """Return the names of the icons that the pages and the scripts of the theme use."""
     files = [*site.rglob("*.html"), *(site / "_static" / "scripts").glob("*theme.js")]
-    return {name for path in files for name in re.findall(r"\bfa-([a-z0-9-]+)", path.read_text(encoding="utf-8"))}
+    return {
+        name for path in files for name in re.findall(r"(?<![\w-])fa-([a-z0-9-]+)", path.read_text(encoding="utf-8"))
+    }
 
 
 def signs(style, wanted):
