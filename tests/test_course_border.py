@@ -223,7 +223,7 @@ def test_numbers_are_new_and_plain():
 def test_random_numbers_in_random_places(data):
     """Whatever one argument is filled with, all implementations refuse alike or the right one has an answer."""
     name = data.draw(st.sampled_from(sorted(BUGS)))
-    args = list(KEPT.setdefault(name, calls_of(name)[0]))
+    args = list(FIRST_CALLS.setdefault(name, calls_of(name)[0]))
     place = data.draw(st.integers(0, len(args) - 1))
     shape = data.draw(st.sampled_from([(), (1,), (2,), (4,), (2, 2), (4, 4), (6, 9), np.shape(args[place])]))
     entries = st.floats(allow_nan=True, allow_infinity=True) | st.sampled_from([0.0, 1.0, -1.0, 1e-320, 1e200])
@@ -234,7 +234,7 @@ def test_random_numbers_in_random_places(data):
         assert {seen_of(one, args) for one in everyone(name)} == {right}
 
 
-KEPT = {}
+FIRST_CALLS = {}
 
 
 class TestOverTheWire:
