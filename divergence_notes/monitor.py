@@ -151,7 +151,7 @@ class DivergenceCallback(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        with self._unharmed():
+        with self._unharmed("the record"):
             model = self.model
             trains = model.num_timesteps > model.learning_starts and model.gradient_steps != 0
             if not trains or model.num_timesteps < self._due:
@@ -161,20 +161,20 @@ class DivergenceCallback(BaseCallback):
                 self._record()
 
     def _on_rollout_start(self) -> None:
-        with self._unharmed():
+        with self._unharmed("the record"):
             self._finish()
 
     def _on_training_end(self) -> None:
-        with self._unharmed():
+        with self._unharmed("the record"):
             self._finish()
 
     @contextmanager
-    def _unharmed(self) -> Iterator[None]:
+    def _unharmed(self, what: str) -> Iterator[None]:
         """Turn what goes wrong into a reason: the run is worth more than what watches it."""
         try:
             yield
         except Exception as error:
-            self._note("the record", error)
+            self._note(what, error)
 
     def _note(self, what: str, error: Exception) -> None:
         """Write down why something is missing, and say it once a run."""
@@ -188,11 +188,9 @@ class DivergenceCallback(BaseCallback):
 
     def _attempt(self, what: str, measure: Callable[[], Any]) -> Any:
         """Return what is measured, or None and a reason."""
-        try:
+        with self._unharmed(what):
             return measure()
-        except Exception as error:
-            self._note(what, error)
-            return None
+        return None
 
     def _record(self) -> None:
         """Measure everything but the alignment."""

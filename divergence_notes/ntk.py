@@ -586,7 +586,7 @@ def _jacobian(
     for k in range(len(x)):
         try:
             out = _forward(net, x[k : k + 1])
-        except Exception as error:
+        except Exception as error:  # a network may raise anything
             raise ValueError(_fails(net, k, "alone", error)) from error
         slopes = _gradients(_values(out, chosen[k : k + 1])[0], parameters)
         rows.append(torch.cat([_flat(slope, p) for slope, p in zip(slopes, parameters, strict=True)]))
@@ -732,7 +732,7 @@ def _same_values(
     company = "alone" if len(rows) == 1 else f"among {len(rows)} of them"
     try:
         again = _forward(net, given)
-    except Exception as error:
+    except Exception as error:  # a network may raise anything
         return out[rows], _fails(net, int(rows[0]), company, error)
     wrong = ((again.detach() - out[rows]).abs() > slack).nonzero()
     if not len(wrong):

@@ -25,14 +25,6 @@ SMALL = {"net_arch": [16, 16]}
 DIVERGENT = {"learning_rate": 1e-3, "train_freq": 1, "target_update_interval": 1}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def refuses(error, message):
     return pytest.raises(error, match="^" + re.escape(message) + "$")
 

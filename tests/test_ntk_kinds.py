@@ -19,14 +19,6 @@ from divergence_notes import networks, ntk
 D = 6
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Of(nn.Module):
     """A network whose forward is a function of itself and its inputs, with parts by name."""
 

@@ -162,7 +162,7 @@ def _grade_one(root, assignment, student):
     api.coursedir.submitted_directory = "read"
     try:
         result = api.autograde(assignment, student, force=True)
-    except Exception:
+    except Exception:  # one that nbgrader cannot take must not cost the others their grades
         result = {"success": False, "log": traceback.format_exc()}
     if not result["success"]:
         why = ["nbgrader stopped at this one: see its record"]
