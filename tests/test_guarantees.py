@@ -153,21 +153,7 @@ class TestAtTheEndsOfTheNumbers:
 
 
 class TestSomeNorm:
-    """It asks LAPACK for no vector: a pair of complex eigenvalues on top, or two that are equal, is ordinary input."""
-
-    def test_a_complex_pair_on_top(self, rng):
-        seen = set()
-        for _ in range(60):
-            mdp = random_mdp(3, 1, gamma=0.9, branching=2, rng=rng)
-            phi = rng.standard_normal((3, 3))
-            given = {"kernel": phi @ phi.T, "weights": rng.dirichlet(np.ones(3)), "alpha": 1.0}
-            J = contraction.jacobian(mdp, **given, policy=np.zeros(3, dtype=int))
-            values = np.linalg.eigvals(J)
-            radius = np.abs(values).max()
-            if abs(radius - 1) > 1e-6:
-                assert contraction.some_norm(mdp, **given) is bool(radius < 1)
-                seen.add((bool(abs(values[np.abs(values).argmax()].imag) > 0), bool(radius < 1)))
-        assert len(seen) >= 3
+    """It asks LAPACK for no vector: two eigenvalues that are equal are ordinary input, and so is a singular kernel."""
 
     @pytest.mark.parametrize("angle", [0.1, 1.0, np.pi / 2, 2 * np.pi / 3])
     @pytest.mark.parametrize("size", [0.99, 1.01])
