@@ -634,9 +634,8 @@ def _judge(net: nn.Module, x: torch.Tensor, chosen: torch.Tensor, out: torch.Ten
     few = every if found._layers is None else every[:: -(-n // _FEW)]
     few, every = few.flip(0), every.flip(0)  # in another order, so that no row stays the first or the last
     complaint, live, sure = _compare(net, x, chosen, out, found, few)
-    if (
-        complaint and not sure and len(few) < n
-    ):  # a rectifier at its kink may have switched; all together switch as before
+    if complaint and not sure and len(few) < n:
+        # a rectifier at its kink may have switched; all together switch as before
         complaint, live, sure = _compare(net, x, chosen, out, found, every)
         sure = True
     if not complaint and len(few) < n:  # what some rows only do to each other shows in the values of all
