@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -184,6 +184,24 @@ class FiniteMDP:
         starts = np.arange(0, self.n_pairs + 1, self.n_actions)
         average = sp.csr_array((pi.ravel(), np.arange(self.n_pairs), starts), shape=(self.n_states, self.n_pairs))
         return average @ self.transitions
+
+    def policies(self) -> Iterator[np.ndarray]:
+        """Return every deterministic policy, for a process that has few of them.
+
+        Returns
+        -------
+        iterator of ndarray of int, shape (n_states,)
+            In lexicographic order of their actions.
+
+        Raises
+        ------
+        ValueError
+            If there are more than 100000.
+        """
+        count = self.n_actions**self.n_states
+        if count > 100_000:
+            raise ValueError(f"mdp must have at most 100000 deterministic policies here, it has {count}")
+        return map(np.array, itertools.product(range(self.n_actions), repeat=self.n_states))
 
 
 def _dense_rows(P: ArrayLike, shape: tuple[int, int]) -> np.ndarray:

@@ -1,8 +1,12 @@
-"""Updates of a whole table: U1, U2, U3 and the key equation, the preconditioned step, and the real linear step.
+"""The update that the book studies, ``U(Q) = Q + M (T*Q - Q)``, with the matrix M of each way to learn.
 
-The operators are those of Achiam, Knight and Abbeel, arXiv:1903.08894. Each takes the table `Q`, the process, and how
-the data, the kernel and the step size enter. The real step of a neural network is in `networks`.
+Here live the updates themselves, what they do in one step, and the real step of a linear Q-function. What is said of
+an update, whether it contracts and in which norm, is in `contraction` and `norms`; the step of a network in `networks`.
 """
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -11,109 +15,365 @@ from divergence_notes import _checks, _rounding, bellman
 from divergence_notes._checks import ArrayLike
 from divergence_notes.mdp import FiniteMDP
 
+_LARGEST = float(np.finfo(np.float64).max) / 8
+"""Row sums of M below this leave room for what is added to them: inf - inf decides nothing."""
 
-def value_update(Q: ArrayLike, mdp: FiniteMDP, *, alpha: float | int) -> np.ndarray:
-    """Return U1 Q: every pair moves the same fraction of the way to its backup.
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Update:
+    """One update of a whole table: ``U(Q) = Q + M (T*Q - Q)``. Call it with a table, and it returns the next one.
 
     Parameters
     ----------
-    Q : ndarray of shape (n_states, n_actions)
-        Action values, in units of discounted reward.
     mdp : FiniteMDP
-        The process whose optimality operator is applied.
-    alpha : float
-        Step size, > 0.
-
-    Returns
-    -------
-    ndarray of shape (n_states, n_actions)
-        A new array.
+        The process whose optimality operator T* gives the targets.
+    matrix : ndarray of shape (n_pairs, n_pairs)
+        M: ``M[i, j]`` moves pair `i` per unit of TD error at pair `j`. Copied and made read-only.
+    policy : ndarray of int, shape (n_states,), or ndarray of float, shape (n_states, n_actions), optional
+        With a policy the targets are its own, T_pi in place of T*, and the update is affine.
 
     Raises
     ------
     ValueError
-        If a shape disagrees with `mdp` or `alpha` is not positive.
+        If a shape disagrees with `mdp`, an entry is not finite, a sum over a row of M overflows, or the policy is none.
 
     Notes
     -----
-    Label ``eq-u1``; arXiv:1903.08894.
+    Label ``eq-update``. Everything is checked here, once, and nothing again at a step. The constructors give the M of
+    each way to learn: `table`, `shares`, `preconditioned`, `frozen_target`, and for a kernel `KernelUpdate` and its
+    `residual_gradient`. Change a part with ``dataclasses.replace``.
     """
-    alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
-    return Q + alpha * (bellman.optimality_backup(Q, mdp) - Q)
+
+    mdp: FiniteMDP
+    matrix: Any
+    policy: Any = None
+
+    def __post_init__(self):
+        matrix = _checks.square("matrix", self.matrix, size=self.mdp.n_pairs, beside=self.mdp._sizes)
+        if not _longest_row(matrix) < _LARGEST:
+            raise ValueError(f"matrix must have rows whose absolute sums are below {_LARGEST:.3g}")
+        self._hold("matrix", matrix)
+        self._hold_policy()
+
+    def _hold(self, name: str, value: np.ndarray) -> None:
+        """Store a read-only copy, since whoever holds an update may count on what was checked."""
+        value = value.copy()
+        value.setflags(write=False)
+        object.__setattr__(self, name, value)
+
+    def _hold_policy(self) -> None:
+        if self.policy is not None:
+            self._hold("policy", self.mdp.policy_matrix(self.policy))
+
+    def __call__(self, Q: ArrayLike) -> np.ndarray:
+        """Return the table after one update.
+
+        Parameters
+        ----------
+        Q : ndarray of shape (n_states, n_actions)
+            Action values, in units of discounted reward.
+
+        Returns
+        -------
+        ndarray of shape (n_states, n_actions)
+            A new array.
+
+        Raises
+        ------
+        ValueError
+            If the shape of `Q` disagrees with the process or an entry is not finite.
+        """
+        Q = _checks.array("Q", Q, shape=self.mdp.R.shape, beside=self.mdp._sizes)
+        return Q + (self.matrix @ self._td_error(Q)).reshape(Q.shape)
+
+    def _td_error(self, Q: np.ndarray) -> Float[np.ndarray, " n"]:
+        """Return backup minus value of every pair."""
+        best = bellman._best(Q) if self.policy is None else (self.policy * Q).sum(axis=1)
+        return (bellman._backup(best, self.mdp) - Q).ravel()
+
+    @classmethod
+    def table(cls, mdp: FiniteMDP, *, alpha: float | int) -> "Update":
+        """Return U1, in which every pair moves the same fraction of the way to its backup: M = alpha I.
+
+        Parameters
+        ----------
+        mdp : FiniteMDP
+            The process.
+        alpha : float
+            Step size, > 0.
+
+        Returns
+        -------
+        Update
+            ``Q + alpha (T*Q - Q)``.
+
+        Raises
+        ------
+        ValueError
+            If `alpha` is not positive, or M would need more than 2 GB.
+
+        Notes
+        -----
+        Label ``eq-u1``; arXiv:1903.08894.
+        """
+        alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
+        _checks.memory("table", mdp.n_pairs, mdp.n_pairs, copies=2)
+        return Update(mdp, alpha * np.eye(mdp.n_pairs))
+
+    @classmethod
+    def shares(cls, mdp: FiniteMDP, *, weights: ArrayLike, alpha: float | int) -> "Update":
+        """Return U2, in which a pair moves in proportion to how often it is sampled: M = alpha D.
+
+        Parameters
+        ----------
+        mdp : FiniteMDP
+            The process.
+        weights : ndarray of shape (n_pairs,)
+            Sampling distribution rho; non-negative, sums to 1.
+        alpha : float
+            Step size, > 0.
+
+        Returns
+        -------
+        Update
+            ``Q + alpha D (T*Q - Q)``.
+
+        Raises
+        ------
+        ValueError
+            If `weights` is no distribution over the pairs, `alpha` is not positive, or M would need more than 2 GB.
+
+        Notes
+        -----
+        Label ``eq-u2``; arXiv:1903.08894.
+        """
+        weights = _checks.distribution("weights", weights, size=mdp.n_pairs, beside=mdp._sizes)
+        alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
+        _checks.memory("shares", mdp.n_pairs, mdp.n_pairs, copies=2)
+        return Update(mdp, np.diag(alpha * weights))
+
+    @classmethod
+    def preconditioned(cls, mdp: FiniteMDP, *, kernel: ArrayLike, batch: ArrayLike, alpha: float | int) -> "Update":
+        """Return the update that undoes the kernel on a batch, PreQN in the linear limit: M = alpha K_:B K_BB^-1 E_B.
+
+        Parameters
+        ----------
+        mdp : FiniteMDP
+            The process.
+        kernel : ndarray of shape (n_pairs, n_pairs)
+            The kernel K; its block on the batch must be nonsingular.
+        batch : ndarray of int, shape (b,)
+            Numbers of the pairs in the batch, each at most once.
+        alpha : float
+            Step size, > 0.
+
+        Returns
+        -------
+        Update
+            Pairs in the batch move by exactly ``alpha`` times their TD error, the others by what leaks to them.
+
+        Raises
+        ------
+        ValueError
+            If a shape disagrees, a pair is listed twice, the kernel is singular on the batch, or `alpha` is not
+            positive.
+
+        Notes
+        -----
+        Label ``eq-preconditioned-update``; arXiv:1903.08894, for a kernel that does not change.
+        """
+        kernel = _checks.square("kernel", kernel, size=mdp.n_pairs, beside=mdp._sizes)
+        batch = _batch(batch, mdp.n_pairs)
+        alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
+        matrix = np.zeros_like(kernel)
+        matrix[batch, batch] = alpha
+        matrix[np.ix_(_outside(batch, mdp.n_pairs), batch)] = alpha * spill(kernel, batch=batch)
+        return Update(mdp, matrix)
+
+    def frozen_target(self, inner: int) -> "Update":
+        """Return several of these updates towards targets that stand still, as with a target network, taken as one.
+
+        Parameters
+        ----------
+        inner : int
+            Updates from one copy into the target network to the next, at least 1; with 1 nothing changes.
+
+        Returns
+        -------
+        Update
+            ``I - (I - M)^inner`` in place of M; the targets are the backup of the table at the last copy.
+
+        Raises
+        ------
+        ValueError
+            If `inner` is below 1, or the powers of ``I - M`` overflow.
+
+        Notes
+        -----
+        Label ``eq-frozen-target``.
+        """
+        inner = _checks.integer("inner", inner, low=1)
+        eye = np.eye(self.mdp.n_pairs)
+        with np.errstate(over="ignore", invalid="ignore"):
+            moved = eye - np.linalg.matrix_power(eye - self.matrix, inner) if inner > 1 else self.matrix
+        if not _longest_row(moved) < _LARGEST:
+            raise ValueError(f"inner must leave the powers of I - M finite, at {inner} they are not")
+        return Update(self.mdp, moved, self.policy)
+
+    @property
+    def n_policies(self) -> int:
+        """Number of deterministic policies that targets may follow, one linear piece of the update for each."""
+        return 1 if self.policy is not None else self.mdp.n_actions**self.mdp.n_states
+
+    def policies(self) -> Iterator[np.ndarray]:
+        """Return the policies that targets may follow: its own if it has one, else every deterministic one.
+
+        Returns
+        -------
+        iterator of ndarray
+            As `mdp.FiniteMDP.policies` gives them.
+
+        Raises
+        ------
+        ValueError
+            If the process has more than 100000 deterministic policies.
+        """
+        return iter([self.policy]) if self.policy is not None else self.mdp.policies()
+
+    def jacobian(self, policy: ArrayLike | None = None) -> np.ndarray:
+        """Return the matrix by which the update moves differences while the greedy policy stays `policy`.
+
+        Parameters
+        ----------
+        policy : ndarray of int, shape (n_states,), or ndarray of float, shape (n_states, n_actions), optional
+            The policy whose next action is bootstrapped from. May be left out where the update has a policy of its own.
+
+        Returns
+        -------
+        ndarray of shape (n_pairs, n_pairs)
+            ``I - M (I - gamma P_pi)``.
+
+        Raises
+        ------
+        ValueError
+            If a shape disagrees, or no policy is given and the update has none.
+
+        Notes
+        -----
+        Label ``eq-jacobian``.
+        """
+        policy = self.policy if policy is None else policy
+        if policy is None:
+            raise ValueError("policy must be given: an update with T* has a Jacobian for each policy, got None")
+        eye = np.eye(self.mdp.n_pairs)
+        return eye - self.matrix @ (eye - self.mdp.gamma * self.mdp.pair_transitions(policy))
+
+    def jacobians(self) -> np.ndarray:
+        """Return the Jacobian of every policy that targets may follow, for a process that has few of them.
+
+        Returns
+        -------
+        ndarray of shape (n_policies, n_pairs, n_pairs)
+            Deterministic policies in lexicographic order of their actions; a single one where the update has a policy.
+
+        Raises
+        ------
+        ValueError
+            If there are more than 100000 policies, or the matrices would need more than 2 GB.
+
+        Notes
+        -----
+        Label ``eq-jacobian``.
+        """
+        policies = self.policies()
+        _checks.memory("jacobians", self.n_policies, self.mdp.n_pairs, self.mdp.n_pairs, copies=2)
+        return np.stack([self.jacobian(policy) for policy in policies])
 
 
-def weighted_update(Q: ArrayLike, mdp: FiniteMDP, *, weights: ArrayLike, alpha: float | int) -> np.ndarray:
-    """Return U2 Q: a pair moves in proportion to how often it is sampled.
+def _longest_row(matrix: np.ndarray) -> float:
+    """Return the largest absolute row sum; inf or nan where it overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.abs(matrix).sum(axis=1).max())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KernelUpdate(Update):
+    """The update seen through a kernel, the key equation without its remainder: M = alpha K D.
 
     Parameters
     ----------
-    Q : ndarray of shape (n_states, n_actions)
-        Action values, in units of discounted reward.
     mdp : FiniteMDP
-        The process whose optimality operator is applied.
-    weights : ndarray of shape (n_pairs,)
-        Sampling distribution rho; non-negative, sums to 1.
-    alpha : float
-        Step size, > 0.
-
-    Returns
-    -------
-    ndarray of shape (n_states, n_actions)
-        A new array.
-
-    Raises
-    ------
-    ValueError
-        If a shape disagrees with `mdp`, `weights` is not a distribution, or `alpha` is not positive.
-
-    Notes
-    -----
-    Label ``eq-u2``; arXiv:1903.08894.
-    """
-    td_error = _td_error(Q, mdp)  # (n_pairs,)
-    weights = _checks.distribution("weights", weights, size=mdp.n_pairs, beside=mdp._sizes)
-    return Q + mdp.unflatten(_checks.scalar("alpha", alpha, low=0, low_open=True) * (weights * td_error))
-
-
-def _td_error(Q: ArrayLike, mdp: FiniteMDP) -> Float[np.ndarray, " n"]:
-    """Return backup minus value of every pair."""
-    return mdp.flatten(bellman.optimality_backup(Q, mdp) - Q)
-
-
-def kernel_update(
-    Q: ArrayLike, mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: float | int
-) -> np.ndarray:
-    """Return U3 Q: the update seen through a kernel, the key equation without its remainder.
-
-    Parameters
-    ----------
-    Q : ndarray of shape (n_states, n_actions)
-        Action values, in units of discounted reward.
-    mdp : FiniteMDP
-        The process whose optimality operator is applied.
+        The process whose optimality operator gives the targets.
     kernel : ndarray of shape (n_pairs, n_pairs)
-        ``K[i, j]`` moves pair `i` per unit of TD error at pair `j`.
+        ``K[i, j]`` moves pair `i` per unit of TD error at pair `j`. Any real matrix; copied and made read-only.
     weights : ndarray of shape (n_pairs,)
-        Sampling distribution rho; non-negative, sums to 1.
+        Sampling distribution rho; non-negative, sums to 1. Copied and made read-only.
     alpha : float
         Step size, > 0.
-
-    Returns
-    -------
-    ndarray of shape (n_states, n_actions)
-        A new array.
+    policy : ndarray of int, shape (n_states,), or ndarray of float, shape (n_states, n_actions), optional
+        As in `Update`.
 
     Raises
     ------
     ValueError
-        If a shape disagrees with `mdp`, `weights` is not a distribution, or `alpha` is not positive.
+        If a shape disagrees with `mdp`, `weights` is not a distribution, `alpha` is not positive, alpha K D overflows,
+        or the policy is none.
 
     Notes
     -----
     Label ``eq-key-equation``; arXiv:1903.08894, Theorem 1 without the remainder.
+    ``dataclasses.replace(update, alpha=0.1)`` is the same with another step size.
     """
-    td_error = _td_error(Q, mdp)  # (n_pairs,)
-    return Q + mdp.unflatten(_change(kernel, weights, td_error, alpha, mdp._sizes))
+
+    matrix: np.ndarray = dataclasses.field(init=False)
+    policy: Any = dataclasses.field(default=None, kw_only=True)
+    kernel: Any = dataclasses.field(kw_only=True)
+    weights: Any = dataclasses.field(kw_only=True)
+    alpha: float | int = dataclasses.field(kw_only=True)
+
+    def __post_init__(self):
+        mdp = self.mdp
+        kernel = _checks.square("kernel", self.kernel, size=mdp.n_pairs, beside=mdp._sizes)
+        weights = _checks.distribution("weights", self.weights, size=mdp.n_pairs, beside=mdp._sizes)
+        alpha = _checks.scalar("alpha", self.alpha, low=0, low_open=True)
+        for name, value in (("kernel", kernel), ("weights", weights), ("matrix", _pulled(kernel, weights, alpha))):
+            self._hold(name, value)
+        object.__setattr__(self, "alpha", alpha)
+        self._hold_policy()
+
+    def residual_gradient(self, policy: ArrayLike) -> Update:
+        """Return the update whose gradient goes through the target too: M = alpha K (I - gamma P_pi)^T D.
+
+        Parameters
+        ----------
+        policy : ndarray of int, shape (n_states,), or ndarray of float, shape (n_states, n_actions)
+            The policy that is evaluated.
+
+        Returns
+        -------
+        Update
+            For T_pi; one Jacobian.
+
+        Raises
+        ------
+        ValueError
+            If the policy is none.
+
+        Notes
+        -----
+        After L. Baird, "Residual algorithms: reinforcement learning with function approximation", 1995.
+        """
+        loop = np.eye(self.mdp.n_pairs) - self.mdp.gamma * self.mdp.pair_transitions(policy)
+        return Update(self.mdp, self.alpha * self.kernel @ (loop.T * self.weights), policy)
+
+
+def _pulled(kernel: np.ndarray, weights: np.ndarray, alpha: float) -> np.ndarray:
+    """Return alpha K D, unless a sum over one of its rows overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        matrix = kernel * (alpha * weights)
+    if not _longest_row(matrix) < _LARGEST:
+        raise ValueError(f"alpha must leave the rows of alpha K D below {_LARGEST:.3g}, at {alpha:.6g} they are not")
+    return matrix
 
 
 def fitted_update(Q: ArrayLike, mdp: FiniteMDP, *, fit: ArrayLike) -> np.ndarray:
@@ -179,97 +439,9 @@ def predicted_change(
     """
     td_error = _checks.array("td_error", td_error, ndim=1)
     beside = f"td_error has shape {td_error.shape}"
-    return _change(kernel, weights, td_error, alpha, beside)
-
-
-def _change(
-    kernel: ArrayLike, weights: ArrayLike, td_error: np.ndarray, alpha: float | int, beside: str
-) -> Float[np.ndarray, " n"]:
-    """Return what `predicted_change` does; `beside` is where the number of pairs comes from."""
     kernel = _checks.square("kernel", kernel, size=len(td_error), beside=beside)
     weights = _checks.distribution("weights", weights, size=len(td_error), beside=beside)
     return _checks.scalar("alpha", alpha, low=0, low_open=True) * (kernel @ (weights * td_error))
-
-
-def frozen_target_update(
-    Q: ArrayLike, mdp: FiniteMDP, *, kernel: ArrayLike, weights: ArrayLike, alpha: float | int, inner: int
-) -> np.ndarray:
-    """Return the table after several kernel updates towards targets that stand still, as with a target network.
-
-    Parameters
-    ----------
-    Q : ndarray of shape (n_states, n_actions)
-        Table of action values; the targets are its backup, all the way.
-    mdp : FiniteMDP
-        The process whose optimality operator is applied.
-    kernel : ndarray of shape (n_pairs, n_pairs)
-        ``kernel[i, j]`` moves pair ``i`` per unit error at pair ``j``.
-    weights : ndarray of shape (n_pairs,)
-        Sampling distribution rho; non-negative, sums to 1.
-    alpha : float
-        Step size, > 0.
-    inner : int
-        Updates from one copy into the target network to the next, at least 1; with 1 this is `kernel_update`.
-
-    Returns
-    -------
-    ndarray of shape (n_states, n_actions)
-        A new array.
-
-    Raises
-    ------
-    ValueError
-        If a shape disagrees, `weights` is not a distribution, or a number is out of range.
-
-    Notes
-    -----
-    Label ``eq-frozen-target``.
-    """
-    td_error = _td_error(Q, mdp)  # (n_pairs,), against the targets that stand still
-    moved = np.zeros_like(td_error)
-    for _ in range(_checks.integer("inner", inner, low=1)):
-        moved = moved + _change(kernel, weights, td_error - moved, alpha, mdp._sizes)
-    return Q + mdp.unflatten(moved)
-
-
-def preconditioned_update(
-    Q: ArrayLike, mdp: FiniteMDP, *, kernel: ArrayLike, batch: ArrayLike, alpha: float | int
-) -> np.ndarray:
-    """Return the update that undoes the kernel on a batch: PreQN in the linear limit.
-
-    Parameters
-    ----------
-    Q : ndarray of shape (n_states, n_actions)
-        Action values, in units of discounted reward.
-    mdp : FiniteMDP
-        The process whose optimality operator is applied.
-    kernel : ndarray of shape (n_pairs, n_pairs)
-        The kernel K; its block on the batch must be nonsingular.
-    batch : ndarray of int, shape (b,)
-        Numbers of the pairs in the batch, each at most once.
-    alpha : float
-        Step size, > 0.
-
-    Returns
-    -------
-    ndarray of shape (n_states, n_actions)
-        A new array: pairs in the batch move by exactly ``alpha`` times their TD error, the others by what leaks to
-        them.
-
-    Raises
-    ------
-    ValueError
-        If a shape disagrees, a pair is listed twice, or the kernel is singular on the batch.
-
-    Notes
-    -----
-    Label ``eq-preconditioned-update``; arXiv:1903.08894, for a kernel that does not change.
-    """
-    kernel = _checks.square("kernel", kernel, size=mdp.n_pairs, beside=mdp._sizes)
-    batch, block = _batch_block(kernel, batch)
-    alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
-    td_error = _td_error(Q, mdp)[batch]  # (b,)
-    return Q + alpha * mdp.unflatten(kernel[:, batch] @ np.linalg.solve(block, td_error))
 
 
 def _batch(batch: ArrayLike, n_pairs: int) -> np.ndarray:
@@ -278,6 +450,11 @@ def _batch(batch: ArrayLike, n_pairs: int) -> np.ndarray:
     if len(np.unique(batch)) != len(batch):
         raise ValueError(f"batch must list each pair once, got {batch.tolist()}")
     return batch
+
+
+def _outside(batch: np.ndarray, n_pairs: int) -> np.ndarray:
+    """Return the pairs that a batch leaves out, in increasing order."""
+    return np.setdiff1d(np.arange(n_pairs), batch)
 
 
 def _batch_block(kernel: np.ndarray, batch: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -317,7 +494,7 @@ def spill(kernel: ArrayLike, *, batch: ArrayLike) -> np.ndarray:
     """
     kernel = _checks.square("kernel", kernel)
     batch, block = _batch_block(kernel, batch)
-    outside = np.setdiff1d(np.arange(len(kernel)), batch)
+    outside = _outside(batch, len(kernel))
     return np.linalg.solve(block.T, kernel[np.ix_(outside, batch)].T).T
 
 
@@ -349,7 +526,7 @@ def loop_gain(kernel: ArrayLike, *, batch: ArrayLike, gamma: float | int) -> flo
 
     Notes
     -----
-    Label ``eq-loop-gain``. `counterexamples.quiet_loop` diverges under the plain update at a gain of 0.891.
+    Label ``eq-loop-gain``. `examples.low_gain_divergence` diverges under the plain update at a gain of 0.891.
     """
     gamma = _checks.scalar("gamma", gamma, low=0, high=1, high_open=True)
     kernel = _checks.square("kernel", kernel)
@@ -357,7 +534,7 @@ def loop_gain(kernel: ArrayLike, *, batch: ArrayLike, gamma: float | int) -> flo
     if W.size == 0:
         return 0.0
     batch, block = _batch_block(kernel, batch)
-    outside, rough = np.setdiff1d(np.arange(len(kernel)), batch), _rounding.slack(len(batch))
+    outside, rough = _outside(batch, len(kernel)), _rounding.slack(len(batch))
     back, size = np.linalg.inv(block), np.abs(block)
     # with F = I - K_BB back the true W is W + (K_oB - W K_BB) back (I - F)^-1
     off = np.abs(np.eye(len(batch)) - block @ back) + rough * (size @ np.abs(back))
@@ -408,48 +585,49 @@ def linear_step(
     weights = _checks.distribution("weights", weights, size=mdp.n_pairs, beside=mdp._sizes)
     alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
     Q = mdp.unflatten(features @ theta)
-    td_error = _td_error(Q, mdp)  # (n_pairs,)
+    td_error = mdp.flatten(bellman.optimality_backup(Q, mdp) - Q)  # (n_pairs,)
     return theta + alpha * features.T @ (weights * td_error)
 
 
-def minimum_norm_step(
-    theta: ArrayLike, features: ArrayLike, mdp: FiniteMDP, *, batch: ArrayLike, alpha: float | int
-) -> np.ndarray:
-    """Return the parameters after the smallest step that moves the values of a batch by alpha times their TD errors.
+def linear_fixed_points(features: ArrayLike, mdp: FiniteMDP, *, weights: ArrayLike) -> np.ndarray:
+    """Return every parameter vector that one expected semi-gradient step leaves where it is.
 
     Parameters
     ----------
-    theta : ndarray of shape (n_features,)
-        Parameters; the table is ``features @ theta``.
     features : ndarray of shape (n_pairs, n_features)
         One row for each pair.
     mdp : FiniteMDP
-        The process whose optimality operator gives the targets.
-    batch : ndarray of int, shape (b,)
-        Numbers of the pairs in the batch, each at most once.
-    alpha : float
-        Step size, > 0.
+        A process with at most 100000 deterministic policies; each is tried.
+    weights : ndarray of shape (n_pairs,)
+        Sampling distribution rho; non-negative, sums to 1.
 
     Returns
     -------
-    ndarray of shape (n_features,)
-        ``theta`` plus the minimum-norm solution of the least-squares problem; where no step moves the batch exactly,
-        the one that comes closest.
+    ndarray of shape (n_found, n_features)
+        Sorted, without repeats; there may be none, one, or several. A policy for which the fixed points form a line or
+        more is left out: then a whole leaf of tables stays where it is.
 
     Raises
     ------
     ValueError
-        If a shape disagrees, a pair is listed twice, or `alpha` is not positive.
+        If there are too many policies, a shape disagrees, or `weights` is not a distribution.
 
     Notes
     -----
-    Label ``eq-minimum-norm-step``.
+    Label ``eq-rest``.
     """
-    theta = _checks.array("theta", theta, ndim=1)
-    beside = f"{mdp._sizes} and theta has shape {theta.shape}"
-    features = _checks.array("features", features, shape=(mdp.n_pairs, len(theta)), beside=beside)
-    batch = _batch(batch, mdp.n_pairs)
-    alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
-    Q = mdp.unflatten(features @ theta)
-    td_error = _td_error(Q, mdp)[batch]  # (b,)
-    return theta + alpha * np.linalg.lstsq(features[batch], td_error, rcond=None)[0]
+    features = _checks.array("features", features, shape=(mdp.n_pairs, None), beside=mdp._sizes)
+    weights = _checks.distribution("weights", weights, size=mdp.n_pairs, beside=mdp._sizes)
+    sampled, found = features.T * weights, []  # Phi^T D, (d, n)
+    rounding = 1e-12 * np.abs(sampled).sum(axis=1).max() * np.abs(features).max()  # the terms of the system can cancel
+    for policy in mdp.policies():
+        chosen = features[np.arange(mdp.n_states) * mdp.n_actions + policy]  # (n_states, d)
+        system = sampled @ (features - mdp.gamma * (mdp.transitions @ chosen))
+        if np.linalg.matrix_rank(system, tol=rounding) < features.shape[1]:
+            continue
+        theta = np.linalg.solve(system, sampled @ mdp.R.ravel())
+        Q = (features @ theta).reshape(mdp.n_states, mdp.n_actions)
+        slack = Q.max(axis=1) - Q[np.arange(mdp.n_states), policy]
+        if slack.max() <= 1e-10 * max(1.0, np.abs(Q).max()):
+            found.append(theta)
+    return np.unique(np.round(found, 12) + 0.0, axis=0) if found else np.empty((0, features.shape[1]))
