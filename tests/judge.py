@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from divergence_notes import bellman, contraction, updates
+from divergence_notes import bellman, contraction, norms, updates
 from divergence_notes.mdp import FiniteMDP
 from tests import oracles_exact as exact
 
@@ -196,7 +196,7 @@ def judge(given):
         longest = max(sum(map(abs, row)) for each in G for row in each)
         say("max_step_size", True, dominant and Fraction(found) * longest <= 2 and not singular)
     # weights
-    value, w = contraction.weighted_modulus(mdp, **there)
+    value, w = norms.weighted_modulus(mdp, **there)
     weights = exact.exact(w)
     holds = min(weights) > 0 and all(exact.norm(each, weights) <= Fraction(value) for each in J)
     say("weighted_modulus", value < 1, holds and not (singular and value < 1))
@@ -205,7 +205,7 @@ def judge(given):
         false.append("weighted_modulus is not the best")
     # products
     depth = 3 if len(J) < 3 else 2
-    lower, upper = contraction.joint_spectral_radius(mdp, **there, depth=depth)
+    lower, upper = norms.joint_spectral_radius(mdp, **there, depth=depth)
     products = {length: exact.words(J, length) for length in range(1, depth + 1)}
     shorter = any(
         max(exact.norm(word, weights) for word in group) <= Fraction(upper) ** length
@@ -216,7 +216,7 @@ def judge(given):
         not exact.radius_below(word, Fraction(lower) ** length) for length, group in products.items() for word in group
     )
     say("lower", lower >= 1, grows)
-    found = contraction.some_norm(mdp, **there, products=200)
+    found = norms.some_norm(mdp, **there, products=200)
     if found is True:
         holds = not singular
         if holds and len(J) == 1:

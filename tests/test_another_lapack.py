@@ -135,7 +135,7 @@ def some_norms():
         given = {"kernel": phi @ phi.T, "weights": rng.dirichlet(np.ones(3)), "alpha": 1.0}
         values = np.linalg.eigvals(contraction.jacobian(mdp, **given, policy=[0, 0, 0]))
         if values[np.abs(values).argmax()].imag:
-            yield VERDICTS[contraction.some_norm(mdp, **given)]
+            yield VERDICTS[norms.some_norm(mdp, **given)]
 
 
 def judged(name, kernel, n_actions=1, **more):

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from divergence_notes import bellman, contraction, counterexamples, dynamics, features, updates
+from divergence_notes import bellman, contraction, dynamics, examples, features, updates, verdicts
 from divergence_notes.mdp import FiniteMDP
 from tests import oracles, strategies
 from tests.attacks import attack, given, kernel_updates, pieces, processes, radius, size, step
@@ -175,12 +175,12 @@ class TestRowDominance:
 
 
 CAST = [
-    counterexamples.dominant,
-    counterexamples.calm,
-    counterexamples.weighted_only,
-    counterexamples.some_norm_only,
-    counterexamples.orbit,
-    counterexamples.pair,
+    examples.row_dominant,
+    examples.sup_norm_only,
+    examples.weighted_norm_only,
+    examples.some_norm_only,
+    examples.closed_orbit,
+    examples.full_data_divergence,
 ]
 
 
@@ -191,7 +191,7 @@ class TestFailingSaysNothing:
     def seen(example):
         """Return what happens, and the crudest certificate that covers it."""
         run = dynamics.iterate(example.operator, example.Q0, max_iter=4000, bound=1e6)
-        return {"status": run.status, "certificate": counterexamples.verdicts(example).certified_by}
+        return {"status": run.status, "certificate": verdicts.verdicts(example).certified_by}
 
     def test_cast(self):
         attack(
@@ -220,8 +220,8 @@ class TestNoNormNoVerdict:
 
     def test_it_comes_home(self):
         """The orbit without its reward, from ten random starts; with its reward it does not."""
-        orbit = counterexamples.orbit()
-        assert counterexamples.verdicts(orbit).certified_by is None
+        orbit = examples.closed_orbit()
+        assert verdicts.verdicts(orbit).certified_by is None
         starts = np.random.default_rng(8).standard_normal((10, 1, 2))
 
         def home(mdp):
@@ -237,7 +237,7 @@ class TestEquality:
     """With equality in row dominance the bound is 1, and certifies nothing; the update may contract all the same."""
 
     def test_equality(self):
-        calm = counterexamples.calm().mdp
+        calm = examples.sup_norm_only().mdp
         loops = FiniteMDP(calm.P, calm.R, 0.5)
         to_first = FiniteMDP(np.tile([1.0, 0.0], (2, 1))[:, None], calm.R, 0.5)
         cases = [
@@ -361,7 +361,7 @@ def test_where_it_can_rest():
         P = np.zeros((2, 2, 2))
         P[0, :, 1] = 1
         mdp = FiniteMDP(P, np.array([[reward, reward], [0.0, 0.0]]), gamma)
-        found = contraction.linear_fixed_points(phi, mdp, weights=[0.5, 0.5, 0, 0])
+        found = updates.linear_fixed_points(phi, mdp, weights=[0.5, 0.5, 0, 0])
         assert {round(float(theta), 9) + 0.0 for theta in np.ravel(found)} == {p + 0.0 for p in rests((reward, gamma))}
     attack(
         cases,
@@ -425,7 +425,7 @@ class TestInTurn:
 
     def test_updates_of_one_game(self):
         """The same with two updates of the book: each comes home alone, and in turn they run off."""
-        first, second = counterexamples.switching()
+        first, second = examples.switching_divergence()
         Q = first.Q0
         for _ in range(2000):
             Q = second.operator(first.operator(Q))

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import torch
 
-from divergence_notes import bellman, counterexamples, dynamics, features, networks, ntk, updates
+from divergence_notes import bellman, dynamics, examples, features, networks, ntk, updates
 from divergence_notes.mdp import FiniteMDP
 from tests import oracles
 from tests.attacks import attack, processes, radius, size
@@ -113,7 +113,7 @@ def evaluations(count):
         rho = rng.dirichlet(np.ones(mdp.n_pairs))
         if np.linalg.matrix_rank(phi) == phi.shape[1]:
             cases.append((phi, rho, mdp.gamma * oracles.chain_of_one_action(mdp)))
-    pair = counterexamples.pair()  # the values of its first action, as two states that both lead to the first
+    pair = examples.full_data_divergence()  # the values of its first action, as two states that both lead to the first
     cases.append((np.linalg.cholesky(pair.kernel), pair.weights, 0.9 * np.tile([1.0, 0.0], (2, 1))))
     return cases
 
@@ -176,16 +176,16 @@ def test_five_examples_and_no_more():
 
     def fate(legs, example, start=None):
         on = dict(zip(("approximation", "bootstrapping", "off_policy"), legs, strict=True))
-        operator = counterexamples.triad_operator(example, **on)
+        operator = examples.triad_operator(example, **on)
         start = example.Q0 if start is None else start
         return dynamics.iterate(operator, start, max_iter=700 if all(legs) else 150, bound=1e6, tol=1e-6)
 
     examples = [
-        counterexamples.w_to_2w(),
-        counterexamples.w_to_2w(weights=(0.5, 0.5)),
-        counterexamples.baird_star(),
-        counterexamples.baird_control(),
-        counterexamples.pair(),
+        examples.w_to_2w(),
+        examples.w_to_2w(weights=(0.5, 0.5)),
+        examples.baird_star(),
+        examples.baird_control(),
+        examples.full_data_divergence(),
     ]
     cases = [(legs, example) for legs in itertools.product((False, True), repeat=3) for example in examples]
     runs = {id(case): fate(*case).status == "diverged" for case in cases}
@@ -194,13 +194,13 @@ def test_five_examples_and_no_more():
         lambda case: runs[id(case)] == all(case[0]),
         {"two legs are enough": lambda case: runs[id(case)] == (sum(case[0]) >= 2)},
     )
-    home = fate((True, True, True), counterexamples.pair(), np.array([[0.0, 1.0]]))
+    home = fate((True, True, True), examples.full_data_divergence(), np.array([[0.0, 1.0]]))
     assert home.status != "diverged" and home.sizes[-1] < 0.5  # so all three together are not sufficient
 
 
 def test_the_pair_diverges_all_the_same():
     """Every table can be had, every pair is sampled, and steps from 0.1 to 1e-4 of the largest one diverge."""
-    pair = counterexamples.pair()
+    pair = examples.full_data_divergence()
     assert np.linalg.matrix_rank(pair.kernel) == 2 and (pair.weights > 0).all()
     J = oracles.jacobians(pair.mdp, pair.kernel, pair.weights, 1.0)[0] - np.eye(2)
     values, vectors = np.linalg.eig(J)

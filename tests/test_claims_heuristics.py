@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from divergence_notes import contraction, counterexamples, diagnostics, dynamics, features, studies, updates
+from divergence_notes import contraction, diagnostics, dynamics, examples, features, studies, updates
 from divergence_notes.mdp import FiniteMDP
 from tests import oracles
 from tests.attacks import attack, given, kernel_updates, pieces, processes, radius, size, step
@@ -385,7 +385,7 @@ def test_a_true_value_keeps_the_bound():
         return claim
 
     attack(
-        [counterexamples.loop(0.9).mdp, *processes(150, max_states=3)],
+        [examples.self_loop(0.9).mdp, *processes(150, max_states=3)],
         within(lambda r, gamma: r / (1 - gamma)),
         {"r_max": within(lambda r, gamma: r), "half of it": within(lambda r, gamma: r / (2 * (1 - gamma)))},
     )

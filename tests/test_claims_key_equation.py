@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import torch
 
-from divergence_notes import bellman, counterexamples, dynamics, networks, ntk, updates
+from divergence_notes import bellman, dynamics, examples, networks, ntk, updates
 from divergence_notes.mdp import random_mdp
 from tests.attacks import attack, given, kernel_updates, size, step
 
@@ -159,7 +159,7 @@ def test_only_the_product_enters():
 
 def test_to_make_one_factor_small_is_no_cure():
     """The pair diverges with a tenth of the kernel, of the step, of the values; with another mixture it does not."""
-    pair = counterexamples.pair()
+    pair = examples.full_data_divergence()
 
     def diverges(*, kernel=1.0, alpha=1.0, Q=1.0, weights=pair.weights):
         settings = {"kernel": kernel * pair.kernel, "weights": weights, "alpha": alpha * pair.alpha}

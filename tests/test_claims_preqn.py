@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from divergence_notes import counterexamples, diagnostics, dynamics, networks, ntk, preqn, replay, updates
+from divergence_notes import diagnostics, dynamics, examples, networks, ntk, preqn, replay, updates
 from divergence_notes.mdp import FiniteMDP
 from tests import oracles, strategies
 from tests.attacks import attack, processes, size
@@ -178,7 +178,7 @@ class TestNotAlwaysCured:
     """A batch that leaves out the wrong pair, turns and random draws, and fewer parameters than pairs."""
 
     def test_the_wrong_pair(self):
-        pair = counterexamples.pair()
+        pair = examples.full_data_divergence()
         case = {"mdp": pair.mdp, "kernel": pair.kernel, "alpha": 0.1, "Q": pair.Q0}
         fates = {name: run(case, batch=list(name), steps=3000).status for name in ((0, 1), (0,), (1,))}
         assert fates == {(0, 1): "converged", (0,): "converged", (1,): "diverged"}
@@ -221,7 +221,7 @@ class TestNotAlwaysCured:
     def test_fewer_parameters(self):
         """w to 2w, both states in the batch: least squares diverges above 5/6 and converges below."""
         for gamma, fate in ((0.82, "converged"), (0.85, "diverged")):
-            w = counterexamples.w_to_2w(gamma)
+            w = examples.w_to_2w(gamma)
             fit = {"features": w.features, "mdp": w.mdp, "batch": [0, 1], "alpha": 1.0}
             found = dynamics.iterate(
                 lambda theta, fit=fit: updates.minimum_norm_step(theta, **fit), [1.0], max_iter=3000
@@ -322,7 +322,7 @@ class TestMinibatch:
 
 def test_the_line_search_looks_at_the_batch():
     """The star with six of seven states in the batch: its cosine there is 1 at every step, and the values run off."""
-    star = counterexamples.baird_star()
+    star = examples.baird_star()
     case = {"mdp": star.mdp, "kernel": star.kernel, "alpha": 1.0, "Q": star.Q0}
 
     def cosines(batch, steps):
@@ -413,7 +413,7 @@ class TestStandingTarget:
 
     def test_the_same_blind_spot(self):
         """The pair with its second action only runs off for each period; with both, long enough a wait cures it."""
-        pair = counterexamples.pair()
+        pair = examples.full_data_divergence()
 
         def fate(weights, inner):
             given = {"kernel": pair.kernel, "weights": weights, "alpha": 0.1, "inner": inner}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from divergence_notes import bellman, contraction, updates
+from divergence_notes import bellman, contraction, norms, updates
 from divergence_notes.mdp import FiniteMDP, random_mdp
 from tests import oracles
 from tests.strategies import generators, kernel_cases, make_kernel, tables
@@ -432,7 +432,7 @@ class TestWeightedModulus:
     @few
     def test_the_certificate(self, case):
         there = only(case, "mdp", "kernel", "weights", "alpha")
-        value, w = contraction.weighted_modulus(**there)
+        value, w = norms.weighted_modulus(**there)
         assert w.max() == pytest.approx(1)
         assert w.min() > 0
         for policy in oracles.policies(case["mdp"]):
@@ -451,11 +451,11 @@ class TestWeightedModulus:
             np.abs(np.linalg.eigvals(rows[list(chosen), range(4)])).max()
             for chosen in itertools.product(range(4), repeat=4)
         ]
-        assert contraction.weighted_modulus(**there)[0] == pytest.approx(max(radii), rel=1e-7)
+        assert norms.weighted_modulus(**there)[0] == pytest.approx(max(radii), rel=1e-7)
 
     def test_known_values(self):
         case = pair_case([[1, 0.5], [0.5, 1]], [0.8, 0.2], loops(0.9))
-        value, w = contraction.weighted_modulus(**case)
+        value, w = norms.weighted_modulus(**case)
         expected = np.abs(np.linalg.eigvals(np.eye(2) - 0.1 * case["kernel"] @ np.diag([0.8, 0.2]))).max()
         assert value == pytest.approx(expected, abs=1e-4)
         assert 0.98 < value < 1 < contraction.exact_modulus(**case)
@@ -463,7 +463,7 @@ class TestWeightedModulus:
 
     def test_refuses(self):
         with refuses(ValueError, "max_iter must be in [1, inf), got 0"):
-            contraction.weighted_modulus(loops(0.9), kernel=np.eye(2), weights=[0.5, 0.5], alpha=1, max_iter=0)
+            norms.weighted_modulus(loops(0.9), kernel=np.eye(2), weights=[0.5, 0.5], alpha=1, max_iter=0)
 
 
 class TestJointSpectralRadius:
@@ -474,8 +474,8 @@ class TestJointSpectralRadius:
     def test_order(self, case):
         there = only(case, "mdp", "kernel", "weights", "alpha")
         assume(len(oracles.policies(case["mdp"])) <= 4)
-        lower, upper = contraction.joint_spectral_radius(**there, depth=3)
-        value, _ = contraction.weighted_modulus(**there)
+        lower, upper = norms.joint_spectral_radius(**there, depth=3)
+        value, _ = norms.weighted_modulus(**there)
         assert lower <= upper * (1 + 1e-9)
         assert (
             upper <= value * (1 + 1e-9) <= contraction.exact_modulus(**there) * (1 + 2e-9) <= bound(case) * (1 + 3e-9)
@@ -488,32 +488,32 @@ class TestJointSpectralRadius:
         factors = [contraction.jacobian(**there, policy=policy) for policy in oracles.policies(case["mdp"])]
         singles = [np.abs(np.linalg.eigvals(J)).max() for J in factors]
         doubles = [np.abs(np.linalg.eigvals(A @ B)).max() ** 0.5 for A in factors for B in factors]
-        assert contraction.joint_spectral_radius(**there, depth=1)[0] == pytest.approx(max(singles), abs=1e-6)
-        found = contraction.joint_spectral_radius(**there, depth=2)[0]
+        assert norms.joint_spectral_radius(**there, depth=1)[0] == pytest.approx(max(singles), abs=1e-6)
+        found = norms.joint_spectral_radius(**there, depth=2)[0]
         assert found == pytest.approx(max(singles + doubles), abs=1e-5)
 
     def test_one_policy(self):
         case = pair_case([[1, 0.08], [0.08, 1]], [0.5, 0.5], all_to(1, 0.9))
         radius = np.abs(np.linalg.eigvals(contraction.jacobian(**case, policy=[0, 0]))).max()
-        lower, upper = contraction.joint_spectral_radius(**case, depth=60)
+        lower, upper = norms.joint_spectral_radius(**case, depth=60)
         assert lower == pytest.approx(radius)
-        assert radius <= upper < 1 < contraction.weighted_modulus(**case)[0]
+        assert radius <= upper < 1 < norms.weighted_modulus(**case)[0]
 
     def test_no_norm_although_every_policy_is_stable(self):
         mdp = FiniteMDP(np.ones((1, 2, 1)), np.zeros((1, 2)), 0.9)
         there = {"kernel": np.array([[1, 0.95], [0.95, 3.3]]), "weights": np.array([0.89, 0.11]), "alpha": 6.6}
         for action in (0, 1):
             assert np.abs(np.linalg.eigvals(contraction.jacobian(mdp, **there, policy=[action]))).max() < 1
-        assert contraction.joint_spectral_radius(mdp, **there, depth=2)[0] > 1
+        assert norms.joint_spectral_radius(mdp, **there, depth=2)[0] > 1
 
     def test_refuses(self):
         many = random_mdp(10, 2, gamma=0.9, branching=2, rng=np.random.default_rng(0))
         there = {"kernel": np.eye(20), "weights": np.full(20, 0.05), "alpha": 1.0}
         message = "depth must leave at most 1000000 products: 1024 policies to the power 2 are more"
         with refuses(ValueError, message):
-            contraction.joint_spectral_radius(many, **there, depth=2)
+            norms.joint_spectral_radius(many, **there, depth=2)
         with refuses(ValueError, "depth must be in [1, inf), got 0"):
-            contraction.joint_spectral_radius(many, **there, depth=0)
+            norms.joint_spectral_radius(many, **there, depth=0)
 
 
 class TestBoxImages:
@@ -550,7 +550,7 @@ class TestLinearFixedPoints:
     )
     def test_prediction(self, gamma, expected):
         mdp = process([[0, 1], [0, 1]], gamma, np.array([[1.0], [0.0]]))
-        found = contraction.linear_fixed_points([[1.0], [2.0]], mdp, weights=[0.5, 0.5])
+        found = updates.linear_fixed_points([[1.0], [2.0]], mdp, weights=[0.5, 0.5])
         assert found.shape == (len(expected), 1)
         np.testing.assert_allclose(found, np.reshape(expected, (-1, 1)))
 
@@ -560,7 +560,7 @@ class TestLinearFixedPoints:
     def test_a_maximum_makes_none_or_two(self, reward, gamma, expected):
         """0 = r + 2 gamma |theta| - theta, solved by hand on each side of zero."""
         mdp, phi = two_states_one_weight(float(reward), gamma)
-        found = contraction.linear_fixed_points(phi, mdp, weights=[0.5, 0.5, 0, 0])
+        found = updates.linear_fixed_points(phi, mdp, weights=[0.5, 0.5, 0, 0])
         np.testing.assert_allclose(found.ravel(), expected, atol=1e-9)
 
     @given(case=kernel_cases(**SMALL, weights=("uniform", "random")), d=st.integers(1, 3))
@@ -568,7 +568,7 @@ class TestLinearFixedPoints:
     def test_each_stays_where_it_is(self, case, d):
         mdp, rng = case["mdp"], case["rng"]
         phi = rng.standard_normal((mdp.n_pairs, d))
-        for theta in contraction.linear_fixed_points(phi, mdp, weights=case["weights"]):
+        for theta in updates.linear_fixed_points(phi, mdp, weights=case["weights"]):
             stepped = updates.linear_step(theta, phi, mdp, weights=case["weights"], alpha=0.1)
             np.testing.assert_allclose(stepped, theta, atol=1e-7 * max(1.0, sup(theta)))
 
@@ -576,18 +576,18 @@ class TestLinearFixedPoints:
     @settings(max_examples=20)
     def test_a_table_has_the_optimum_alone(self, case):
         mdp = case["mdp"]
-        found = contraction.linear_fixed_points(np.eye(mdp.n_pairs), mdp, weights=case["weights"])
+        found = updates.linear_fixed_points(np.eye(mdp.n_pairs), mdp, weights=case["weights"])
         assert len(found) == 1
         np.testing.assert_allclose(found[0], oracles.best_table(mdp).ravel(), atol=1e-8)
 
     def test_refuses(self):
         big = random_mdp(17, 2, gamma=0.9, branching=2, rng=np.random.default_rng(0))
         with refuses(ValueError, "mdp must have at most 100000 deterministic policies here, it has 131072"):
-            contraction.linear_fixed_points(np.eye(34), big, weights=np.full(34, 1 / 34))
+            updates.linear_fixed_points(np.eye(34), big, weights=np.full(34, 1 / 34))
         with refuses(
             ValueError, "features must have shape (2, any), got (3, 1), while mdp has n_states = 2 and n_actions = 1"
         ):
-            contraction.linear_fixed_points(np.ones((3, 1)), loops(0.9), weights=[0.5, 0.5])
+            updates.linear_fixed_points(np.ones((3, 1)), loops(0.9), weights=[0.5, 0.5])
 
 
 class TestSequences:
@@ -601,24 +601,24 @@ class TestSequences:
             centre = rng.uniform(-0.7, 0.7)
             x = centre + rng.uniform(-beta, beta) * (x - centre)
             tail += [abs(x)] if k > 300 else []
-        assert max(tail) <= contraction.tracking_bound(beta, spread=0.7) + 1e-9
+        assert max(tail) <= norms.tracking_bound(beta, spread=0.7) + 1e-9
 
     def test_tracking_is_tight(self):
         x = 0.0
         for k in range(200):
             centre = (-1.0) ** k
             x = centre - 0.5 * (x - centre)
-        assert abs(x) == pytest.approx(contraction.tracking_bound(0.5, spread=1)) == pytest.approx(3)
+        assert abs(x) == pytest.approx(norms.tracking_bound(0.5, spread=1)) == pytest.approx(3)
 
     def test_lag_is_tight(self):
         x, centre = 0.0, 0.0
         for _ in range(400):
             x = centre + 0.8 * (x - centre)
             centre += 0.1
-        assert abs(x - centre) == pytest.approx(contraction.lag_bound(0.8, drift=0.1)) == pytest.approx(0.5)
+        assert abs(x - centre) == pytest.approx(norms.lag_bound(0.8, drift=0.1)) == pytest.approx(0.5)
 
     def test_refuse(self):
-        for function, name in ((contraction.tracking_bound, "spread"), (contraction.lag_bound, "drift")):
+        for function, name in ((norms.tracking_bound, "spread"), (norms.lag_bound, "drift")):
             with refuses(ValueError, "beta must be in [0, 1), got 1"):
                 function(1, **{name: 1.0})
             with refuses(ValueError, f"{name} must be in [0, inf), got -1.0"):

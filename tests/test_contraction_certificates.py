@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 
-from divergence_notes import contraction, counterexamples, updates
+from divergence_notes import contraction, examples, norms, updates
 from divergence_notes.mdp import FiniteMDP, random_mdp
 from tests import oracles
 from tests.strategies import KERNELS, KINDS, WEIGHTS, kernel_cases, make_kernel, make_mdp, make_weights
@@ -97,13 +97,13 @@ class TestMaxStepSize:
 
     def test_a_kernel_of_any_size(self):
         """Only the product alpha K counts: a kernel c times as large has an interval 1/c times as long."""
-        example = counterexamples.calm()
+        example = examples.sup_norm_only()
         for size in (1e12, 1e-6, 1e-14):
             found = contraction.max_step_size(example.mdp, kernel=size * example.kernel, weights=example.weights)
             assert found * size == pytest.approx(80 / 3, rel=1e-12)
 
     def test_calm(self):
-        example = counterexamples.calm()
+        example = examples.sup_norm_only()
         limit = contraction.max_step_size(example.mdp, kernel=example.kernel, weights=example.weights)
         assert limit == pytest.approx(80 / 3)
 
@@ -114,7 +114,7 @@ class TestWeightedModulus:
     @given(case=kernel_cases(max_states=3))
     def test_certificate(self, case):
         settings = {name: case[name] for name in ("kernel", "weights", "alpha")}
-        value, w = contraction.weighted_modulus(case["mdp"], **settings)
+        value, w = norms.weighted_modulus(case["mdp"], **settings)
         assert (w > 0).all() and w.max() == 1
         for J in oracles.jacobians(case["mdp"], **settings):
             assert (np.abs(J) @ w <= value * w * (1 + 1e-12)).all()
@@ -131,7 +131,7 @@ class TestWeightedModulus:
             np.abs(np.linalg.eigvals(rows[list(selection), np.arange(n)])).max()
             for selection in itertools.product(range(len(rows)), repeat=n)
         ]
-        value, _ = contraction.weighted_modulus(case["mdp"], **settings)
+        value, _ = norms.weighted_modulus(case["mdp"], **settings)
         assert max(roots) <= value * (1 + 1e-9) + 1e-12
         assert value == pytest.approx(max(roots), rel=1e-5, abs=1e-5)
 
@@ -139,12 +139,12 @@ class TestWeightedModulus:
         ("name", "want"), [("dominant", 0.9864), ("calm", 0.975), ("some_norm_only", 1.0203), ("pair", 1.2174)]
     )
     def test_cast(self, name, want):
-        example = getattr(counterexamples, name)()
-        assert contraction.weighted_modulus(example.mdp, **example.settings)[0] == pytest.approx(want, abs=5e-5)
+        example = getattr(examples, name)()
+        assert norms.weighted_modulus(example.mdp, **example.settings)[0] == pytest.approx(want, abs=5e-5)
 
     def test_only_weights_certify_the_rectangle(self):
-        example = counterexamples.weighted_only()
-        value, w = contraction.weighted_modulus(example.mdp, **example.settings)
+        example = examples.weighted_norm_only()
+        value, w = norms.weighted_modulus(example.mdp, **example.settings)
         assert contraction.exact_modulus(example.mdp, **example.settings) > 1 > value
         assert w == pytest.approx([0.151, 1], abs=5e-4)
 
@@ -155,8 +155,8 @@ class TestJointSpectralRadius:
     @given(case=kernel_cases(max_states=2, max_actions=2))
     def test_chain(self, case):
         settings = {name: case[name] for name in ("kernel", "weights", "alpha")}
-        lower, upper = contraction.joint_spectral_radius(case["mdp"], **settings, depth=3)
-        weighted = contraction.weighted_modulus(case["mdp"], **settings)[0]
+        lower, upper = norms.joint_spectral_radius(case["mdp"], **settings, depth=3)
+        weighted = norms.weighted_modulus(case["mdp"], **settings)[0]
         exact = contraction.exact_modulus(case["mdp"], **settings)
         bound = contraction.row_sum_bound(**settings, gamma=case["mdp"].gamma)
         chain = [lower, upper, weighted, exact, bound]
@@ -167,32 +167,32 @@ class TestJointSpectralRadius:
         mdp = random_mdp(4, 1, gamma=0.9, branching=2, rng=rng)
         settings = {"kernel": np.eye(4) + 0.2 * rng.standard_normal((4, 4)), "weights": np.full(4, 0.25), "alpha": 1.0}
         root = np.abs(np.linalg.eigvals(oracles.jacobians(mdp, **settings)[0])).max()
-        lower, upper = contraction.joint_spectral_radius(mdp, **settings, depth=60)
+        lower, upper = norms.joint_spectral_radius(mdp, **settings, depth=60)
         assert lower == pytest.approx(root, rel=1e-6)
         assert root <= upper <= 1.05 * root
 
     def test_some_norm_only(self):
         """R4: no weights certify it, a product of two does."""
-        example = counterexamples.some_norm_only()
-        lower, upper = contraction.joint_spectral_radius(example.mdp, **example.settings, depth=6)
-        assert contraction.weighted_modulus(example.mdp, **example.settings)[0] > 1 > upper >= lower
+        example = examples.some_norm_only()
+        lower, upper = norms.joint_spectral_radius(example.mdp, **example.settings, depth=6)
+        assert norms.weighted_modulus(example.mdp, **example.settings)[0] > 1 > upper >= lower
 
     @pytest.mark.parametrize("name", ["orbit", "pair"])
     def test_no_norm_at_all(self, name):
-        example = getattr(counterexamples, name)()
-        assert contraction.joint_spectral_radius(example.mdp, **example.settings, depth=1)[0] > 1
+        example = getattr(examples, name)()
+        assert norms.joint_spectral_radius(example.mdp, **example.settings, depth=1)[0] > 1
 
     def test_too_many_products(self):
-        example = counterexamples.baird_control()
+        example = examples.baird_control()
         message = "depth must leave at most 1000000 products: 128 policies to the power 3 are more"
         with pytest.raises(ValueError, match=re.escape(message)):
-            contraction.joint_spectral_radius(example.mdp, **example.settings, depth=3)
+            norms.joint_spectral_radius(example.mdp, **example.settings, depth=3)
 
 
 def test_the_update_itself_shrinks_in_the_weighted_norm():
     """One line for the reader: distances in the norm max |Q_i| / w_i shrink by lambda* at least, on R3."""
-    example, rng = counterexamples.weighted_only(), np.random.default_rng(0)
-    value, w = contraction.weighted_modulus(example.mdp, **example.settings)
+    example, rng = examples.weighted_norm_only(), np.random.default_rng(0)
+    value, w = norms.weighted_modulus(example.mdp, **example.settings)
     for _ in range(200):
         Q1, Q2 = rng.standard_normal((2, 2, 1))
         moved = [updates.kernel_update(Q, example.mdp, **example.settings) for Q in (Q1, Q2)]

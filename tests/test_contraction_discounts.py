@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from divergence_notes import contraction, counterexamples
+from divergence_notes import contraction, examples
 from divergence_notes.mdp import FiniteMDP, random_mdp
 from tests.strategies import generators
 
@@ -88,20 +88,20 @@ class TestStableDiscount:
 
     @pytest.mark.parametrize("weights", [(1, 0), (0.5, 0.5), (0.2, 0.8)])
     def test_w_to_2w(self, weights):
-        example = counterexamples.w_to_2w(0.9, weights)
+        example = examples.w_to_2w(0.9, weights)
         found = contraction.stable_discount(example.mdp, kernel=example.kernel, weights=example.weights, points=999)
-        threshold = counterexamples.w_to_2w_threshold(weights)
+        threshold = examples.w_to_2w_threshold(weights)
         assert threshold - 1e-3 - 1e-9 <= found <= threshold + 1e-9
 
     def test_star(self):
         """Baird: 15/17, worked out by hand in chapter 4."""
-        star = counterexamples.baird_star()
+        star = examples.baird_star()
         found = contraction.stable_discount(star.mdp, kernel=star.kernel, weights=star.weights, points=999)
         assert found == pytest.approx(15 / 17, abs=1e-3)
 
     def test_looks_at_every_policy(self):
         """The pair: its first action is unstable above 26/38, its second never."""
-        pair = counterexamples.pair()
+        pair = examples.full_data_divergence()
         K, rho = pair.kernel, pair.weights
         limit = (K[0, 0] * rho[0] + rho[1]) / (K[0, 0] * rho[0] + K[0, 1] * rho[1])
         for order in ([0, 1], [1, 0]):  # whichever of the two comes first
@@ -109,7 +109,7 @@ class TestStableDiscount:
             assert found == pytest.approx(limit, abs=1e-3)
 
     def test_ends(self):
-        calm = counterexamples.calm()
+        calm = examples.sup_norm_only()
         stable = contraction.stable_discount(calm.mdp, kernel=calm.kernel, weights=calm.weights, points=9)
         assert stable == pytest.approx(0.9)
         assert contraction.stable_discount(calm.mdp, kernel=-calm.kernel, weights=calm.weights) == 0

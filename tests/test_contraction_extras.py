@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from divergence_notes import contraction, counterexamples, dynamics
+from divergence_notes import contraction, dynamics, examples, norms, verdicts
 from divergence_notes.mdp import FiniteMDP, random_mdp
 from tests import oracles
 from tests.strategies import kernel_cases
@@ -62,7 +62,7 @@ class TestExactModulus:
         [("dominant", 0.988, 0.988), ("calm", 1.425, 0.975), ("orbit", 4.3625, 4.3625), ("pair", 1.362, 1.362)],
     )
     def test_cast(self, name, bound, exact):
-        example = getattr(counterexamples, name)()
+        example = getattr(examples, name)()
         assert contraction.exact_modulus(example.mdp, **example.settings) == pytest.approx(exact)
         assert contraction.row_sum_bound(**example.settings, gamma=example.mdp.gamma) == pytest.approx(bound)
 
@@ -75,7 +75,7 @@ class TestExactModulus:
         ],
     )
     def test_bad_input(self, change, message):
-        example = counterexamples.pair()
+        example = examples.full_data_divergence()
         with pytest.raises(ValueError, match=re.escape(message)):
             contraction.exact_modulus(example.mdp, **example.settings | change)
 
@@ -85,14 +85,14 @@ class TestBoxImages:
 
     @pytest.mark.parametrize("name", ["dominant", "calm", "weighted_only", "some_norm_only", "orbit", "pair"])
     def test_farthest_corner_is_the_modulus(self, name):
-        example = getattr(counterexamples, name)()
+        example = getattr(examples, name)()
         images = contraction.box_images(example.mdp, **example.settings)
         assert images.shape == (example.mdp.n_actions**example.mdp.n_states, 4, 2)
         want = oracles.lipschitz(example.mdp, *example.settings.values())
         assert np.abs(images).max() == pytest.approx(want, rel=1e-12)
 
     def test_corners_are_images_of_corners(self):
-        example = counterexamples.pair()
+        example = examples.full_data_divergence()
         images = contraction.box_images(example.mdp, **example.settings)
         for policy, image in enumerate(images):
             J = np.eye(2) - 0.1 * example.kernel @ np.diag([0.2, 0.8]) @ (np.eye(2) - 0.9 * np.eye(2)[[policy, policy]])
@@ -100,12 +100,12 @@ class TestBoxImages:
                 np.testing.assert_allclose(end, J @ corner, atol=1e-12)
 
     def test_needs_two_pairs(self):
-        example = counterexamples.loop()
+        example = examples.self_loop()
         with pytest.raises(ValueError, match=re.escape("mdp must have two state-action pairs, it has 1")):
             contraction.box_images(example.mdp, **example.settings)
 
     def test_another_shape(self):
-        example = counterexamples.calm()
+        example = examples.sup_norm_only()
         shape = np.array([[2.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
         images = contraction.box_images(example.mdp, **example.settings, shape=shape)
         J = contraction.jacobian(example.mdp, **example.settings, policy=np.zeros(2, dtype=int))
@@ -119,8 +119,8 @@ class TestNormBall:
         ("name", "rate", "depth"), [("some_norm_only", 0.98, 12), ("weighted_only", 0.999, 30), ("calm", 0.99, 2)]
     )
     def test_fits_into_itself(self, name, rate, depth):
-        example = getattr(counterexamples, name)()
-        ball = contraction.norm_ball(example.mdp, **example.settings, rate=rate, depth=depth)
+        example = getattr(examples, name)()
+        ball = norms.norm_ball(example.mdp, **example.settings, rate=rate, depth=depth)
         J = contraction.jacobian(example.mdp, **example.settings, policy=np.zeros(2, dtype=int))
 
         def norm(point):
@@ -133,23 +133,23 @@ class TestNormBall:
 
     def test_two_policies(self):
         """One state, two actions: not a contraction in the sup norm, but both pieces shrink the same other ball."""
-        mdp = counterexamples.pair().mdp
+        mdp = examples.full_data_divergence().mdp
         given_ = {"kernel": np.array([[1.0, 0.15], [0.15, 1.0]]), "weights": np.full(2, 0.5), "alpha": 1.0}
         assert contraction.exact_modulus(mdp, **given_) > 1.05
-        ball = contraction.norm_ball(mdp, **given_, rate=0.999, depth=9)
+        ball = norms.norm_ball(mdp, **given_, rate=0.999, depth=9)
         images = contraction.box_images(mdp, **given_, shape=ball)
         sides = np.array([[np.cos(t), np.sin(t)] for t in np.linspace(0, np.pi, 500)])
         assert (np.abs(images @ sides.T).max(axis=(0, 1)) <= 0.999 * np.abs(ball @ sides.T).max(axis=0) + 1e-9).all()
 
     def test_refuses_a_rate_that_is_too_small(self):
-        example = counterexamples.some_norm_only()
+        example = examples.some_norm_only()
         with pytest.raises(ValueError, match="rate must exceed the growth of products of 3 Jacobians"):
-            contraction.norm_ball(example.mdp, **example.settings, rate=0.95, depth=2)
+            norms.norm_ball(example.mdp, **example.settings, rate=0.95, depth=2)
 
     def test_no_norm_for_the_orbit(self):
-        example = counterexamples.orbit()
+        example = examples.closed_orbit()
         with pytest.raises(ValueError, match="rate must exceed"):
-            contraction.norm_ball(example.mdp, **example.settings, rate=1, depth=8)
+            norms.norm_ball(example.mdp, **example.settings, rate=1, depth=8)
 
 
 class TestSingular:
@@ -191,7 +191,7 @@ class TestRowSumBound:
 
 def orbit_at(gamma, coupling):
     """Return the orbit without reward, at another discount and coupling."""
-    orbit = counterexamples.orbit()
+    orbit = examples.closed_orbit()
     mdp = dataclasses.replace(orbit.mdp, R=np.zeros((1, 2)), gamma=gamma)
     return dataclasses.replace(orbit, mdp=mdp, kernel=np.array([[8.0, coupling], [coupling, 1.0]]))
 
@@ -212,14 +212,14 @@ class TestSomeNorm:
         ],
     )
     def test_cast(self, name, want):
-        example = getattr(counterexamples, name)()
-        assert contraction.some_norm(example.mdp, **example.settings) is want
+        example = getattr(examples, name)()
+        assert norms.some_norm(example.mdp, **example.settings) is want
 
     def test_two_in_turn_decide(self):
         """Each Jacobian of the patient has its eigenvalues inside the circle: one product alone says nothing."""
-        patient = counterexamples.patient()
+        patient = examples.unstable_product_converges()
         assert np.abs(np.linalg.eigvals(contraction.jacobians(patient.mdp, **patient.settings))).max() < 0.97
-        assert contraction.some_norm(patient.mdp, **patient.settings, products=2) is None
+        assert norms.some_norm(patient.mdp, **patient.settings, products=2) is None
 
     def test_one_policy_is_the_spectral_radius(self, rng):
         """A pair of complex eigenvalues on top is ordinary input: no vector of LAPACK's is asked for."""
@@ -232,7 +232,7 @@ class TestSomeNorm:
             values = np.linalg.eigvals(J)
             top = values[np.abs(values).argmax()]
             want = bool(np.abs(top) < 1)
-            assert contraction.some_norm(mdp, **given_) is want
+            assert norms.some_norm(mdp, **given_) is want
             seen.add((bool(top.imag != 0), want))
         assert {want for _, want in seen} == {True, False} and len(seen) >= 3
 
@@ -240,34 +240,34 @@ class TestSomeNorm:
     def test_between_the_bounds_of_the_products(self, gamma, coupling):
         """Never against the bounds, and it decides where products of ten leave 1 between them."""
         example = orbit_at(gamma, coupling)
-        low, high = contraction.joint_spectral_radius(example.mdp, **example.settings, depth=10)
-        found = contraction.some_norm(example.mdp, **example.settings)
+        low, high = norms.joint_spectral_radius(example.mdp, **example.settings, depth=10)
+        found = norms.some_norm(example.mdp, **example.settings)
         assert found is not None
         assert high >= 1 or found
         assert low < 1 or not found
 
     def test_decides_more_than_bounds_on_products(self):
         example = orbit_at(0.7, 1.3)
-        low, high = contraction.joint_spectral_radius(example.mdp, **example.settings, depth=10)
+        low, high = norms.joint_spectral_radius(example.mdp, **example.settings, depth=10)
         assert low < 1 <= high
-        assert contraction.some_norm(example.mdp, **example.settings) is True
+        assert norms.some_norm(example.mdp, **example.settings) is True
 
     def test_a_box_will_do_where_products_shrink_slowly(self):
         """No ellipsoid is found in a thousand products, but the square itself fits."""
         example = orbit_at(0.98, -0.3)
         assert contraction.exact_modulus(example.mdp, **example.settings) < 1
-        assert contraction.some_norm(example.mdp, **example.settings, products=1000) is True
+        assert norms.some_norm(example.mdp, **example.settings, products=1000) is True
 
     def test_singular_is_a_contraction_in_no_norm(self):
         """thm-singular: a missing pair leaves the eigenvalue 1."""
-        pair = counterexamples.pair()
+        pair = examples.full_data_divergence()
         given_ = {"kernel": pair.kernel, "weights": np.array([1.0, 0.0]), "alpha": 0.1}
-        assert contraction.some_norm(pair.mdp, **given_) is False
+        assert norms.some_norm(pair.mdp, **given_) is False
 
     def test_refuses(self):
-        pair = counterexamples.pair()
+        pair = examples.full_data_divergence()
         with pytest.raises(ValueError, match=re.escape("products must be in [1, inf), got 0")):
-            contraction.some_norm(pair.mdp, **pair.settings, products=0)
+            norms.some_norm(pair.mdp, **pair.settings, products=0)
 
 
 class TestPhaseMap:
@@ -276,13 +276,13 @@ class TestPhaseMap:
     COUPLINGS, GAMMAS = np.linspace(-1.2, 2.7, 14), np.array([0.1, 0.5, 0.7, 0.9])
 
     def test_agrees_with_the_verdicts_and_the_runs(self):
-        codes = counterexamples.phase_map(counterexamples.orbit(), couplings=self.COUPLINGS, gammas=self.GAMMAS)
+        codes = verdicts.phase_map(examples.closed_orbit(), couplings=self.COUPLINGS, gammas=self.GAMMAS)
         assert set(codes.ravel()) == set(range(6))
         for (row, column), code in np.ndenumerate(codes):
             here = orbit_at(self.GAMMAS[row], self.COUPLINGS[column])
-            found = counterexamples.verdicts(here, products=500)
+            found = verdicts.verdicts(here, products=500)
             if code < 3:
-                assert found.certified_by == counterexamples.PHASES[code]
+                assert found.certified_by == verdicts.PHASES[code]
                 continue
             assert found.weighted_modulus >= 1
             assert found.joint_spectral_radius[0] < 1 or code > 3
@@ -295,24 +295,24 @@ class TestPhaseMap:
 
     def test_a_game_with_one_policy(self):
         """There the fourth certificate is exact, and the map is that of `certificate_map`."""
-        dominant = counterexamples.dominant()
+        dominant = examples.row_dominant()
         couplings = np.linspace(-1.1, 1.1, 7)
         for gamma in (0.3, 0.9):
             here = dataclasses.replace(dominant, mdp=dataclasses.replace(dominant.mdp, gamma=gamma))
-            want = counterexamples.certificate_map(here, couplings=couplings, alphas=[dominant.alpha])
-            found = counterexamples.phase_map(dominant, couplings=couplings, gammas=[gamma], max_iter=20_000)
+            want = verdicts.certificate_map(here, couplings=couplings, alphas=[dominant.alpha])
+            found = verdicts.phase_map(dominant, couplings=couplings, gammas=[gamma], max_iter=20_000)
             np.testing.assert_array_equal(found, np.where(want == 4, 5, want))
 
     def test_reward_does_not_matter(self):
         calls = [
-            counterexamples.phase_map(example, couplings=[0.2, 2.5], gammas=[0.5, 0.7])
-            for example in (counterexamples.orbit(), orbit_at(0.1, 1.0))
+            verdicts.phase_map(example, couplings=[0.2, 2.5], gammas=[0.5, 0.7])
+            for example in (examples.closed_orbit(), orbit_at(0.1, 1.0))
         ]
         np.testing.assert_array_equal(*calls)
         assert calls[0].tolist() == [[2, 4], [3, 5]]
 
     def test_refuses(self):
         with pytest.raises(ValueError, match=re.escape("example must have two state-action pairs, it has 7")):
-            counterexamples.phase_map(counterexamples.baird_star(), couplings=[0.1], gammas=[0.5])
+            verdicts.phase_map(examples.baird_star(), couplings=[0.1], gammas=[0.5])
         with pytest.raises(ValueError, match="gamma"):
-            counterexamples.phase_map(counterexamples.orbit(), couplings=[0.1], gammas=[1.0])
+            verdicts.phase_map(examples.closed_orbit(), couplings=[0.1], gammas=[1.0])

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from divergence_notes import contraction, counterexamples, dynamics, features, updates
+from divergence_notes import dynamics, examples, features, norms, updates
 from divergence_notes.mdp import FiniteMDP, random_mdp
 
 
@@ -17,9 +17,9 @@ class TestLinearFixedPoints:
     )
     def test_one_weight_and_a_max(self, reward, gamma, want):
         """Drift r + 2 gamma |theta| - theta: none, two, one, one."""
-        example = counterexamples.no_fixed_point()
+        example = examples.no_fixed_point()
         mdp = FiniteMDP(example.mdp.P, np.array([[reward, reward], [0.0, 0.0]]), gamma)
-        found = contraction.linear_fixed_points(example.features, mdp, weights=example.weights)
+        found = updates.linear_fixed_points(example.features, mdp, weights=example.weights)
         assert found.shape == (len(want), 1)
         assert found[:, 0] == pytest.approx(want)
         for theta in found[:, 0]:
@@ -28,16 +28,16 @@ class TestLinearFixedPoints:
     @pytest.mark.parametrize(("gamma", "want"), [(0.5, 0.5), (0.9, -2.5)])
     def test_w_to_2w_with_a_reward(self, gamma, want):
         """Phi^T D (Phi - gamma P Phi) = (5 - 6 gamma) / 2 against Phi^T D R = 1/2."""
-        example = counterexamples.w_to_2w(gamma, [0.5, 0.5])
+        example = examples.w_to_2w(gamma, [0.5, 0.5])
         mdp = FiniteMDP(example.mdp.P, np.array([[1.0], [0.0]]), gamma)
         assert 0.5 / ((5 - 6 * gamma) / 2) == pytest.approx(want)
-        found = contraction.linear_fixed_points(example.features, mdp, weights=example.weights)
+        found = updates.linear_fixed_points(example.features, mdp, weights=example.weights)
         assert found[:, 0] == pytest.approx([want])
 
     def test_a_full_table_rests_only_at_the_optimum(self, rng):
         mdp = random_mdp(3, 2, gamma=0.9, branching=2, rng=rng)
         phi, weights = rng.standard_normal((6, 6)), rng.dirichlet(np.ones(6))
-        found = contraction.linear_fixed_points(phi, mdp, weights=weights)
+        found = updates.linear_fixed_points(phi, mdp, weights=weights)
         assert len(found) == 1
         Q = (phi @ found[0]).reshape(3, 2)
         np.testing.assert_allclose(Q, mdp.R + 0.9 * np.einsum("sat,t->sa", mdp.P, Q.max(axis=1)), atol=1e-8)
@@ -48,7 +48,7 @@ class TestLinearFixedPoints:
         for _ in range(200):
             mdp = random_mdp(3, 2, gamma=0.95, branching=1, rng=rng)
             phi, weights = rng.standard_normal((6, 2)), rng.dirichlet(np.ones(6))
-            found = contraction.linear_fixed_points(phi, mdp, weights=weights)
+            found = updates.linear_fixed_points(phi, mdp, weights=weights)
             counts.add(len(found))
             for theta in found:
                 stepped = updates.linear_step(theta, phi, mdp, weights=weights, alpha=0.1)
@@ -58,14 +58,14 @@ class TestLinearFixedPoints:
     def test_a_leaf_is_not_a_point(self):
         """A table with a pair that is never sampled: every value of that pair will do."""
         mdp = FiniteMDP(np.array([[[0, 1.0]], [[0, 1.0]]]), np.ones((2, 1)), 0.5)
-        found = contraction.linear_fixed_points(features.one_hot(2), mdp, weights=np.array([1.0, 0.0]))
+        found = updates.linear_fixed_points(features.one_hot(2), mdp, weights=np.array([1.0, 0.0]))
         assert found.shape == (0, 2)
 
     def test_too_many_policies(self, rng):
         mdp = random_mdp(17, 2, gamma=0.9, branching=2, rng=rng)
         message = "mdp must have at most 100000 deterministic policies here, it has 131072"
         with pytest.raises(ValueError, match=re.escape(message)):
-            contraction.linear_fixed_points(np.eye(34), mdp, weights=np.full(34, 1 / 34))
+            updates.linear_fixed_points(np.eye(34), mdp, weights=np.full(34, 1 / 34))
 
 
 class TestTracking:
@@ -77,7 +77,7 @@ class TestTracking:
         for _ in range(200):
             x, sign = sign - beta * (x - sign), -sign
             far.append(abs(x))
-        assert max(far[100:]) == pytest.approx(contraction.tracking_bound(beta, spread=1))
+        assert max(far[100:]) == pytest.approx(norms.tracking_bound(beta, spread=1))
 
     def test_never_exceeded(self, rng):
         for _ in range(200):
@@ -87,7 +87,7 @@ class TestTracking:
                 fixed, slope = rng.uniform(-spread, spread, 2), rng.choice([-1, 1]) * beta
                 x = fixed + slope * (x - fixed)
                 far.append(np.abs(x).max())
-            assert max(far[300:]) <= contraction.tracking_bound(beta, spread=spread) + 1e-6
+            assert max(far[300:]) <= norms.tracking_bound(beta, spread=spread) + 1e-6
 
 
 class TestLag:
@@ -97,7 +97,7 @@ class TestLag:
         beta, x, fixed = 0.8, 0.0, 0.0
         for _ in range(400):
             x, fixed = fixed + beta * (x - fixed), fixed + 0.1
-        assert fixed - x == pytest.approx(contraction.lag_bound(beta, drift=0.1))
+        assert fixed - x == pytest.approx(norms.lag_bound(beta, drift=0.1))
 
     def test_never_exceeded(self, rng):
         for _ in range(100):
@@ -105,10 +105,10 @@ class TestLag:
             for _ in range(400):
                 x, fixed = fixed + rng.uniform(-beta, beta) * (x - fixed), fixed + rng.uniform(-0.1, 0.1)
                 lags.append(abs(x - fixed))
-            assert max(lags[300:]) <= contraction.lag_bound(beta, drift=0.1) + 1e-9
+            assert max(lags[300:]) <= norms.lag_bound(beta, drift=0.1) + 1e-9
 
 
-@pytest.mark.parametrize("bound", [contraction.tracking_bound, contraction.lag_bound])
+@pytest.mark.parametrize("bound", [norms.tracking_bound, norms.lag_bound])
 def test_bounds_want_a_contraction(bound):
     keyword = {"tracking_bound": "spread", "lag_bound": "drift"}[bound.__name__]
     with pytest.raises(ValueError, match=re.escape("beta must be in [0, 1), got 1")):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from divergence_notes import bellman, contraction, counterexamples, dynamics, updates
+from divergence_notes import bellman, contraction, dynamics, examples, norms, updates, verdicts
 from divergence_notes.mdp import FiniteMDP, random_mdp, stationary_distribution
 from tests import oracles
 from tests.strategies import kernel_cases, make_kernel, tables
@@ -47,7 +47,7 @@ class TestExactModulus:
 
     def test_the_other_choice_is_no_bound(self):
         """The pair: against the sign of the inflow the inequality of the proof fails."""
-        pair = counterexamples.pair()
+        pair = examples.full_data_divergence()
         first, second = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
         left = (pair.operator(first) - pair.operator(second)).ravel()
         bounds = [
@@ -88,12 +88,12 @@ class TestPositiveSteps:
     """ch-contraction asks for alpha > 0: at 0 every table is a fixed point, whatever the kernel."""
 
     def test_zero_is_refused_and_would_be_no_contraction(self):
-        calm = counterexamples.calm()
+        calm = examples.sup_norm_only()
         assert (contraction.row_dominance(np.eye(2), calm.weights, gamma=0.9) > 0).all()  # both premises hold
         assert np.abs(oracles.jacobians(calm.mdp, np.eye(2), calm.weights, 0)).sum(axis=2).max() == 1
         Q = np.array([[3.0], [-1.0]])
         np.testing.assert_array_equal(oracles.kernel_update(Q, calm.mdp, np.eye(2), calm.weights, 0), Q)
-        for function in (contraction.exact_modulus, contraction.jacobians, contraction.weighted_modulus):
+        for function in (contraction.exact_modulus, contraction.jacobians, norms.weighted_modulus):
             with pytest.raises(ValueError, match=re.escape("alpha must be")):
                 function(calm.mdp, kernel=np.eye(2), weights=calm.weights, alpha=0)
         with pytest.raises(ValueError, match=re.escape("alpha must be")):
@@ -157,7 +157,7 @@ class TestAmongWhichTables:
     """thm-singular speaks of all tables; on those that the features make the same update can contract, to one limit."""
 
     def test_w_to_2w(self):
-        example = counterexamples.w_to_2w(0.4)
+        example = examples.w_to_2w(0.4)
         assert np.linalg.matrix_rank(example.kernel * example.weights) == 1
         for w in (-3.0, 0.5, 7.0):
             Q = np.array([[w], [2 * w]])
@@ -166,11 +166,11 @@ class TestAmongWhichTables:
         for off in (1.0, -2.0):  # Q_2 - 2 Q_1 never moves
             end = dynamics.iterate(example.operator, [[0.0], [off]], max_iter=5000, tol=1e-12).values[-1]
             np.testing.assert_allclose(end, [[2 * off], [5 * off]], atol=1e-8)
-        assert counterexamples.verdicts(example).certified_by is None
+        assert verdicts.verdicts(example).certified_by is None
 
     def test_the_limit_is_one_half(self):
-        assert counterexamples.w_to_2w(0.6).status == "diverged"
-        assert counterexamples.w_to_2w_threshold([1, 0]) == 0.5
+        assert examples.w_to_2w(0.6).status == "diverged"
+        assert examples.w_to_2w_threshold([1, 0]) == 0.5
 
 
 def on_policy_case(rng):
@@ -202,7 +202,7 @@ class TestOnPolicy:
 
     def test_off_policy_is_a_witness_outside(self):
         """w to 2w with both states trained equally often: the shares are not stationary, and every short step grows."""
-        example = counterexamples.w_to_2w(0.9, [0.5, 0.5])
+        example = examples.w_to_2w(0.9, [0.5, 0.5])
         chain = oracles.chain(example.mdp, [0, 0])
         assert np.abs(example.weights @ chain - example.weights).max() > 0.4
         B = example.features.T @ np.diag(example.weights) @ (np.eye(2) - 0.9 * chain) @ example.features
@@ -305,7 +305,7 @@ class TestTwoActions:
     def test_without_symmetry_both_may_turn(self, rng):
         of_both = discriminants(two_action_updates(rng, 20_000, symmetric=False))
         assert (of_both.max(axis=1) < -1e-3).sum() > 100
-        swing = counterexamples.swing()
+        swing = examples.stable_pieces_divergence()
         pieces = contraction.jacobians(swing.mdp, **swing.settings)
         assert (discriminants(pieces) < 0).all()  # so that no step is too long for the theorem, and K alone is to blame
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from divergence_notes import bellman, contraction, counterexamples, dynamics, features, networks, ntk, updates
+from divergence_notes import bellman, contraction, dynamics, examples, features, networks, norms, ntk, updates
 from divergence_notes.mdp import FiniteMDP, from_gymnasium, random_mdp, stationary_distribution
 from tests import oracles, pages, strategies
 from tools import corrections
@@ -68,7 +68,7 @@ def network(activation, *, seed=0, sizes=(3, 5, 1)):
 
 def runaway():
     """Return the pair, a table that its update stretches along itself, and by how much per unit of step size."""
-    example = counterexamples.pair()
+    example = examples.full_data_divergence()
     J = contraction.jacobian(example.mdp, policy=np.array([0]), **example.settings)
     values, vectors = np.linalg.eig((J - np.eye(2)) / example.alpha)
     ray = vectors[:, values.argmax()]
@@ -255,7 +255,7 @@ class TestC9C10ValuesNeedAPolicyAndADiscount:
     def test_undiscounted_rewards_of_an_endless_process_have_no_sum(self):
         sums = np.cumsum(np.ones(1000))
         assert sums[-1] == 1000 and np.diff(sums).min() == 1
-        assert counterexamples.loop(0.9).target[0, 0] == pytest.approx(10)
+        assert examples.self_loop(0.9).target[0, 0] == pytest.approx(10)
 
     def test_a_policy_can_be_found_without_any_action_value(self, rng):
         """A search over policies by their returns alone finds the best one."""
@@ -330,7 +330,7 @@ class TestC13WaitingForTheEnd:
         np.testing.assert_allclose(bellman.policy_value(mdp, np.zeros(3, dtype=int))[:, 0], played)
 
     def test_a_task_without_end_has_values_all_the_same(self):
-        example = counterexamples.loop(0.9)
+        example = examples.self_loop(0.9)
         sweep = dynamics.iterate(lambda Q: bellman.optimality_backup(Q, example.mdp), [[0.0]], max_iter=400)
         assert sweep.status == "converged"
         assert sweep.values[-1, 0, 0] == pytest.approx(1 / (1 - 0.9))
@@ -362,10 +362,10 @@ class TestC16SweepsConvergeBelowGammaOne:
         table = oracles.table_iteration({0: {0: [(1.0, 0, 1.0, False)]}}, 1.0, sweeps=1000)
         assert table[0, 0] == 1000
         with pytest.raises(ValueError, match=re.escape("gamma must be in [0, 1), got 1")):
-            counterexamples.loop(1)
+            examples.self_loop(1)
 
     def test_gamma_below_one_converges(self):
-        solution = bellman.value_iteration(counterexamples.loop(0.9).mdp, tol=1e-9)
+        solution = bellman.value_iteration(examples.self_loop(0.9).mdp, tol=1e-9)
         assert solution.status == "converged"
         assert solution.Q[0, 0] == pytest.approx(10)
 
@@ -379,7 +379,7 @@ class TestC18RepresentingIsNotConverging:
     small step size."""
 
     def test_every_table_is_representable(self):
-        example = counterexamples.pair()
+        example = examples.full_data_divergence()
         phi = np.linalg.cholesky(example.kernel)
         np.testing.assert_allclose(features.kernel(phi), example.kernel)
         assert np.linalg.matrix_rank(phi) == example.mdp.n_pairs
@@ -395,7 +395,7 @@ class TestC18RepresentingIsNotConverging:
         assert growth > 0.5
 
     def test_a_table_on_the_same_data_converges(self):
-        example = counterexamples.pair()
+        example = examples.full_data_divergence()
         step = kernel_step(example.mdp, kernel=np.eye(2), weights=example.weights, alpha=1)
         assert fate(step, [[1.0, 0.0]]) == "converged"
 
@@ -419,7 +419,7 @@ class TestC20C31AllThreeLegsAreNotEnough:
             (0.4, [1.0, 0.0], "converged"),
             (0.7, [0.5, 0.5], "converged"),
         ]:
-            example = counterexamples.w_to_2w(gamma, weights)
+            example = examples.w_to_2w(gamma, weights)
             assert example.kernel[0, 1] != 0  # approximation
             assert example.mdp.P.sum() == 2  # bootstrapping: no step ends
             visits = stationary_distribution(example.mdp, np.zeros(2, dtype=int))
@@ -429,7 +429,7 @@ class TestC20C31AllThreeLegsAreNotEnough:
 
     def test_the_same_features_on_policy(self):
         """Trained where the process itself goes, w -> 2w converges even at gamma = 0.9."""
-        assert fate(counterexamples.w_to_2w(0.9, [0.0, 1.0]).operator, [[1.0], [2.0]]) == "converged"
+        assert fate(examples.w_to_2w(0.9, [0.0, 1.0]).operator, [[1.0], [2.0]]) == "converged"
 
 
 class TestC21CompareTheTargetNotTheReward:
@@ -497,7 +497,7 @@ class TestC26TheTargetIsDiscounted:
     """The target is R + gamma max Q; without gamma it grows for ever on a loop."""
 
     def test_loop(self):
-        example = counterexamples.loop(0.9)
+        example = examples.self_loop(0.9)
         assert dynamics.iterate(example.operator, [[0.0]], max_iter=1000).values[-1, 0, 0] == pytest.approx(10)
         plain = dynamics.iterate(lambda Q: Q + 0.5 * (1 + Q - Q), [[0.0]], max_iter=2000)
         assert plain.status == "undecided"
@@ -522,12 +522,12 @@ class TestC29ErrorsShrinkInATable:
     loop with a gain above 1; with two it does not."""
 
     def test_an_error_of_a_hundred(self):
-        example = counterexamples.loop(0.9)
+        example = examples.self_loop(0.9)
         run = dynamics.iterate(example.operator, [[110.0]], max_iter=100, target=[[10.0]])
         np.testing.assert_allclose(run.errors, 100 * 0.95 ** np.arange(101), rtol=1e-9)
 
     def test_a_loop_with_gain_above_one_grows(self):
-        run = dynamics.iterate(counterexamples.w_to_2w(0.9).operator, [[1.0], [2.0]], max_iter=100)
+        run = dynamics.iterate(examples.w_to_2w(0.9).operator, [[1.0], [2.0]], max_iter=100)
         np.testing.assert_allclose(run.sizes, 2 * 1.08 ** np.arange(101))  # 1 + alpha (2 gamma - 1)
 
     def test_one_parameter_grows_exactly_if_its_gain_exceeds_one(self, rng):
@@ -544,7 +544,7 @@ class TestC29ErrorsShrinkInATable:
         assert 20 < sum(grew) < 180  # both happen
 
     def test_one_parameter_grows_by_long_steps_with_a_gain_below_one(self):
-        example = counterexamples.w_to_2w(0.8, (0.5, 0.5))  # gain 0.96, drift -0.1
+        example = examples.w_to_2w(0.8, (0.5, 0.5))  # gain 0.96, drift -0.1
         for alpha, want in [(19.0, "converged"), (21.0, "diverged")]:
             step = kernel_step(example.mdp, **example.settings | {"alpha": alpha})
             assert fate(step, example.Q0) == want
@@ -584,13 +584,13 @@ class TestC32C91FailingASufficientConditionProvesNothing:
 
     @pytest.mark.parametrize("name", ["calm", "weighted_only", "some_norm_only"])
     def test_fails_and_converges(self, name):
-        example = getattr(counterexamples, name)()
+        example = getattr(examples, name)()
         margins = contraction.row_dominance(example.kernel, example.weights, gamma=example.mdp.gamma)
         assert margins.min() < 0
         assert fate(example.operator, [[1.0], [-0.3]]) == "converged"
 
     def test_fails_with_an_unstable_piece_and_converges(self):
-        example = counterexamples.orbit()
+        example = examples.closed_orbit()
         still = FiniteMDP(example.mdp.P, np.zeros((1, 2)), 0.5)
         J = contraction.jacobian(still, policy=np.array([0]), **example.settings)
         assert contraction.row_dominance(example.kernel, example.weights, gamma=0.5).min() < 0
@@ -605,7 +605,7 @@ class TestC32C91FailingASufficientConditionProvesNothing:
         assert np.hypot(*Q).max() < 0.25  # and the update commutes with positive factors: from then on it shrinks
 
     def test_passing_it_does_settle_the_matter(self):
-        example = counterexamples.dominant()
+        example = examples.row_dominant()
         assert contraction.row_dominance(example.kernel, example.weights, gamma=0.9).min() > 0
         assert fate(example.operator, example.Q0) == "converged"
 
@@ -636,7 +636,7 @@ class TestC34ThePairsThatAreNeverVisited:
     """The vector holds all pairs; those that no data shows move as well."""
 
     def test_an_unvisited_pair_moves(self):
-        example = counterexamples.w_to_2w(0.9)
+        example = examples.w_to_2w(0.9)
         assert example.weights[1] == 0
         assert example.operator(example.Q0)[1, 0] > example.Q0[1, 0]
 
@@ -700,7 +700,7 @@ class TestC38C40TheBackupIsAnAverageOfSamples:
     def test_bootstrapping_through_the_end(self):
         ends = process([None], [1.0], gamma=0.9)
         assert bellman.policy_iteration(ends).Q[0, 0] == 1
-        assert counterexamples.loop(0.9).target[0, 0] == pytest.approx(10)  # what an ignored end would give
+        assert examples.self_loop(0.9).target[0, 0] == pytest.approx(10)  # what an ignored end would give
 
 
 class TestC39TheBackupIsNotAnEstimateOfQ:
@@ -746,7 +746,7 @@ class TestC42bTheDataAreNeverTooLargeOnlyUnbalanced:
     """D has trace 1. What hurts is imbalance: the pair of the book diverges on one mixture and converges on another."""
 
     def test_same_trace_two_fates(self):
-        example = counterexamples.pair()
+        example = examples.full_data_divergence()
         for weights, want in [([0.2, 0.8], "diverged"), ([0.8, 0.2], "converged"), ([0.02, 0.98], "diverged")]:
             assert sum(weights) == pytest.approx(1)
             step = kernel_step(example.mdp, kernel=example.kernel, weights=weights, alpha=0.05)
@@ -754,7 +754,7 @@ class TestC42bTheDataAreNeverTooLargeOnlyUnbalanced:
 
     def test_criterion(self):
         """On one state with two self-loops, action 1 greedy: unstable iff gamma (K11 r1 + K12 r2) > K11 r1 + K22 r2."""
-        example, unstable = counterexamples.pair(), []
+        example, unstable = examples.full_data_divergence(), []
         for first in np.linspace(0.01, 0.99, 50):
             weights = np.array([first, 1 - first])
             G = example.kernel * weights @ (np.eye(2) - 0.9 * np.array([[1, 0], [1, 0]]))
@@ -779,7 +779,7 @@ class TestC42cTheSizeOfTheBackupCancels:
         np.testing.assert_allclose(kernel_step(scaled, **given)(7 * first), 7 * kernel_step(mdp, **given)(first))
 
     def test_outside_every_certificate_they_choose_the_fate(self):
-        example = counterexamples.orbit()
+        example = examples.closed_orbit()
         for R, want in [([[0.0, 0.0]], "converged"), ([[0.0, 1.0]], "converged"), ([[1.0, 0.0]], "undecided")]:
             mdp = FiniteMDP(example.mdp.P, R, 0.5)
             assert fate(kernel_step(mdp, **example.settings), [[2.5, 1.0]], max_iter=2000) == want
@@ -813,7 +813,7 @@ class TestC43NotConvergingIsNotDiverging:
     """The orbit neither converges nor diverges: it circles its unstable optimum at a bounded distance."""
 
     def test_orbit(self):
-        example = counterexamples.orbit()
+        example = examples.closed_orbit()
         run = dynamics.iterate(example.operator, example.Q0, max_iter=1500, target=example.target)
         assert run.status == "undecided"
         tail = run.errors[500:]
@@ -950,7 +950,7 @@ class TestC49WhatBanachAsksFor:
         assert seen[-2:] == [pytest.approx(1 / 3), pytest.approx(2 / 3)]
 
     def test_on_all_tables_with_one_map(self, rng):
-        example = counterexamples.dominant()
+        example = examples.row_dominant()
         assert contraction.exact_modulus(example.mdp, **example.settings) < 1
         ends = [
             dynamics.iterate(example.operator, rng.standard_normal((2, 1)), max_iter=5000, tol=1e-7) for _ in range(2)
@@ -983,21 +983,21 @@ class TestC52C65TheNormDecidesWhatIsCertified:
 
     def test_weighted_only(self):
         """R3 stretches the square and fits a rectangle."""
-        example = counterexamples.weighted_only()
+        example = examples.weighted_norm_only()
         J = contraction.jacobian(example.mdp, policy=np.zeros(2, dtype=int), **example.settings)
         assert contraction.exact_modulus(example.mdp, **example.settings) > 1
-        best, w = contraction.weighted_modulus(example.mdp, **example.settings)
+        best, w = norms.weighted_modulus(example.mdp, **example.settings)
         assert best < 1
         assert (w > 0).all() and (np.abs(J) @ w <= best * w * (1 + 1e-9)).all()  # anyone can check the weights
 
     def test_some_norm_only(self):
         """R4 fits no rectangle (the spectral radius of |J| exceeds 1) but a skewed shape."""
-        example = counterexamples.some_norm_only()
+        example = examples.some_norm_only()
         J = contraction.jacobian(example.mdp, policy=np.zeros(2, dtype=int), **example.settings)
         assert contraction.exact_modulus(example.mdp, **example.settings) > 1
-        assert contraction.weighted_modulus(example.mdp, **example.settings)[0] > 1
+        assert norms.weighted_modulus(example.mdp, **example.settings)[0] > 1
         assert radius(np.abs(J)) > 1  # why: no weights do better than this
-        assert contraction.joint_spectral_radius(example.mdp, **example.settings, depth=40)[1] < 1
+        assert norms.joint_spectral_radius(example.mdp, **example.settings, depth=40)[1] < 1
         _, V = np.linalg.eig(J)
         assert np.abs(np.linalg.inv(V) @ J @ V).sum(axis=1).max() == pytest.approx(radius(J)) and radius(J) < 1
         assert fate(example.operator, example.Q0) == "converged"
@@ -1019,7 +1019,7 @@ class TestC54C55DistancesShrinkAndNeedNotReachZero:
         np.testing.assert_array_equal(np.abs(first - second)[:, 0], 2.0 * 0.5 ** np.arange(51))
 
     def test_tables(self, rng):
-        example = counterexamples.dominant()
+        example = examples.row_dominant()
         L = contraction.exact_modulus(example.mdp, **example.settings)
         first, second = rng.standard_normal((2, 2, 1))
         for _ in range(20):
@@ -1068,7 +1068,7 @@ class TestC57TheLimitIsAFixedPointOfTheUpdate:
             assert np.abs(step(Q) - Q).max() > 1e-9  # any other table moves
 
     def test_nonsingular_and_no_limit_from_some_starts(self):
-        example = counterexamples.pair()
+        example = examples.full_data_divergence()
         assert np.linalg.matrix_rank(example.kernel * example.weights) == 2
         assert fate(example.operator, [[1.0, 0.0]]) == "diverged"
         home = dynamics.iterate(example.operator, [[-1.0, 1.0]], max_iter=20_000)
@@ -1101,7 +1101,7 @@ class TestC58C90FewerParametersThanPairs:
     @pytest.mark.parametrize(("reward", "solutions"), [(1.0, []), (-1.0, [-1 / 2.8, 1 / 0.8])])
     def test_none_or_two(self, reward, solutions):
         """One weight t, trained where t <- t + a (r + gamma 2 |t| - t): solve r + 1.8 |t| = t."""
-        example = counterexamples.no_fixed_point()
+        example = examples.no_fixed_point()
         mdp = FiniteMDP(example.mdp.P, reward * (example.mdp.R != 0), 0.9)
 
         def drift(t):
@@ -1110,7 +1110,7 @@ class TestC58C90FewerParametersThanPairs:
 
         for t in solutions:
             assert drift(t) == pytest.approx(0, abs=1e-12)
-        found = contraction.linear_fixed_points(example.features, mdp, weights=example.weights)
+        found = updates.linear_fixed_points(example.features, mdp, weights=example.weights)
         np.testing.assert_allclose(found[:, 0], solutions)
         grid = np.linspace(-5, 5, 600)  # no point of it is a solution
         changes = np.count_nonzero(np.diff(np.sign([drift(t) for t in grid])))
@@ -1124,7 +1124,7 @@ class TestC59TheCriticalValueIsOneItself:
     """beta = 1 is already no contraction, and beta is an upper bound: beta > 1 proves nothing."""
 
     def test_calm(self):
-        example = counterexamples.calm()
+        example = examples.sup_norm_only()
         assert contraction.row_sum_bound(**example.settings, gamma=0.9) > 1
         assert contraction.exact_modulus(example.mdp, **example.settings) < 1
 
@@ -1491,7 +1491,7 @@ class TestC85EachBelowOneIsNotEnough:
 
     def test_no_common_norm(self):
         """Two mixtures of data, one kernel, one fixed point: each alone converges, in turn they diverge."""
-        first, second = counterexamples.switching()
+        first, second = examples.switching_divergence()
         np.testing.assert_array_equal(first.kernel, second.kernel)
         np.testing.assert_array_equal(first.target, second.target)
         start = np.array([[1.0], [-1.0]])
@@ -1607,7 +1607,7 @@ class TestC92C93TheStepSizeIsPartOfTheCondition:
         assert (contraction.row_sum_bound(kernel, rho, alpha=factor * limit, gamma=0.9) < 1) == contracts
 
     def test_short_step_alone_is_not_enough_either(self):
-        example = counterexamples.pair()
+        example = examples.full_data_divergence()
         assert (example.alpha * np.diag(example.kernel) * example.weights).max() < 1
         assert fate(example.operator, example.Q0) == "diverged"
 
@@ -1657,7 +1657,7 @@ class TestC96MissingData:
 
     def test_two_pairs_diverge_with_a_gain_below_one(self):
         """A positive definite kernel and a gain of 0.891; without the spill, or with the kernel undone, it settles."""
-        example = counterexamples.quiet_loop()
+        example = examples.low_gain_divergence()
         gain = updates.loop_gain(example.kernel, batch=[0, 1], gamma=example.mdp.gamma)
         assert gain == pytest.approx(0.891)
         for alpha in (0.1, 0.01, 0.001):
@@ -1692,7 +1692,7 @@ class TestC96MissingData:
 
     def test_few_parameters_may_have_one_limit(self):
         """w to 2w, the first state only, gamma 0.4: the second is never trained, and every w goes to 0."""
-        example = counterexamples.w_to_2w(0.4)
+        example = examples.w_to_2w(0.4)
         assert example.weights[1] == 0
         for w in (-5.0, 0.1, 3.0):
             run = dynamics.iterate(example.operator, w * example.features, max_iter=5000)

@@ -10,35 +10,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divergence_notes import counterexamples as cast
-from divergence_notes import dynamics
+from divergence_notes import dynamics, examples
 from tests import oracles
 from tests.strategies import generators
 
 EXAMPLES = {
-    "loop": cast.loop,
-    "dominant": cast.dominant,
-    "calm": cast.calm,
-    "weighted_only": cast.weighted_only,
-    "some_norm_only": cast.some_norm_only,
-    "orbit": cast.orbit,
-    "patient": cast.patient,
-    "quiet_loop": cast.quiet_loop,
-    "swing": cast.swing,
-    "switching, first": lambda: cast.switching()[0],
-    "switching, second": lambda: cast.switching()[1],
-    "lever": cast.lever,
-    "lever, low gamma": lambda: cast.lever(0.4),
-    "lever, both trained": lambda: cast.lever(0.5, [0.5, 0.5]),
-    "pair": cast.pair,
-    "w_to_2w": cast.w_to_2w,
-    "w_to_2w, low gamma": lambda: cast.w_to_2w(0.3),
-    "w_to_2w, both trained": lambda: cast.w_to_2w(0.9, [0.5, 0.5]),
-    "w_to_2w, both trained, low gamma": lambda: cast.w_to_2w(0.7, [0.5, 0.5]),
-    "baird_star": cast.baird_star,
-    "baird_star, low gamma": lambda: cast.baird_star(0.6),
-    "baird_control": cast.baird_control,
-    "no_fixed_point": cast.no_fixed_point,
+    "loop": examples.self_loop,
+    "dominant": examples.row_dominant,
+    "calm": examples.sup_norm_only,
+    "weighted_only": examples.weighted_norm_only,
+    "some_norm_only": examples.some_norm_only,
+    "orbit": examples.closed_orbit,
+    "patient": examples.unstable_product_converges,
+    "quiet_loop": examples.low_gain_divergence,
+    "swing": examples.stable_pieces_divergence,
+    "switching, first": lambda: examples.switching_divergence()[0],
+    "switching, second": lambda: examples.switching_divergence()[1],
+    "lever": examples.w_to_2w_full_rank,
+    "lever, low gamma": lambda: examples.w_to_2w_full_rank(0.4),
+    "lever, both trained": lambda: examples.w_to_2w_full_rank(0.5, [0.5, 0.5]),
+    "pair": examples.full_data_divergence,
+    "w_to_2w": examples.w_to_2w,
+    "w_to_2w, low gamma": lambda: examples.w_to_2w(0.3),
+    "w_to_2w, both trained": lambda: examples.w_to_2w(0.9, [0.5, 0.5]),
+    "w_to_2w, both trained, low gamma": lambda: examples.w_to_2w(0.7, [0.5, 0.5]),
+    "baird_star": examples.baird_star,
+    "baird_star, low gamma": lambda: examples.baird_star(0.6),
+    "baird_control": examples.baird_control,
+    "no_fixed_point": examples.no_fixed_point,
 }
 
 
@@ -106,7 +105,7 @@ class TestCalm:
     """It starts where the fast and the slow direction mix, so that the path bends."""
 
     def test_start(self):
-        example = cast.calm()
+        example = examples.sup_norm_only()
         fast, slow = example.kernel @ [1, 1], example.kernel @ [1, -1]  # the symmetric and the antisymmetric direction
         assert fast[0] > slow[0] > 0
         assert example.Q0[0, 0] > 0 > example.Q0[1, 0]
@@ -117,7 +116,7 @@ class TestQuietLoop:
     """The third pair has no data, the gain through it is below 1, and the plain update diverges at every step size."""
 
     def test_the_kernel_is_positive_definite_and_the_gain_is_below_one(self):
-        example = cast.quiet_loop()
+        example = examples.low_gain_divergence()
         assert np.linalg.eigvalsh(example.kernel).min() > 0.27
         inside, outside = example.kernel[:2, :2], example.kernel[2, :2]
         W = np.linalg.inv(inside) @ outside  # symmetric: the row of the third pair
@@ -126,13 +125,13 @@ class TestQuietLoop:
 
     def test_along_the_line_both_eigenvalues_point_outwards(self):
         """Q moves by -alpha G Q; what is conserved leaves two directions, and each grows for every alpha > 0."""
-        G = gradient_field(cast.quiet_loop(), [0, 0, 0])
+        G = gradient_field(examples.low_gain_divergence(), [0, 0, 0])
         rates = sorted(np.linalg.eigvals(G).real)
         np.testing.assert_allclose(rates, [-0.7191, -0.0667, 0], atol=1e-4)
         np.testing.assert_allclose(np.linalg.eigvals(G).imag, 0, atol=1e-9)
 
     def test_without_the_spill_both_point_inwards(self):
-        example = cast.quiet_loop()
+        example = examples.low_gain_divergence()
         apart = example.kernel * [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
         G = apart @ np.diag(example.weights) @ (np.eye(3) - 0.9 * oracles.chain(example.mdp, np.zeros(3, dtype=int)))
         assert sorted(np.linalg.eigvals(G).real)[1] > 0.09  # the one 0 belongs to the pair without data
@@ -142,7 +141,7 @@ class TestOrbit:
     """One state, two actions: the optimum is the only fixed point, it repels, and nothing escapes."""
 
     def test_the_optimum_repels(self):
-        example = cast.orbit()
+        example = examples.closed_orbit()
         np.testing.assert_allclose(example.target, [[2.0, 1.0]])
         np.testing.assert_allclose(example.operator(example.target), example.target, atol=1e-12)
         eigenvalues = np.linalg.eigvals(np.eye(2) - example.alpha * gradient_field(example, [0]))
@@ -153,11 +152,13 @@ class TestOrbit:
         assert radius(example, [1]) == pytest.approx(0.9451, abs=1e-4)
 
     def test_it_stays_away_and_stays_bounded(self):
-        run = dynamics.iterate(cast.orbit().operator, cast.orbit().Q0, max_iter=900, target=[[2.0, 1.0]])
+        run = dynamics.iterate(
+            examples.closed_orbit().operator, examples.closed_orbit().Q0, max_iter=900, target=[[2.0, 1.0]]
+        )
         assert 0.1 < run.errors[500:].min() < run.errors[500:].max() < 3.3
 
     def test_another_reward_another_fate(self):
-        example = cast.orbit()
+        example = examples.closed_orbit()
         swapped = type(example)(**(vars(example) | {"mdp": type(example.mdp)(example.mdp.P, [[0.0, 1.0]], 0.5)}))
         assert dynamics.iterate(swapped.operator, swapped.Q0, max_iter=1000, tol=1e-6).status == "converged"
         np.testing.assert_allclose(swapped.target, [[1.0, 2.0]])
@@ -167,7 +168,7 @@ class TestPair:
     """One state, two actions, positive definite K, every pair sampled: it diverges from one side at every step size."""
 
     def test_eigenvalues(self):
-        example = cast.pair()
+        example = examples.full_data_divergence()
         assert np.linalg.eigvalsh(example.kernel).min() > 0
         assert example.weights.min() > 0
         np.testing.assert_allclose(
@@ -178,26 +179,28 @@ class TestPair:
 
     def test_the_trace_decides(self):
         """g (K11 rho1 + K12 rho2) > K11 rho1 + K22 rho2 is a negative trace; the determinant is positive."""
-        K, rho = cast.pair().kernel, cast.pair().weights
-        G = gradient_field(cast.pair(), [0])
+        K, rho = examples.full_data_divergence().kernel, examples.full_data_divergence().weights
+        G = gradient_field(examples.full_data_divergence(), [0])
         assert 0.9 * (K[0, 0] * rho[0] + K[0, 1] * rho[1]) > K[0, 0] * rho[0] + K[1, 1] * rho[1]
         assert np.trace(G) < 0 < np.linalg.det(G)
 
     @pytest.mark.parametrize("alpha", [1e-2, 0.1, 1.0])
     def test_every_step_size(self, alpha):
-        example = cast.pair()
+        example = examples.full_data_divergence()
         small = type(example)(**(vars(example) | {"alpha": alpha}))
         run = dynamics.iterate(small.operator, small.Q0, max_iter=int(9 / alpha) + 30, bound=1e3)
         assert run.status == "diverged"
 
     def test_the_unstable_direction_keeps_its_greedy_action(self):
-        values, vectors = np.linalg.eig(gradient_field(cast.pair(), [0]))
+        values, vectors = np.linalg.eig(gradient_field(examples.full_data_divergence(), [0]))
         ray = vectors[:, values.argmin()]
         ray = ray / ray[0]
         assert ray[0] > ray[1] == pytest.approx(0.429, abs=1e-3)
 
     def test_the_other_side_runs_home(self):
-        run = dynamics.iterate(cast.pair().operator, [[0.0, 1.0]], max_iter=700, target=[[0.0, 0.0]], tol=0)
+        run = dynamics.iterate(
+            examples.full_data_divergence().operator, [[0.0, 1.0]], max_iter=700, target=[[0.0, 0.0]], tol=0
+        )
         assert run.errors[-1] < 0.2 < run.errors[0]
         assert run.errors[-1] / run.errors[-2] == pytest.approx(0.9969, abs=1e-4)
 
@@ -209,7 +212,7 @@ class TestWTo2W:
     @settings(max_examples=25)
     def test_drift(self, rng, gamma):
         rho = rng.dirichlet([1, 1])
-        example = cast.w_to_2w(gamma, rho)
+        example = examples.w_to_2w(gamma, rho)
         factor = 1 + example.alpha * (rho[0] * (2 * gamma - 1) + rho[1] * (4 * gamma - 4))
         np.testing.assert_allclose(example.operator(example.Q0), factor * example.Q0)
         assert example.status == ("diverged" if factor > 1 else "converged")
@@ -221,48 +224,48 @@ class TestWTo2W:
     @settings(max_examples=25)
     def test_threshold(self, share):
         rho = [1 - share, share]
-        edge = cast.w_to_2w_threshold(rho)
+        edge = examples.w_to_2w_threshold(rho)
         assert 0.5 <= edge <= 1
         for gamma, status in ((edge - 1e-3, "converged"), (edge + 1e-3, "diverged")):
             if gamma < 1:
-                assert cast.w_to_2w(gamma, rho).status == status
+                assert examples.w_to_2w(gamma, rho).status == status
 
     def test_known_thresholds(self):
-        assert cast.w_to_2w_threshold([1, 0]) == 0.5
-        assert cast.w_to_2w_threshold([0.5, 0.5]) == pytest.approx(5 / 6)
-        assert cast.w_to_2w_threshold([0, 1]) == 1
+        assert examples.w_to_2w_threshold([1, 0]) == 0.5
+        assert examples.w_to_2w_threshold([0.5, 0.5]) == pytest.approx(5 / 6)
+        assert examples.w_to_2w_threshold([0, 1]) == 1
 
     def test_refuses(self):
-        for function in (lambda w: cast.w_to_2w(0.9, w), cast.w_to_2w_threshold):
+        for function in (lambda w: examples.w_to_2w(0.9, w), examples.w_to_2w_threshold):
             with refuses(ValueError, "weights must be a distribution: its entries sum to 1.5, not to 1"):
                 function([1.0, 0.5])
             with refuses(ValueError, "weights must have shape (2,), got (3,)"):
                 function([1.0, 0.0, 0.0])
         with refuses(ValueError, "gamma must be in [0, 1), got 1"):
-            cast.w_to_2w(1)
+            examples.w_to_2w(1)
 
 
 class TestLever:
     """A weight of its own for the second state makes K positive definite; the drift eigenvalue 2 gamma - 1 stays."""
 
     def test_kernel(self):
-        assert cast.lever().kernel.tolist() == [[1.0, 2.0], [2.0, 5.0]]
-        assert np.linalg.eigvalsh(cast.lever().kernel).min() > 0
+        assert examples.w_to_2w_full_rank().kernel.tolist() == [[1.0, 2.0], [2.0, 5.0]]
+        assert np.linalg.eigvalsh(examples.w_to_2w_full_rank().kernel).min() > 0
 
     @pytest.mark.parametrize("gamma", [0.3, 0.9])
     def test_drift(self, gamma):
-        drift = np.sort(np.linalg.eigvals(-gradient_field(cast.lever(gamma), [0, 0])).real)
+        drift = np.sort(np.linalg.eigvals(-gradient_field(examples.w_to_2w_full_rank(gamma), [0, 0])).real)
         np.testing.assert_allclose(drift, sorted([2 * gamma - 1, 0.0]), atol=1e-12)
 
     def test_starts_like_w_to_2w(self):
-        assert cast.lever().Q0.tolist() == cast.w_to_2w().Q0.tolist()
+        assert examples.w_to_2w_full_rank().Q0.tolist() == examples.w_to_2w().Q0.tolist()
 
 
 class TestBairdStar:
     """Seven states that lead to the seventh, eight weights: divergence exactly above gamma = 15/17."""
 
     def test_features(self):
-        K = cast.baird_star().kernel
+        K = examples.baird_star().kernel
         np.testing.assert_array_equal(K[:6, :6], 1 + 4 * np.eye(6))
         np.testing.assert_array_equal(K[6, :6], 2)
         assert K[6, 6] == 5
@@ -270,19 +273,19 @@ class TestBairdStar:
 
     @pytest.mark.parametrize(("gamma", "grows"), [(15 / 17 - 1e-3, False), (15 / 17 + 1e-3, True), (0.99, True)])
     def test_threshold(self, gamma, grows):
-        example = cast.baird_star(gamma)
+        example = examples.baird_star(gamma)
         drift = np.linalg.eigvals(-gradient_field(example, [0] * 7)).real.max()
         assert (drift > 0) == grows
         assert example.status == ("diverged" if grows else "converged")
 
     def test_growth_rate(self):
-        drift = np.linalg.eigvals(-gradient_field(cast.baird_star(0.99), [0] * 7)).real.max()
+        drift = np.linalg.eigvals(-gradient_field(examples.baird_star(0.99), [0] * 7)).real.max()
         assert drift == pytest.approx(0.23925, abs=1e-5)
 
     def test_the_symmetric_reduction(self):
         """Outer value x and centre y obey x' = -10 x + (12 g - 2) y, y' = -12 x + (17 g - 5) y, over 7."""
         g, tied = 0.99, np.array([1.0] * 6 + [0.0])
-        field = -gradient_field(cast.baird_star(g), [0] * 7)
+        field = -gradient_field(examples.baird_star(g), [0] * 7)
         by_hand = np.array([[-10, 12 * g - 2], [-12, 17 * g - 5]]) / 7
         np.testing.assert_allclose([(field @ tied)[0], (field @ tied)[6]], by_hand[:, 0])
         np.testing.assert_allclose([field[0, 6], field[6, 6]], by_hand[:, 1])
@@ -292,7 +295,7 @@ class TestBairdControl:
     """The star with a choice: only the solid rows fail the paper's condition."""
 
     def test_data(self):
-        example = cast.baird_control()
+        example = examples.baird_control()
         assert example.mdp.R.shape == (7, 2)
         np.testing.assert_allclose(example.weights[0::2], 1 / 49)
         np.testing.assert_allclose(example.weights[1::2], 6 / 49)
@@ -300,14 +303,14 @@ class TestBairdControl:
         np.testing.assert_array_equal(P[:, 0], np.tile(np.eye(7)[6], (7, 1)))
         np.testing.assert_allclose(P[:, 1], np.tile([1 / 6] * 6 + [0], (7, 1)))
         assert example.Q0.tolist() == [[3.0, 1.0]] * 6 + [[12.0, 1.0]]
-        assert cast.baird_star().Q0.ravel().tolist() == [3.0] * 6 + [12.0]  # every weight 1, the seventh 10
-        star = cast.baird_star().kernel
+        assert examples.baird_star().Q0.ravel().tolist() == [3.0] * 6 + [12.0]  # every weight 1, the seventh 10
+        star = examples.baird_star().kernel
         np.testing.assert_array_equal(example.kernel[0::2, 0::2], star)
         np.testing.assert_array_equal(example.kernel[1::2, 1::2], np.eye(7))
         assert not example.kernel[0::2, 1::2].any()
 
     def test_solid_everywhere_is_unstable(self):
-        assert radius(cast.baird_control(), [0] * 7) > 1 > radius(cast.baird_control(), [1] * 7)
+        assert radius(examples.baird_control(), [0] * 7) > 1 > radius(examples.baird_control(), [1] * 7)
 
 
 class TestNoFixedPoint:
@@ -315,7 +318,7 @@ class TestNoFixedPoint:
 
     @pytest.mark.parametrize("theta", [-50.0, -1.0, 0.0, 3.0])
     def test_every_start(self, theta):
-        example = cast.no_fixed_point()
+        example = examples.no_fixed_point()
         start = (example.features * theta).reshape(2, 2)
         assert dynamics.iterate(example.operator, start, max_iter=500, bound=1e6).status == "diverged"
         moved = example.operator(start).ravel()[0] - theta
@@ -327,7 +330,7 @@ class TestSwitching:
     """Two batches in turn: each converges alone, to the same table, and the turns diverge."""
 
     def test_both_sides(self):
-        first, second = cast.switching()
+        first, second = examples.switching_divergence()
         np.testing.assert_allclose(first.target, second.target)
         n = first.mdp.n_pairs
         J = [np.eye(n) - e.alpha * gradient_field(e, [0] * n) for e in (first, second)]
@@ -342,7 +345,7 @@ class TestPatient:
     """Every policy stable, products of two are not, and the greedy iteration converges all the same."""
 
     def test_products(self):
-        example = cast.patient()
+        example = examples.unstable_product_converges()
         J = [np.eye(2) - example.alpha * gradient_field(example, [a]) for a in (0, 1)]
         assert sorted(np.abs(np.linalg.eigvals(x)).max() for x in J) == pytest.approx([0.7919, 0.9649], abs=1e-4)
         assert np.abs(np.linalg.eigvals(J[0] @ J[1])).max() ** 0.5 == pytest.approx(1.0896, abs=1e-4)
@@ -371,13 +374,13 @@ class TestSwing:
 
     def test_each_piece_is_stable(self):
         """Both roots of z^2 - tr z + det lie inside the unit circle exactly if |det| < 1 and |tr| < 1 + det."""
-        for (a, b), (c, d) in exact_pieces(cast.swing()):
+        for (a, b), (c, d) in exact_pieces(examples.stable_pieces_divergence()):
             det = a * d - b * c
             assert abs(det) < 1 and abs(a + d) < 1 + det
 
     def test_a_cone_grows(self):
         """What holds at both edges of the cone holds inside: the greedy actions and the images are linear there."""
-        pieces, low, high = exact_pieces(cast.swing()), Fraction(4, 5), Fraction(17, 20)
+        pieces, low, high = exact_pieces(examples.stable_pieces_divergence()), Fraction(4, 5), Fraction(17, 20)
         for slope in (low, high):
             table, word = [Fraction(1), slope], []
             for _ in range(3):
@@ -389,7 +392,7 @@ class TestSwing:
             assert table[0] > Fraction(11, 10) and low < table[1] / table[0] < high
 
     def test_the_update_is_that_of_the_pieces(self):
-        example, table = cast.swing(), [Fraction(1), Fraction(4, 5)]
+        example, table = examples.stable_pieces_divergence(), [Fraction(1), Fraction(4, 5)]
         Q = np.array([[1.0, 0.8]])
         for _ in range(30):
             table, _ = exact_step(exact_pieces(example), table)
@@ -398,7 +401,7 @@ class TestSwing:
 
     def test_it_is_not_only_the_cone(self):
         """None of 64 directions runs home; each piece alone brings all of them home."""
-        example = cast.swing()
+        example = examples.stable_pieces_divergence()
         J = [np.eye(2) - example.alpha * gradient_field(example, [action]) for action in (0, 1)]
         for turn in np.arange(64) * np.pi / 32:
             start = np.array([np.cos(turn), np.sin(turn)])
@@ -408,7 +411,7 @@ class TestSwing:
                 assert dynamics.iterate(lambda x, J=piece: J @ x, start, max_iter=5000).status == "converged"
 
     def test_the_kernel_is_not_symmetric(self):
-        kernel = cast.swing().kernel
+        kernel = examples.stable_pieces_divergence().kernel
         assert not np.allclose(kernel, kernel.T)
         assert np.linalg.eigvalsh(kernel + kernel.T).min() > 0
 
@@ -426,7 +429,7 @@ class TestStablePieces:
         assert (run_off(pieces) == 0) == symmetric
 
     def test_the_search_finds_the_swing(self):
-        swing = cast.swing()
+        swing = examples.stable_pieces_divergence()
         J = [np.eye(2) - swing.alpha * gradient_field(swing, [action]) for action in (0, 1)]
         assert run_off(np.array([J])) == 1
         calm = [np.eye(2) - 0.1 * gradient_field(swing, [action]) for action in (0, 1)]
@@ -471,7 +474,7 @@ class TestCover:
     def portraits(self, monkeypatch):
         short = functools.partial(dynamics.portrait, max_iter=80)
         monkeypatch.setattr(dynamics, "portrait", short)
-        return cast.cover()
+        return examples.cover()
 
     def test_fates(self, portraits):
         assert [example.name for example, _ in portraits] == ["the calm", "the orbit", "the pair"]
@@ -498,7 +501,12 @@ class TestCover:
 
 
 LEGS = list(itertools.product((False, True), repeat=3))
-TRIAD = {"w_to_2w": cast.w_to_2w, "star": cast.baird_star, "control": cast.baird_control, "pair": cast.pair}
+TRIAD = {
+    "w_to_2w": examples.w_to_2w,
+    "star": examples.baird_star,
+    "control": examples.baird_control,
+    "pair": examples.full_data_divergence,
+}
 
 
 def on_policy(example, policy, epsilon):
@@ -521,7 +529,7 @@ class TestTriad:
     def test_fate(self, name, legs):
         example = TRIAD[name]()
         approximation, bootstrapping, off_policy = legs
-        operator = cast.triad_operator(
+        operator = examples.triad_operator(
             example, approximation=approximation, bootstrapping=bootstrapping, off_policy=off_policy
         )
         run = dynamics.iterate(operator, example.Q0, max_iter=700 if all(legs) else 120, bound=1e6)
@@ -536,7 +544,7 @@ class TestTriad:
     def test_one_step_against_loops(self, name, legs, rng):
         example = TRIAD[name]()
         approximation, bootstrapping, off_policy = legs
-        operator = cast.triad_operator(
+        operator = examples.triad_operator(
             example, approximation=approximation, bootstrapping=bootstrapping, off_policy=off_policy, epsilon=0.3
         )
         Q = rng.standard_normal(example.mdp.R.shape)
@@ -562,28 +570,42 @@ class TestTriad:
         assert (np.abs(np.linalg.eigvals(J)).max() > 1 + 1e-9) == all(legs)
 
     def test_all_three_is_the_own_operator(self, rng):
-        example = cast.baird_control()
+        example = examples.baird_control()
         Q = rng.standard_normal((7, 2))
-        operator = cast.triad_operator(example, approximation=True, bootstrapping=True, off_policy=True)
+        operator = examples.triad_operator(example, approximation=True, bootstrapping=True, off_policy=True)
         np.testing.assert_allclose(operator(Q), example.operator(Q), atol=1e-12)
 
     def test_the_truth_is_the_target_without_bootstrapping(self):
-        operator = cast.triad_operator(cast.loop(), approximation=False, bootstrapping=False, off_policy=True)
+        operator = examples.triad_operator(
+            examples.self_loop(), approximation=False, bootstrapping=False, off_policy=True
+        )
         assert operator(np.zeros((1, 1)))[0, 0] == pytest.approx(0.5 * 10)
 
     def test_having_all_three_is_not_enough(self):
         """The orbit and the calm side of the pair have all three legs and do not diverge."""
-        operator = cast.triad_operator(cast.pair(), approximation=True, bootstrapping=True, off_policy=True)
+        operator = examples.triad_operator(
+            examples.full_data_divergence(), approximation=True, bootstrapping=True, off_policy=True
+        )
         assert dynamics.iterate(operator, [[0.0, 1.0]], max_iter=700, tol=1e-3).status == "converged"
-        operator = cast.triad_operator(cast.orbit(), approximation=True, bootstrapping=True, off_policy=True)
-        assert dynamics.iterate(operator, cast.orbit().Q0, max_iter=300).status == "undecided"
+        operator = examples.triad_operator(
+            examples.closed_orbit(), approximation=True, bootstrapping=True, off_policy=True
+        )
+        assert dynamics.iterate(operator, examples.closed_orbit().Q0, max_iter=300).status == "undecided"
 
     def test_refuses_a_process_that_ends(self):
-        operator = cast.triad_operator(cast.no_fixed_point(), approximation=True, bootstrapping=True, off_policy=False)
+        operator = examples.triad_operator(
+            examples.no_fixed_point(), approximation=True, bootstrapping=True, off_policy=False
+        )
         with refuses(ValueError, "mdp must never end: P[1, 0] sums to 0, not to 1"):
             operator(np.zeros((2, 2)))
 
     @pytest.mark.parametrize("epsilon", [0, 1.5, -0.1])
     def test_refuses_epsilon(self, epsilon):
         with refuses(ValueError, f"epsilon must be in (0, 1], got {epsilon}"):
-            cast.triad_operator(cast.pair(), approximation=True, bootstrapping=True, off_policy=False, epsilon=epsilon)
+            examples.triad_operator(
+                examples.full_data_divergence(),
+                approximation=True,
+                bootstrapping=True,
+                off_policy=False,
+                epsilon=epsilon,
+            )

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from divergence_notes import counterexamples, dynamics, updates
+from divergence_notes import dynamics, examples, updates, verdicts
 from divergence_notes.mdp import FiniteMDP, random_mdp
 
 CAST = {
@@ -35,11 +35,11 @@ class TestCast:
     """Each example ends as stated, and is covered by the stated certificate and by no cruder one."""
 
     def test_fate(self, name):
-        example = getattr(counterexamples, name)()
+        example = getattr(examples, name)()
         assert dynamics.iterate(example.operator, example.Q0, max_iter=3000).status == example.status
 
     def test_certificate(self, name):
-        found = counterexamples.verdicts(getattr(counterexamples, name)())
+        found = verdicts.verdicts(getattr(examples, name)())
         assert found.certified_by == CAST[name]
         lower, upper = found.joint_spectral_radius
         chain = [
@@ -53,8 +53,8 @@ class TestCast:
         assert all(a <= b * (1 + 1e-9) for a, b in itertools.pairwise(chain)), chain
 
     def test_a_certificate_is_never_contradicted(self, name):
-        example = getattr(counterexamples, name)()
-        if counterexamples.verdicts(example).certified_by:
+        example = getattr(examples, name)()
+        if verdicts.verdicts(example).certified_by:
             assert example.status == "converged"
 
 
@@ -62,20 +62,20 @@ class TestNoCertificateNoVerdict:
     """Failing every certificate decides nothing: one comes home, one circles, one runs off."""
 
     def test_three_fates(self):
-        three = [counterexamples.patient(), counterexamples.orbit(), counterexamples.pair()]
-        assert {counterexamples.verdicts(example).certified_by for example in three} == {None}
+        three = [examples.unstable_product_converges(), examples.closed_orbit(), examples.full_data_divergence()]
+        assert {verdicts.verdicts(example).certified_by for example in three} == {None}
         assert {example.status for example in three} == {"converged", "undecided", "diverged"}
 
     def test_patient_comes_home_from_everywhere_tried(self, rng):
-        example = counterexamples.patient()
-        assert counterexamples.verdicts(example).spectral_radii.max() < 1
-        assert counterexamples.verdicts(example).joint_spectral_radius[0] > 1
+        example = examples.unstable_product_converges()
+        assert verdicts.verdicts(example).spectral_radii.max() < 1
+        assert verdicts.verdicts(example).joint_spectral_radius[0] > 1
         for _ in range(20):
             run = dynamics.iterate(example.operator, rng.standard_normal((1, 2)), max_iter=3000)
             assert run.status == "converged"
 
     def test_orbit_stays_within_a_band(self):
-        example = counterexamples.orbit()
+        example = examples.closed_orbit()
         tail = dynamics.iterate(example.operator, example.Q0, max_iter=1000, target=example.target).errors[300:]
         assert 0.1 < tail.min() and tail.max() < 4
 
@@ -84,7 +84,7 @@ class TestSwitching:
     """Two updates, one fixed point, each converges alone; taken in turn they diverge."""
 
     def test_alone_and_in_turn(self):
-        first, second = counterexamples.switching()
+        first, second = examples.switching_divergence()
         for example in (first, second):
             run = dynamics.iterate(example.operator, example.Q0, max_iter=3000, target=example.target)
             assert run.status == "converged" and run.errors[-1] < 1e-8
@@ -97,12 +97,12 @@ class TestLever:
 
     @pytest.mark.parametrize(("gamma", "fate"), [(0.46, "converged"), (0.54, "diverged")])
     def test_threshold(self, gamma, fate):
-        example = counterexamples.lever(gamma)
+        example = examples.w_to_2w_full_rank(gamma)
         assert example.status == fate
         assert dynamics.iterate(example.operator, example.Q0, max_iter=4000).status == fate
 
     def test_a_unique_fixed_point_does_not_help(self):
-        example = counterexamples.lever(0.95, [0.9, 0.1])
+        example = examples.w_to_2w_full_rank(0.95, [0.9, 0.1])
         assert np.linalg.matrix_rank(example.kernel * example.weights) == 2
         assert dynamics.iterate(example.operator, example.Q0, max_iter=3000).status == example.status == "diverged"
 
@@ -112,16 +112,16 @@ class TestCertificateMap:
 
     def test_agrees_with_the_verdicts(self):
         mdp = FiniteMDP(np.array([[[0.5, 0.5]], [[0.0, 1.0]]]), np.zeros((2, 1)), 0.8)
-        example = dataclasses.replace(counterexamples.dominant(), mdp=mdp, weights=np.array([0.7, 0.3]))
+        example = dataclasses.replace(examples.row_dominant(), mdp=mdp, weights=np.array([0.7, 0.3]))
         couplings, alphas = np.linspace(-1.1, 1.1, 9), np.array([0.5, 2.0, 3.0, 4.0, 6.0, 9.0])
-        codes = counterexamples.certificate_map(example, couplings=couplings, alphas=alphas)
+        codes = verdicts.certificate_map(example, couplings=couplings, alphas=alphas)
         assert set(codes.ravel()) == {0, 1, 2, 3, 4}
         for (row, column), code in np.ndenumerate(codes):
             kernel = np.array([[1, couplings[column]], [couplings[column], 1]])
             here = dataclasses.replace(example, kernel=kernel, alpha=float(alphas[row]))
-            found = counterexamples.verdicts(here)
+            found = verdicts.verdicts(here)
             if code < 3:
-                assert found.certified_by == counterexamples.CERTIFICATES[code]
+                assert found.certified_by == verdicts.CERTIFICATES[code]
             else:
                 assert found.weighted_modulus >= 1 and (found.spectral_radii[-1] < 1) == (code == 3)
             run = dynamics.iterate(here.operator, np.array([[1.0], [-0.3]]), max_iter=300, bound=1e3)
@@ -130,7 +130,7 @@ class TestCertificateMap:
     def test_wants_two_states(self):
         message = "example must have two states with one action, it has 1 with 2"
         with pytest.raises(ValueError, match=re.escape(message)):
-            counterexamples.certificate_map(counterexamples.pair(), couplings=[0.1, 0.2], alphas=[1.0])
+            verdicts.certificate_map(examples.full_data_divergence(), couplings=[0.1, 0.2], alphas=[1.0])
 
 
 class TestRandomUpdate:
@@ -138,7 +138,7 @@ class TestRandomUpdate:
 
     def test_is_what_it_says(self, rng):
         for _ in range(20):
-            drawn = counterexamples.random_update(3, 2, gamma=0.9, coupling=0.3, rng=rng)
+            drawn = examples.random_update(3, 2, gamma=0.9, coupling=0.3, rng=rng)
             assert np.diag(drawn.kernel) == pytest.approx(np.ones(6))
             assert np.linalg.eigvalsh(drawn.kernel).min() >= 0.7 - 1e-12
             assert (drawn.alpha * np.diag(drawn.kernel) * drawn.weights).max() == pytest.approx(1)
@@ -147,8 +147,8 @@ class TestRandomUpdate:
     def test_coupling_is_what_defeats_the_certificates(self, rng):
         shares = []
         for coupling in (0.0, 0.1, 1.0):
-            drawn = [counterexamples.random_update(3, 2, gamma=0.5, coupling=coupling, rng=rng) for _ in range(20)]
-            shares.append(np.mean([counterexamples.verdicts(each, products=8).exact_modulus < 1 for each in drawn]))
+            drawn = [examples.random_update(3, 2, gamma=0.5, coupling=coupling, rng=rng) for _ in range(20)]
+            shares.append(np.mean([verdicts.verdicts(each, products=8).exact_modulus < 1 for each in drawn]))
         assert shares[0] == 1 and shares[0] >= shares[1] > shares[2] == 0
 
 
@@ -160,7 +160,7 @@ class TestFittedIteration:
 
     @pytest.mark.parametrize(("gamma", "fate"), [(0.8, "converged"), (0.9, "diverged")])
     def test_least_squares(self, gamma, fate):
-        example = counterexamples.least_squares(gamma)
+        example = examples.fitted_w_to_2w(gamma)
         assert example.status == fate
         np.testing.assert_allclose(example.alpha * example.kernel * example.weights, self.PROJECTION)
         Q = example.operator(example.Q0)
@@ -169,7 +169,7 @@ class TestFittedIteration:
         assert dynamics.iterate(example.operator, example.Q0, max_iter=2000).status == fate
 
     def test_an_average_contracts_by_gamma_and_no_better(self, rng):
-        mdp = counterexamples.w_to_2w().mdp
+        mdp = examples.w_to_2w().mdp
         ratios = []
         for _ in range(200):
             Q1, Q2 = rng.standard_normal((2, 2, 1))

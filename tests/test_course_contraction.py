@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import questions.contraction as made
 
-from divergence_notes import contraction, counterexamples, grading, updates
+from divergence_notes import contraction, examples, grading, updates
 from divergence_notes.grading import contraction as practice
 
 SEEDS = ["one", "two"]
@@ -194,5 +194,5 @@ class TestPractice:
 
     def test_a_repair_from_the_cast(self):
         long = practice._changed(50.0)
-        short = counterexamples.Counterexample(**dict(vars(long)) | {"alpha": 0.5})
+        short = examples.Example(**dict(vars(long)) | {"alpha": 0.5})
         assert grading.check("ex-contraction-overshoot", [long, short]).passed

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import questions.preqn as asked
 
-from divergence_notes import counterexamples, dynamics, grading, updates
+from divergence_notes import dynamics, examples, grading, updates
 from divergence_notes.grading import preqn as practice
 
 marking.load()
@@ -107,7 +107,7 @@ class TestRightAnswersInOtherWords:
 class TestJudged:
     @pytest.mark.parametrize(("period", "alpha", "settles"), [(7, 0.1, False), (4, 0.2, True), (3, 0.2, False)])
     def test_a_period_is_that_of_the_package(self, period, alpha, settles):
-        pair = counterexamples.pair()
+        pair = examples.full_data_divergence()
         data = {"mdp": pair.mdp, "kernel": pair.kernel, "weights": pair.weights, "alpha": alpha, "inner": period}
         run = dynamics.iterate(partial(updates.frozen_target_update, **data), pair.Q0, max_iter=2000, tol=1e-6)
         assert (run.status == "converged") is settles is practice._converges(period, alpha)

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from divergence_notes import contraction, counterexamples, dynamics, plotting, widgets
+from divergence_notes import contraction, dynamics, examples, norms, plotting, verdicts, widgets
 from tests import pages
 
 CHAPTERS = pages.NUMBERED
@@ -136,7 +136,7 @@ class TestLegs:
         example, found = legs.namespace["examples"]["pair"], []
         for switches in itertools.product((False, True), repeat=3):
             keys = ("approximation", "bootstrapping", "off_policy")
-            operator = counterexamples.triad_operator(example, **dict(zip(keys, switches, strict=True)))
+            operator = examples.triad_operator(example, **dict(zip(keys, switches, strict=True)))
             want = dynamics.iterate(operator, example.Q0, max_iter=4000)
             position = dict(zip(list(legs.options)[1:], switches, strict=True))
             line = drawn(legs, example="pair", **position)[0].lines[0]
@@ -220,7 +220,7 @@ class TestPhases:
     def wrong(self, phases):
         """Return the positions whose dot stands in another region than the words and the certificates name."""
         map_, couplings, gammas = (phases.namespace[name] for name in ("phases", "couplings", "gammas"))
-        orbit, found = counterexamples.orbit(), []
+        orbit, found = examples.closed_orbit(), []
         for position in positions(phases):
             gamma, coupling = position["gamma"], position["coupling"]
             row, column = np.abs(gammas - gamma).argmin(), np.abs(couplings - coupling).argmin()
@@ -231,11 +231,11 @@ class TestPhases:
             holds = [
                 contraction.row_sum_bound(**given, gamma=gamma) < 1,
                 contraction.exact_modulus(mdp, **given) < 1,
-                contraction.weighted_modulus(mdp, **given)[0] < 1,
-                contraction.some_norm(mdp, **given) is True,
+                norms.weighted_modulus(mdp, **given)[0] < 1,
+                norms.some_norm(mdp, **given) is True,
                 not words.endswith(" 0 of six runs run off"),
             ]
-            named = f"the dot in region {code + 1}, {counterexamples.PHASES[code].replace('_', ' ')};" in words
+            named = f"the dot in region {code + 1}, {verdicts.PHASES[code].replace('_', ' ')};" in words
             good = holds == [*(bool(code <= k) for k in range(4)), bool(code == 5)]
             found += [] if named and good else [(gamma, coupling)]
         return found

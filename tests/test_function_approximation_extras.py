@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from divergence_notes import bellman, counterexamples, dynamics, plotting, updates
+from divergence_notes import bellman, dynamics, examples, plotting, updates
 from divergence_notes.mdp import random_mdp
 
 
@@ -25,20 +25,20 @@ class TestThreshold:
 
     @pytest.mark.parametrize(("weights", "value"), [((1, 0), 1 / 2), ((0.5, 0.5), 5 / 6), ((0, 1), 1.0)])
     def test_on_paper(self, weights, value):
-        assert counterexamples.w_to_2w_threshold(weights) == pytest.approx(value, rel=1e-14)
+        assert examples.w_to_2w_threshold(weights) == pytest.approx(value, rel=1e-14)
 
     @pytest.mark.parametrize("share", [0.0, 0.2, 0.5])
     @pytest.mark.parametrize(("side", "status"), [(-0.05, "converged"), (0.05, "diverged")])
     def test_parts_the_fates(self, share, side, status):
         weights = (1 - share, share)
-        gamma = counterexamples.w_to_2w_threshold(weights) + side
-        example = counterexamples.w_to_2w(gamma, weights=weights)
+        gamma = examples.w_to_2w_threshold(weights) + side
+        example = examples.w_to_2w(gamma, weights=weights)
         assert example.status == status
         assert dynamics.iterate(example.operator, example.Q0, max_iter=20_000).status == status
 
     def test_needs_a_distribution(self):
         with pytest.raises(ValueError, match="weights"):
-            counterexamples.w_to_2w_threshold((0.5, 0.6))
+            examples.w_to_2w_threshold((0.5, 0.6))
 
 
 class TestTableBound:
@@ -54,12 +54,12 @@ class TestTableBound:
         assert np.abs(after).max() <= bound * (1 + 1e-12)
 
     def test_outside_it_may_stay_outside_for_long(self):
-        loop = counterexamples.loop(0.9)
+        loop = examples.self_loop(0.9)
         run = dynamics.iterate(loop.operator, [[110.0]], max_iter=20)
         assert run.sizes.min() > 10  # the bound
 
     def test_a_longer_step_leaves(self):
-        loop = counterexamples.loop(0.9)
+        loop = examples.self_loop(0.9)
         assert abs(updates.weighted_update([[-10.0]], loop.mdp, weights=[1.0], alpha=11.0)[0, 0]) > 10
 
 
@@ -67,7 +67,7 @@ class TestOverEstimates:
     """A new over-estimate in every target adds up to gamma b / (1 - gamma) in a table, and to no more."""
 
     def test_on_the_loop(self):
-        mdp = replace(counterexamples.loop(0.9).mdp, R=np.zeros((1, 1)))
+        mdp = replace(examples.self_loop(0.9).mdp, R=np.zeros((1, 1)))
         run = dynamics.iterate(
             lambda Q: Q + 0.5 * (bellman.optimality_backup(Q + 1.54, mdp) - Q), [[0.0]], max_iter=2000
         )
@@ -80,15 +80,15 @@ class TestTriadWithAnyLegMissing:
     """What each switch means, on the example with a choice."""
 
     def test_all_legs_are_the_example_itself(self, rng):
-        example = counterexamples.baird_control()
+        example = examples.baird_control()
         Q = rng.standard_normal(example.Q0.shape)
-        operator = counterexamples.triad_operator(example, approximation=True, bootstrapping=True, off_policy=True)
+        operator = examples.triad_operator(example, approximation=True, bootstrapping=True, off_policy=True)
         np.testing.assert_allclose(operator(Q), example.operator(Q), rtol=1e-13)
 
     def test_on_policy_weights_follow_the_greedy_action(self):
         """The visits are computed once for each greedy policy; the cache must not mix two of them up."""
-        example = counterexamples.pair()
-        operator = counterexamples.triad_operator(example, approximation=False, bootstrapping=False, off_policy=False)
+        example = examples.full_data_divergence()
+        operator = examples.triad_operator(example, approximation=False, bootstrapping=False, off_policy=False)
         first, second = np.array([[1.0, 0.5]]), np.array([[0.5, 1.0]])
         for Q, rho in ((first, [0.95, 0.05]), (second, [0.05, 0.95]), (first, [0.95, 0.05])):
             np.testing.assert_allclose(operator(Q), Q - example.alpha * np.array([rho]) * Q, rtol=1e-12)

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import torch
 
-from divergence_notes import counterexamples, grading
+from divergence_notes import examples, grading
 from divergence_notes.grading import Exercise, Mistake, check, core
 from divergence_notes.mdp import FiniteMDP
 from tests import pages
@@ -177,7 +177,7 @@ class TestInstance:
             assert "That was with" not in result.message and result.arguments == ()
 
     def test_long_arguments_are_described(self):
-        draw = lambda rng: (np.zeros((9, 9)), np.eye(2), 3, 0.1, {"a": 1}, counterexamples.pair().mdp)  # noqa: E731
+        draw = lambda rng: (np.zeros((9, 9)), np.eye(2), 3, 0.1, {"a": 1}, examples.full_data_divergence().mdp)  # noqa: E731
         right = lambda big, small, n, x, other, mdp: 1.0  # noqa: E731
         grading.register(Exercise("ex-long", "function", right, (), draw=draw, instances=1))
         said = "big = an array of shape (9, 9), small = [[1., 0.], [0., 1.]], n = 3, x = 0.1, other = {'a': 1}, "
@@ -257,10 +257,10 @@ ODD = {
     "hostile inside": [Hostile(), Hostile()],
     "itself": itself(),
     "result": grading.Result("ex-a", True, "Yes."),
-    "process": counterexamples.pair().mdp,
-    "two processes": (counterexamples.pair().mdp,) * 2,
-    "example": counterexamples.pair(),
-    "two examples": [counterexamples.pair(), counterexamples.dominant()],
+    "process": examples.full_data_divergence().mdp,
+    "two processes": (examples.full_data_divergence().mdp,) * 2,
+    "example": examples.full_data_divergence(),
+    "two examples": [examples.full_data_divergence(), examples.row_dominant()],
     "namespace": types.SimpleNamespace(kernel=1, weights=2),
     "two namespaces": [types.SimpleNamespace(kernel=np.eye(2), weights=[0.5, 0.5])] * 2,
     "seven": [math.nan] * 7,
@@ -555,7 +555,7 @@ class TestBuilt:
     def test_overshoot_from_any_start(self, seed):
         from dataclasses import replace
 
-        safe = counterexamples.dominant()
+        safe = examples.row_dominant()
         starts = [safe.Q0, np.zeros((2, 1)), np.random.default_rng(seed).standard_normal((2, 1))]
         for start in starts:
             wild = replace(safe, alpha=10.0, Q0=start)
@@ -565,7 +565,7 @@ class TestBuilt:
     def test_overshoot_with_two_actions(self):
         from dataclasses import replace
 
-        pair = counterexamples.pair()
+        pair = examples.full_data_divergence()
         wild = replace(pair, kernel=np.eye(2), weights=np.array([0.5, 0.5]), alpha=9.0)
         assert check("ex-contraction-overshoot", (wild, replace(wild, alpha=1.0))).passed
         assert check("ex-contraction-overshoot", (replace(wild, alpha=1.5), wild)).diagnosis == "exchanged"

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from divergence_notes import bellman, contraction, counterexamples, updates
+from divergence_notes import bellman, contraction, examples, norms, updates, verdicts
 from divergence_notes.mdp import FiniteMDP, random_mdp
 from tests import judge, oracles, oracles_exact
 
@@ -141,9 +141,9 @@ class TestAtTheEndsOfTheNumbers:
         calls = [
             lambda: contraction.row_sum_bound(**given, gamma=0.5),
             lambda: contraction.exact_modulus(mdp, **given),
-            lambda: contraction.weighted_modulus(mdp, **given),
-            lambda: contraction.joint_spectral_radius(mdp, **given, depth=2),
-            lambda: contraction.some_norm(mdp, **given),
+            lambda: norms.weighted_modulus(mdp, **given),
+            lambda: norms.joint_spectral_radius(mdp, **given, depth=2),
+            lambda: norms.some_norm(mdp, **given),
             lambda: contraction.modulus_witness(mdp, **given),
             lambda: contraction.jacobians(mdp, **given),
         ]
@@ -161,7 +161,7 @@ class TestSomeNorm:
         """Every vector is as good as every other: there is no eigenvector to take."""
         turn = size * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         mdp = FiniteMDP(np.zeros((2, 1, 2)), np.zeros((2, 1)), 0.0)
-        found = contraction.some_norm(mdp, kernel=2 * (np.eye(2) - turn), weights=[0.5, 0.5], alpha=1.0)
+        found = norms.some_norm(mdp, kernel=2 * (np.eye(2) - turn), weights=[0.5, 0.5], alpha=1.0)
         assert found is (size < 1)
 
     @pytest.mark.parametrize("nullity", [1, 2, 3])
@@ -171,11 +171,11 @@ class TestSomeNorm:
         phi = rng.integers(-3, 4, size=(4, 4 - nullity)).astype(float)
         for kernel in (phi @ phi.T, phi @ rng.standard_normal((4 - nullity, 4))):
             given = {"kernel": kernel, "weights": [0.25] * 4, "alpha": 0.01}
-            assert contraction.some_norm(mdp, **given) is False
+            assert norms.some_norm(mdp, **given) is False
             assert contraction.max_step_size(mdp, kernel=kernel, weights=[0.25] * 4) == 0
             assert contraction.exact_modulus(mdp, **given) >= 1
-            assert contraction.weighted_modulus(mdp, **given)[0] >= 1
-            assert contraction.joint_spectral_radius(mdp, **given, depth=2)[1] >= 1
+            assert norms.weighted_modulus(mdp, **given)[0] >= 1
+            assert norms.joint_spectral_radius(mdp, **given, depth=2)[1] >= 1
 
     def test_what_overflows_is_no_proof(self):
         """Words whose length is not a number were taken for short ones."""
@@ -183,7 +183,7 @@ class TestSomeNorm:
         mdp = FiniteMDP(np.zeros((4, 1, 4)), np.zeros((4, 1)), 0.0)
         J = np.array([[2.0, 1, 1, 5], [1, 3, 1, 1], [1, 0, 4, 1], [1, 0, 0, 2]]) * 1e7
         kernel = 4 * (np.eye(4) - J) * powers[:, None] / powers
-        assert contraction.some_norm(mdp, kernel=kernel, weights=[0.25] * 4, alpha=1.0) is not True
+        assert norms.some_norm(mdp, kernel=kernel, weights=[0.25] * 4, alpha=1.0) is not True
 
 
 class TestWeights:
@@ -194,7 +194,7 @@ class TestWeights:
         """|J| is triangular with 1/2 on its diagonal: the infimum is 1/2 however large the entry beside it is."""
         mdp = FiniteMDP(np.zeros((2, 1, 2)), np.zeros((2, 1)), 0.0)
         given = {"kernel": np.array([[1.0, -2 * large], [0.0, 1.0]]), "weights": [0.5, 0.5], "alpha": 1.0}
-        value, w = contraction.weighted_modulus(mdp, **given)
+        value, w = norms.weighted_modulus(mdp, **given)
         (J,) = oracles_exact.jacobians(mdp, **given)
         assert J == [[Fraction(1, 2), Fraction(large)], [0, Fraction(1, 2)]]
         assert oracles_exact.norm(J, oracles_exact.exact(w)) <= Fraction(value)
@@ -205,7 +205,7 @@ class TestWeights:
         mdp = FiniteMDP(np.zeros((3, 1, 3)), np.zeros((3, 1)), 0.0)
         J = np.array([[0.0, 2.0**20, 1.0], [0, 0, 2.0**20], [0, 0, 0]])
         given = {"kernel": (np.eye(3) - J) / [0.5, 0.25, 0.25], "weights": [0.5, 0.25, 0.25], "alpha": 1.0}
-        value, w = contraction.weighted_modulus(mdp, **given)
+        value, w = norms.weighted_modulus(mdp, **given)
         (exact,) = oracles_exact.jacobians(mdp, **given)
         assert exact == oracles_exact.exact(J)
         assert oracles_exact.norm(exact, oracles_exact.exact(w)) <= Fraction(value)
@@ -214,7 +214,7 @@ class TestWeights:
 
 def test_a_missing_pair_is_in_no_region_of_the_map():
     """The last certificate of the map is a proof too: an eigenvalue of 1 that rounds to less is none."""
-    example = counterexamples.dominant()
-    codes = counterexamples.certificate_map(example, couplings=[1.0, -1.0, 0.3], alphas=[0.1, 0.3, 1.0, 2.0])
+    example = examples.row_dominant()
+    codes = verdicts.certificate_map(example, couplings=[1.0, -1.0, 0.3], alphas=[0.1, 0.3, 1.0, 2.0])
     assert (codes[:, :2] == 4).all()
     assert (codes[:, 2] < 4).all()

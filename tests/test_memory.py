@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from divergence_notes import _checks, bellman, contraction, dynamics, features, mdp, updates
+from divergence_notes import _checks, bellman, contraction, dynamics, features, mdp, norms, updates
 from divergence_notes.mdp import FiniteMDP, from_transitions, random_mdp, stationary_distribution
 
 
@@ -36,11 +36,11 @@ RNG = np.random.default_rng(0)
 TOO_MUCH = {
     "jacobians": (lambda: contraction.jacobians(many(2, 300), **data(600), alpha=1.0), "518.4 GB"),
     "stable_discount": (lambda: contraction.stable_discount(many(2, 300), **data(600)), "1,036.8 GB"),
-    "some_norm": (lambda: contraction.some_norm(many(1, 100), **data(100), alpha=1.0), "3.2 GB"),
+    "some_norm": (lambda: norms.some_norm(many(1, 100), **data(100), alpha=1.0), "3.2 GB"),
     "joint_spectral_radius": (
-        lambda: contraction.joint_spectral_radius(many(1, 100), **data(100), alpha=1.0, depth=3), "240.0 GB"),
+        lambda: norms.joint_spectral_radius(many(1, 100), **data(100), alpha=1.0, depth=3), "240.0 GB"),
     "norm_ball": (
-        lambda: contraction.norm_ball(many(1, 2), **data(2), alpha=1.0, rate=2, depth=30), "412.3 GB"),
+        lambda: norms.norm_ball(many(1, 2), **data(2), alpha=1.0, rate=2, depth=30), "412.3 GB"),
     "pair_transitions": (lambda: many(10**5, 1).pair_transitions(np.zeros(10**5, dtype=int)), "80.0 GB"),
     "random_mdp": (lambda: random_mdp(10**5, 2, gamma=0.5, branching=1, rng=RNG), "320.0 GB"),
     "stationary_distribution": (
@@ -72,7 +72,7 @@ def test_weighted_modulus(monkeypatch):
     """Its arguments are as large as a part of what it needs; here the limit comes down to them."""
     monkeypatch.setattr(_checks, "MEMORY", 1e4)
     with pytest.raises(ValueError, match=r"^weighted_modulus would need 0\.0 GB of memory, more than 1e-05 GB: "):
-        contraction.weighted_modulus(many(20, 1), **data(20), alpha=1.0)
+        norms.weighted_modulus(many(20, 1), **data(20), alpha=1.0)
 
 
 def test_the_way_round():
@@ -121,7 +121,7 @@ BOTH = {
         lambda: updates.minimum_norm_step([0.0], np.zeros((2, 2)), many(2, 1), batch=[0], alpha=1),
         "features", "mdp", "theta"),
     "features alone": (
-        lambda: contraction.linear_fixed_points(np.zeros((3, 1)), many(2, 1), weights=[0.5, 0.5]), "features", "mdp"),
+        lambda: updates.linear_fixed_points(np.zeros((3, 1)), many(2, 1), weights=[0.5, 0.5]), "features", "mdp"),
     "points and centers": (
         lambda: features.radial_basis(np.zeros((2, 1)), np.zeros((2, 2)), width=1), "points", "centers"),
     "target and Q0": (

@@ -2,20 +2,20 @@
 
 import numpy as np
 
-from divergence_notes import contraction, counterexamples, dynamics
+from divergence_notes import contraction, dynamics, examples
 from divergence_notes.grading.core import Exercise, Mistake
 from divergence_notes.mdp import FiniteMDP
 
 
 def _safe_steps():
-    safe = counterexamples.dominant()
+    safe = examples.row_dominant()
     own = (np.diag(safe.kernel) * safe.weights).max()
     return 1 / own, contraction.max_step_size(safe.mdp, kernel=safe.kernel, weights=safe.weights)
 
 
 def _second_step(limit, **given):
     """Return the pair of steps with another limit in the second place."""
-    safe = counterexamples.dominant()
+    safe = examples.row_dominant()
     return _safe_steps()[0], limit(safe.kernel, safe.weights, **given)
 
 
@@ -79,12 +79,10 @@ def _overshoot_and_repair(value):
 
 def _changed(alpha, kernel=((1.0, 0.0), (0.0, 1.0))):
     """Return the safe pair with its pairs leading to each other, and another step and kernel."""
-    fields = dict(vars(counterexamples.dominant()))
+    fields = dict(vars(examples.row_dominant()))
     swap = FiniteMDP(np.eye(2)[::-1].reshape(2, 1, 2), np.zeros((2, 1)), 0.9)
     start = np.array([[1.0], [-1.0]])
-    return counterexamples.Counterexample(
-        **fields | {"mdp": swap, "alpha": alpha, "kernel": np.array(kernel), "Q0": start}
-    )
+    return examples.Example(**fields | {"mdp": swap, "alpha": alpha, "kernel": np.array(kernel), "Q0": start})
 
 
 EXERCISES = (
@@ -122,7 +120,7 @@ EXERCISES = (
             Mistake(
                 "share-forgotten",
                 "In the theorem's condition on the step the share counts too: a pair moves with alpha K_ii rho_i",
-                lambda: (1 / np.diag(counterexamples.dominant().kernel).max(), _safe_steps()[1]),
+                lambda: (1 / np.diag(examples.row_dominant().kernel).max(), _safe_steps()[1]),
             ),
             Mistake(
                 "theorem-twice",

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from divergence_notes import contraction, counterexamples, dynamics, features
+from divergence_notes import contraction, dynamics, examples, features
 from divergence_notes.grading.core import Exercise, Mistake, combined
 
 _LEGS = {"F": "function approximation", "B": "bootstrapping", "O": "off-policy"}
@@ -24,7 +24,7 @@ def _numbers(value, shape):
 @functools.cache
 def _come_home():
     """Count the starts of the picture from which the pair does not leave it."""
-    pair = counterexamples.pair()
+    pair = examples.full_data_divergence()
     runs = (dynamics.iterate(pair.operator, [start], max_iter=600, bound=20) for start in _STARTS)
     return sum(run.status != "diverged" for run in runs)
 
@@ -95,7 +95,7 @@ def _wcw(value):
     c, gamma = pair
     if gamma >= 5 / 6:
         return "discount-too-high"
-    example = counterexamples.w_to_2w(float(gamma), (0.5, 0.5))
+    example = examples.w_to_2w(float(gamma), (0.5, 0.5))
     given = {"kernel": features.kernel([[1.0], [c]]), "weights": example.weights, "alpha": 0.01 / (1 + c**2)}
     J = contraction.jacobian(example.mdp, **given, policy=[0, 0])
     if np.abs(np.linalg.eigvals(J)).max() > 1 + 1e-12:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from divergence_notes import bellman, counterexamples, dynamics, updates
+from divergence_notes import bellman, dynamics, examples, updates
 from divergence_notes.grading.core import Exercise, Mistake, combined
 from divergence_notes.grading.running import Fault
 from divergence_notes.mdp import FiniteMDP
@@ -46,7 +46,7 @@ def _judge_schedules(answer: object) -> str | None:
 
 def _converges(period: int, alpha: float) -> bool:
     """Return whether the pair settles with a target network; the bracket of all updates of a period is one matrix."""
-    pair = counterexamples.pair()
+    pair = examples.full_data_divergence()
     update = np.eye(2) - alpha * pair.kernel * pair.weights
     bracket = np.eye(2) - np.linalg.matrix_power(update, period)
 

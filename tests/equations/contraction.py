@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from divergence_notes import contraction, counterexamples, updates
+from divergence_notes import contraction, examples, norms, updates
 from divergence_notes.mdp import FiniteMDP, random_mdp
 from tests.equations import Equation
 from tests.equations.key_equation import summed, td_errors
@@ -230,7 +230,7 @@ def weighted_cases(rng):
     out = []
     for case in keep("mdp", "kernel", "weights", "alpha")(rng):
         mdp, given = case["mdp"], {name: case[name] for name in ("kernel", "weights", "alpha")}
-        out.append(case | {"w": contraction.weighted_modulus(mdp, **given)[1]})
+        out.append(case | {"w": norms.weighted_modulus(mdp, **given)[1]})
     return out
 
 
@@ -243,7 +243,7 @@ TRAP = {
     "alpha": 1.0,
 }
 TRAP_BOUND = {name: TRAP[name] for name in ("kernel", "weights", "alpha")} | {"gamma": 0.1}
-CALM = counterexamples.calm()
+CALM = examples.sup_norm_only()
 
 
 # --- tables ---
@@ -402,7 +402,7 @@ EQUATIONS = {
     ),
     "eq-weighted-modulus": Equation(
         printed=weighted,
-        package=lambda mdp, kernel, weights, alpha, w: contraction.weighted_modulus(
+        package=lambda mdp, kernel, weights, alpha, w: norms.weighted_modulus(
             mdp, kernel=kernel, weights=weights, alpha=alpha
         )[0],
         cases=weighted_cases,
@@ -450,10 +450,10 @@ EQUATIONS = {
         ],
         closed=(
             {
-                "mdp": counterexamples.no_fixed_point().mdp,
-                "features": counterexamples.no_fixed_point().features,
+                "mdp": examples.no_fixed_point().mdp,
+                "features": examples.no_fixed_point().features,
                 "theta": np.array([-3.0]),
-                "weights": counterexamples.no_fixed_point().weights,
+                "weights": examples.no_fixed_point().weights,
             },
             [1 + 2 * 0.9 * 3 + 3],
         ),
@@ -466,7 +466,7 @@ EQUATIONS = {
     ),
     "eq-tracking": Equation(
         printed=lambda beta, distance: (1 + beta) / (1 - beta) * distance,
-        package=lambda beta, distance: contraction.tracking_bound(beta, spread=distance),
+        package=lambda beta, distance: norms.tracking_bound(beta, spread=distance),
         cases=lambda rng: [{"beta": rng.uniform(0.1, 0.95), "distance": rng.uniform(0.1, 2)} for _ in range(5)],
         closed=({"beta": 0.5, "distance": 1.0}, 3.0),
         wrong={
@@ -477,7 +477,7 @@ EQUATIONS = {
     ),
     "eq-lag": Equation(
         printed=lambda beta, distance: distance / (1 - beta),
-        package=lambda beta, distance: contraction.lag_bound(beta, drift=distance),
+        package=lambda beta, distance: norms.lag_bound(beta, drift=distance),
         cases=lambda rng: [{"beta": rng.uniform(0.1, 0.95), "distance": rng.uniform(0.1, 2)} for _ in range(5)],
         closed=({"beta": 0.8, "distance": 0.1}, 0.5),
         wrong={

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from divergence_notes import contraction, counterexamples, dynamics, features, networks, updates
+from divergence_notes import contraction, dynamics, examples, features, networks, updates
 from divergence_notes.mdp import FiniteMDP, random_mdp
 from tests.equations import Equation
 
@@ -95,16 +95,16 @@ def printed_three_legs(example, Q, legs, lift=False, spread=True, swap=False):
 
 def package_three_legs(example, Q, legs):
     on = {"approximation": "F" in legs, "bootstrapping": "B" in legs, "off_policy": "O" in legs}
-    return counterexamples.triad_operator(example, **on)(Q)
+    return examples.triad_operator(example, **on)(Q)
 
 
 def three_legs_cases(rng):
     cast = [
-        counterexamples.w_to_2w(),
-        counterexamples.w_to_2w(weights=(0.5, 0.5)),
-        counterexamples.baird_star(),
-        counterexamples.baird_control(),
-        counterexamples.pair(),
+        examples.w_to_2w(),
+        examples.w_to_2w(weights=(0.5, 0.5)),
+        examples.baird_star(),
+        examples.baird_control(),
+        examples.full_data_divergence(),
     ]
     combinations = ["".join(legs) for n in range(4) for legs in itertools.combinations("FBO", n)]
     return [{"example": e, "Q": rng.standard_normal(e.Q0.shape), "legs": legs} for e in cast for legs in combinations]
@@ -146,7 +146,7 @@ def printed_drift(w, rho, gamma, alpha):
 
 
 def package_drift(w, rho, gamma, alpha):
-    example = counterexamples.w_to_2w(gamma, weights=rho)
+    example = examples.w_to_2w(gamma, weights=rho)
     return updates.linear_step(np.array([w]), example.features, example.mdp, weights=rho, alpha=alpha)[0]
 
 
@@ -163,7 +163,7 @@ def printed_threshold(rho):
 
 def package_threshold(rho):
     """Return what the package says, after a look at the real update on both sides of it."""
-    critical = counterexamples.w_to_2w_threshold(rho)
+    critical = examples.w_to_2w_threshold(rho)
     for gamma, grows in ((critical - 1e-6, False), (critical + 1e-6, True)):
         if gamma < 1:
             assert (package_drift(1.0, rho, gamma, 0.1) > 1) == grows
@@ -179,13 +179,13 @@ def printed_pair(K, rho, gamma):
 
 def package_pair(K, rho, gamma):
     """Say whether the update grows while the first action is greedy, from the eigenvalues at a small step."""
-    process = replace(counterexamples.pair().mdp, gamma=gamma)
+    process = replace(examples.full_data_divergence().mdp, gamma=gamma)
     J = contraction.jacobian(process, kernel=K, weights=rho, alpha=1e-3, policy=[0])
     return bool(np.abs(np.linalg.eigvals(J)).max() > 1)
 
 
 def pair_cases(rng):
-    known = counterexamples.pair()
+    known = examples.full_data_divergence()
     found = [{"K": known.kernel, "rho": np.array([first, 1 - first]), "gamma": 0.9} for first in (0.2, 0.57, 0.59, 0.8)]
     for _ in range(200):
         phi = rng.standard_normal((2, 2)) * np.array([[3.0], [1.0]])
@@ -201,7 +201,7 @@ def pair_cases(rng):
 
 
 def package_loop_error(error, gamma, alpha, k):
-    example = replace(counterexamples.loop(gamma), alpha=alpha)
+    example = replace(examples.self_loop(gamma), alpha=alpha)
     start = example.target + error
     run = dynamics.iterate(example.operator, start, target=example.target, max_iter=k, tol=0)
     return run.errors[k]
@@ -257,7 +257,7 @@ EQUATIONS = {
         cases=three_legs_cases,
         # w -> 2w at w = 1, first state only: error 0.8, and K_21 = 2 K_11.
         closed=(
-            {"example": counterexamples.w_to_2w(), "Q": np.array([[1.0], [2.0]]), "legs": "FBO"},
+            {"example": examples.w_to_2w(), "Q": np.array([[1.0], [2.0]]), "legs": "FBO"},
             np.array([[1.08], [2.16]]),
         ),
         wrong={
@@ -325,7 +325,7 @@ EQUATIONS = {
         printed=printed_pair,
         package=package_pair,
         cases=pair_cases,
-        closed=({"K": counterexamples.pair().kernel, "rho": np.array([0.2, 0.8]), "gamma": 0.9}, True),
+        closed=({"K": examples.full_data_divergence().kernel, "rho": np.array([0.2, 0.8]), "gamma": 0.9}, True),
         wrong={
             "<": lambda **case: not printed_pair(**case),
             "no gamma": lambda gamma, **case: printed_pair(**case, gamma=1.0),
