@@ -6,7 +6,7 @@ shows nothing when it spares the claim.
 
 import numpy as np
 
-from divergence_notes import contraction, updates
+from divergence_notes.updates import KernelUpdate
 from tests import strategies
 
 
@@ -36,33 +36,17 @@ def processes(count, *, seed=0, kinds=strategies.KINDS, gammas=strategies.GAMMAS
 
 
 def kernel_updates(count, *, seed=0, kernels=strategies.KERNELS, weights=strategies.WEIGHTS, alphas=None, **process):
-    """Return what random kernel updates take: process, kernel, weights and step size, and a generator for more."""
+    """Return random kernel updates."""
     rng = np.random.default_rng([seed, 1])
     return [
-        {
-            "mdp": mdp,
-            "kernel": strategies.make_kernel(kernels[rng.integers(len(kernels))], mdp.n_pairs, rng),
-            "weights": strategies.make_weights(weights[rng.integers(len(weights))], mdp.n_pairs, rng),
-            "alpha": float(rng.choice(alphas or (0.05, 0.7, 1.0, 2.5))),
-            "rng": rng,
-        }
+        KernelUpdate(
+            mdp,
+            kernel=strategies.make_kernel(kernels[rng.integers(len(kernels))], mdp.n_pairs, rng),
+            weights=strategies.make_weights(weights[rng.integers(len(weights))], mdp.n_pairs, rng),
+            alpha=float(rng.choice(alphas or (0.05, 0.7, 1.0, 2.5))),
+        )
         for mdp in processes(count, seed=seed, **process)
     ]
-
-
-def given(case):
-    """Return the arguments of a kernel update, its process aside."""
-    return {name: case[name] for name in ("kernel", "weights", "alpha")}
-
-
-def step(case):
-    """Return the update of a case as a map on tables."""
-    return lambda Q: updates.kernel_update(Q, case["mdp"], **given(case))
-
-
-def pieces(case):
-    """Return the Jacobian of each deterministic policy."""
-    return contraction.jacobians(case["mdp"], **given(case))
 
 
 def size(x):

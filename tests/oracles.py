@@ -29,8 +29,9 @@ def backup(Q, mdp, policy=None):
     return out
 
 
-def kernel_update(Q, mdp, kernel, weights, alpha):
-    """Return the kernel update as a double loop over pairs."""
+def kernel_update(update, Q):
+    """Return the table after a kernel update as a double loop over pairs."""
+    mdp, kernel, weights, alpha = update.mdp, update.kernel, update.weights, update.alpha
     error, out = backup(Q, mdp) - Q, np.array(Q, dtype=float)
     for i, (s, a) in enumerate(pairs(mdp)):
         for j, (t, b) in enumerate(pairs(mdp)):
@@ -71,14 +72,15 @@ def linear_programme(mdp):
     return mdp.R + mdp.gamma * dense(mdp) @ found.x
 
 
-def lipschitz(mdp, kernel, weights, alpha):
-    """Return the exact sup-norm Lipschitz constant of the kernel update: the largest Jacobian over all policies."""
-    return np.abs(jacobians(mdp, kernel, weights, alpha)).sum(axis=2).max()
+def lipschitz(update):
+    """Return the exact sup-norm Lipschitz constant of a kernel update: the largest Jacobian over all policies."""
+    return np.abs(jacobians(update)).sum(axis=2).max()
 
 
-def jacobians(mdp, kernel, weights, alpha):
-    """Return I - alpha K D (I - gamma P_pi) for every deterministic policy, written out."""
-    n, step = mdp.R.size, alpha * np.asarray(kernel) @ np.diag(weights)
+def jacobians(update):
+    """Return I - alpha K D (I - gamma P_pi) for every deterministic policy, written out from the data alone."""
+    mdp, n = update.mdp, update.mdp.R.size
+    step = update.alpha * np.asarray(update.kernel) @ np.diag(update.weights)
     return np.array([np.eye(n) - step @ (np.eye(n) - mdp.gamma * chain(mdp, policy)) for policy in policies(mdp)])
 
 

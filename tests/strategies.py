@@ -1,12 +1,14 @@
 """Random instances for property tests, the awkward ones among them: processes, tables, kernels, distributions."""
 
 import random
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from hypothesis import strategies as st
 
 from divergence_notes.mdp import FiniteMDP
+from divergence_notes.updates import KernelUpdate
 
 KINDS = ("dense", "terminating", "deterministic", "sparse", "ties")
 KERNELS = ("identity", "gram", "singular", "unsymmetric", "negative", "dominant")
@@ -93,15 +95,19 @@ def make_weights(kind, n, rng):
     return rho / rho.sum()
 
 
+class Case(NamedTuple):
+    """A kernel update, a table to start it from, and the generator that drew them, for more of the same kind."""
+
+    update: KernelUpdate
+    Q: np.ndarray
+    rng: np.random.Generator
+
+
 @st.composite
 def kernel_cases(draw, *, kernels=KERNELS, weights=WEIGHTS, **process):
-    """Draw what a kernel update takes: process, table, kernel, weights, step size, and the generator that made them."""
+    """Draw a kernel update with a table."""
     mdp, rng = draw(mdps(**process)), draw(generators())
-    return {
-        "mdp": mdp,
-        "Q": tables(mdp, rng, integers=_pick((False, True), rng)),
-        "kernel": make_kernel(_pick(kernels, rng), mdp.n_pairs, rng),
-        "weights": make_weights(_pick(weights, rng), mdp.n_pairs, rng),
-        "alpha": _pick((1, 0.05, 0.7, 2.5), rng),
-        "rng": rng,
-    }
+    Q = tables(mdp, rng, integers=_pick((False, True), rng))
+    kernel = make_kernel(_pick(kernels, rng), mdp.n_pairs, rng)
+    rho = make_weights(_pick(weights, rng), mdp.n_pairs, rng)
+    return Case(KernelUpdate(mdp, kernel=kernel, weights=rho, alpha=_pick((1, 0.05, 0.7, 2.5), rng)), Q, rng)
