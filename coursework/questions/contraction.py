@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from grader import border
 
-from divergence_notes import bellman, contraction
+from divergence_notes import bellman, contraction, updates
 from divergence_notes.grading import Exercise, Mistake
 from divergence_notes.mdp import FiniteMDP, random_mdp
 
@@ -67,6 +67,11 @@ def _pieces(mdp, kernel, weights, alpha, wariness):
     return np.array(made)
 
 
+def _exact_modulus(mdp, kernel, weights, alpha):
+    """Return the exact modulus of the kernel update with the numbers of an instance."""
+    return contraction.exact_modulus(updates.KernelUpdate(mdp, kernel=kernel, weights=weights, alpha=alpha))
+
+
 def _mixed_up(mdp, kernel, weights, alpha, wariness):
     """Return what comes out with the share of the row's pair in the place of that of the column's."""
     return _wary(mdp, np.asarray(kernel) * weights[:, None] / weights, weights, alpha, wariness)
@@ -80,9 +85,7 @@ WARY = Exercise(
         Mistake(
             "one-action",
             "You let one action be the best and the worst of a state at once, as if the wariness were 0",
-            lambda mdp, kernel, weights, alpha, wariness: contraction.exact_modulus(
-                mdp, alpha=alpha, weights=weights, kernel=kernel
-            ),
+            lambda mdp, kernel, weights, alpha, wariness: _exact_modulus(mdp, kernel, weights, alpha),
         ),
         Mistake(
             "eigenvalues",
@@ -132,18 +135,18 @@ def _with_accuracy(rng):
         mdp = _small_game(rng, float(rng.uniform(0.3, 0.7)))
         n = mdp.n_pairs
         leak = np.triu(rng.uniform(-coupling, coupling, size=(n, n)), 1)
-        given = {
-            "kernel": np.eye(n) + leak + leak.T,
-            "weights": rng.dirichlet(np.full(n, 60.0)),
-            "alpha": round(float(rng.uniform(0.5, 0.8)) * n, 2),
-        }
-        if lowest < contraction.exact_modulus(mdp, **given) < highest:
-            return mdp, *given.values(), float(10 ** rng.uniform(-3, -0.5))
+        numbers = (
+            np.eye(n) + leak + leak.T,
+            rng.dirichlet(np.full(n, 60.0)),
+            round(float(rng.uniform(0.5, 0.8)) * n, 2),
+        )
+        if lowest < _exact_modulus(mdp, *numbers) < highest:
+            return mdp, *numbers, float(10 ** rng.uniform(-3, -0.5))
 
 
 def _stop(mdp, kernel, weights, alpha, accuracy, *, rate=None, error, silent=True):
     """Return after how many updates the bound `error(L, k, last, first, Q)` is small enough, 0 if there is no bound."""
-    L = contraction.exact_modulus(mdp, kernel=kernel, weights=weights, alpha=alpha) if rate is None else rate
+    L = _exact_modulus(mdp, kernel, weights, alpha) if rate is None else rate
     if silent and L >= 1:
         return 0
     flow, Q, first = alpha * np.asarray(kernel) * weights, np.zeros(mdp.n_pairs), None
@@ -306,7 +309,7 @@ def _modulus(moves, kernel, weights, alpha, gamma):
     """Return the exact modulus in the game with one action a state and these transitions."""
     n = len(kernel)
     mdp = FiniteMDP(np.reshape(moves, (n, 1, n)), np.zeros((n, 1)), gamma)
-    return contraction.exact_modulus(mdp, kernel=kernel, weights=weights, alpha=alpha)
+    return _exact_modulus(mdp, kernel, weights, alpha)
 
 
 def _to(state):

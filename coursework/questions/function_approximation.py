@@ -5,7 +5,7 @@ import math
 import numpy as np
 from grader import border
 
-from divergence_notes import contraction, features
+from divergence_notes import features, updates
 from divergence_notes.grading import Exercise, Mistake, try_out
 from divergence_notes.grading.bellman import ending_mdp
 from divergence_notes.mdp import FiniteMDP
@@ -296,7 +296,7 @@ def _runs_off(column, shares, gamma):
     if size == 0:
         return False
     unit = features.kernel(column[:, None] / size)
-    J = contraction.jacobian(_loop(gamma), kernel=unit, weights=shares, alpha=0.1, policy=[0, 0, 0])
+    J = updates.KernelUpdate(_loop(gamma), kernel=unit, weights=shares, alpha=0.1).jacobian([0, 0, 0])
     return bool(np.abs(np.linalg.eigvals(J)).max() > 1 + 1e-9)
 
 

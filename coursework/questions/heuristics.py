@@ -3,7 +3,7 @@
 import numpy as np
 from grader import border
 
-from divergence_notes import contraction
+from divergence_notes import updates
 from divergence_notes.grading import Exercise, Mistake
 from divergence_notes.mdp import FiniteMDP
 
@@ -318,8 +318,8 @@ def _runs_off(value, gamma, ceiling):
         return "entry-too-large"
     if np.linalg.eigvalsh(kernel).min() < -1e-6:
         return "no-kernel"
-    data = {"kernel": kernel, "weights": [0.5, 0.5, 0.0], "alpha": 0.1}
-    slope = contraction.jacobian(falls_into_two(gamma), policy=np.zeros(3, dtype=int), **data)
+    update = updates.KernelUpdate(falls_into_two(gamma), kernel=kernel, weights=[0.5, 0.5, 0.0], alpha=0.1)
+    slope = update.jacobian(np.zeros(3, dtype=int))
     return "settles" if np.abs(np.linalg.eigvals(slope)).max() < 1 + 1e-6 else None
 
 

@@ -297,10 +297,11 @@ def judge_turns(kernel, gamma):
         if gain >= 1:
             return "loud" if gain > 1 + 1e-9 else f"the loop gain of the batch {batch} is 1, and has to be below"
     mdp = _all_to_the_third(gamma)
+    in_turn = [updates.Update.preconditioned(mdp, kernel=K, batch=batch, alpha=1) for batch in BATCHES]
 
     def round_of(Q):
-        for batch in BATCHES:
-            Q = updates.preconditioned_update(Q, mdp, kernel=K, batch=batch, alpha=1)
+        for update in in_turn:
+            Q = update(Q)
         return Q[:, 0]
 
     at_zero = round_of(np.zeros((STATES, 1)))

@@ -1,5 +1,7 @@
 """The exercises of the chapter on when the update contracts."""
 
+import dataclasses
+
 import numpy as np
 
 from divergence_notes import contraction, dynamics, examples
@@ -8,14 +10,14 @@ from divergence_notes.mdp import FiniteMDP
 
 
 def _safe_steps():
-    safe = examples.row_dominant()
+    safe = examples.row_dominant().update
     own = (np.diag(safe.kernel) * safe.weights).max()
-    return 1 / own, contraction.max_step_size(safe.mdp, kernel=safe.kernel, weights=safe.weights)
+    return 1 / own, contraction.max_step_size(safe)
 
 
 def _second_step(limit, **given):
     """Return the pair of steps with another limit in the second place."""
-    safe = examples.row_dominant()
+    safe = examples.row_dominant().update
     return _safe_steps()[0], limit(safe.kernel, safe.weights, **given)
 
 
@@ -50,24 +52,25 @@ def _on_the_edge(value):
 
 def _fate(example):
     """Say what becomes of an update: where all is linear by the eigenvalues, else by runs from its start and others."""
-    J = contraction.jacobian(example.mdp, **example.settings, policy=np.zeros(example.mdp.n_states, dtype=int))
-    radius = np.abs(np.linalg.eigvals(J)).max()
-    if example.mdp.n_actions == 1 and abs(radius - 1) > 1e-9:
+    update, mdp = example.update, example.update.mdp
+    radius = np.abs(np.linalg.eigvals(update.jacobian(np.zeros(mdp.n_states, dtype=int)))).max()
+    if mdp.n_actions == 1 and abs(radius - 1) > 1e-9:
         return "diverged" if radius > 1 else "converged"
     rng = np.random.default_rng(0)
-    starts = [example.Q0, *(example.target + rng.standard_normal(example.mdp.R.shape) for _ in range(8))]
-    fates = {dynamics.iterate(example.operator, start, max_iter=5000).status for start in starts}
+    starts = [example.Q0, *(example.target + rng.standard_normal(mdp.R.shape) for _ in range(8))]
+    fates = {dynamics.iterate(update, start, max_iter=5000).status for start in starts}
     return next(fate for fate in ("diverged", "undecided", "converged") if fate in fates)
 
 
 def _overshoot_and_repair(value):
     try:
         long, short = value
-        margin = contraction.row_dominance(long.kernel, long.weights, gamma=long.mdp.gamma).min()
+        before, after = long.update, short.update
+        margin = contraction.row_dominance(before.kernel, before.weights, gamma=before.mdp.gamma).min()
         fates = [_fate(each) for each in (long, short)]
-        data = [(each.kernel, each.weights, each.mdp.transitions, each.mdp.gamma) for each in (long, short)]
+        data = [(each.kernel, each.weights, each.mdp.transitions, each.mdp.gamma) for each in (before, after)]
     except (AttributeError, TypeError, ValueError) as error:
-        return f"your answer must be two counterexamples, the one that diverges and the repaired one ({error})"
+        return f"your answer must be two examples, the one that diverges and the repaired one ({error})"
     if margin <= 0:
         return "not-dominant"
     if fates[0] != "diverged":
@@ -79,10 +82,10 @@ def _overshoot_and_repair(value):
 
 def _changed(alpha, kernel=((1.0, 0.0), (0.0, 1.0))):
     """Return the safe pair with its pairs leading to each other, and another step and kernel."""
-    fields = dict(vars(examples.row_dominant()))
+    safe = examples.row_dominant()
     swap = FiniteMDP(np.eye(2)[::-1].reshape(2, 1, 2), np.zeros((2, 1)), 0.9)
-    start = np.array([[1.0], [-1.0]])
-    return examples.Example(**fields | {"mdp": swap, "alpha": alpha, "kernel": np.array(kernel), "Q0": start})
+    update = dataclasses.replace(safe.update, mdp=swap, alpha=alpha, kernel=kernel)
+    return dataclasses.replace(safe, update=update, Q0=np.array([[1.0], [-1.0]]))
 
 
 EXERCISES = (
@@ -120,7 +123,7 @@ EXERCISES = (
             Mistake(
                 "share-forgotten",
                 "In the theorem's condition on the step the share counts too: a pair moves with alpha K_ii rho_i",
-                lambda: (1 / np.diag(examples.row_dominant().kernel).max(), _safe_steps()[1]),
+                lambda: (1 / np.diag(examples.row_dominant().update.kernel).max(), _safe_steps()[1]),
             ),
             Mistake(
                 "theorem-twice",

@@ -1,10 +1,11 @@
 """The exercises of the chapter on function approximation and the deadly triad."""
 
+import dataclasses
 import functools
 
 import numpy as np
 
-from divergence_notes import contraction, dynamics, examples, features
+from divergence_notes import dynamics, examples, features
 from divergence_notes.grading.core import Exercise, Mistake, combined
 
 _LEGS = {"F": "function approximation", "B": "bootstrapping", "O": "off-policy"}
@@ -25,7 +26,7 @@ def _numbers(value, shape):
 def _come_home():
     """Count the starts of the picture from which the pair does not leave it."""
     pair = examples.full_data_divergence()
-    runs = (dynamics.iterate(pair.operator, [start], max_iter=600, bound=20) for start in _STARTS)
+    runs = (dynamics.iterate(pair.update, [start], max_iter=600, bound=20) for start in _STARTS)
     return sum(run.status != "diverged" for run in runs)
 
 
@@ -95,9 +96,9 @@ def _wcw(value):
     c, gamma = pair
     if gamma >= 5 / 6:
         return "discount-too-high"
-    example = examples.w_to_2w(float(gamma), (0.5, 0.5))
-    given = {"kernel": features.kernel([[1.0], [c]]), "weights": example.weights, "alpha": 0.01 / (1 + c**2)}
-    J = contraction.jacobian(example.mdp, **given, policy=[0, 0])
+    known = examples.w_to_2w(float(gamma), (0.5, 0.5)).update
+    update = dataclasses.replace(known, kernel=features.kernel([[1.0], [c]]), alpha=0.01 / (1 + c**2))
+    J = update.jacobian([0, 0])
     if np.abs(np.linalg.eigvals(J)).max() > 1 + 1e-12:
         return None
     if gamma <= _LEAST_DISCOUNT:

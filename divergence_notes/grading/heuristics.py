@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from divergence_notes import contraction
+from divergence_notes import updates
 from divergence_notes.grading.core import Exercise, Mistake
 from divergence_notes.mdp import FiniteMDP
 
@@ -48,8 +48,8 @@ def _diverges_then_cured(answer):
 def _settles(gamma, rho):
     """Say whether short steps settle: whether every eigenvalue of ``K D (I - gamma P)`` has a positive real part."""
     leads_on = FiniteMDP(np.array([[[0.0, 1.0]], [[0.0, 1.0]]]), np.ones((2, 1)), gamma)
-    data = {"kernel": [[1.0, 2.0], [2.0, 5.0]], "weights": rho, "alpha": 1}
-    slope = contraction.jacobian(leads_on, policy=np.zeros(2, dtype=int), **data)
+    update = updates.KernelUpdate(leads_on, kernel=[[1.0, 2.0], [2.0, 5.0]], weights=rho, alpha=1)
+    slope = update.jacobian(np.zeros(2, dtype=int))
     return bool((np.linalg.eigvals(np.eye(2) - slope).real > 1e-9).all())
 
 

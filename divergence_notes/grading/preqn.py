@@ -1,8 +1,10 @@
 """The exercises of the chapter on PreQN."""
 
+import dataclasses
+
 import numpy as np
 
-from divergence_notes import bellman, dynamics, examples, updates
+from divergence_notes import dynamics, examples, updates
 from divergence_notes.grading.core import Exercise, Mistake, combined
 from divergence_notes.grading.running import Fault
 from divergence_notes.mdp import FiniteMDP
@@ -14,11 +16,12 @@ Q_STAR = np.full((2, 1), 1 / (1 - LEADS_ON.gamma))
 
 def _growth(schedule: list[int]) -> float:
     """Return by what factor an update of a schedule multiplies the error, on average and in the long run."""
+    of_state = [updates.Update.preconditioned(LEADS_ON, kernel=KERNEL, batch=[s], alpha=1) for s in range(2)]
     columns = []
     for error in np.eye(2):
         Q = Q_STAR + error[:, None]
         for state in schedule:
-            Q = updates.preconditioned_update(Q, LEADS_ON, kernel=KERNEL, batch=[state], alpha=1)
+            Q = of_state[state](Q)
         columns.append((Q - Q_STAR)[:, 0])
     return float(np.abs(np.linalg.eigvals(np.transpose(columns))).max() ** (1 / len(schedule)))
 
@@ -45,15 +48,10 @@ def _judge_schedules(answer: object) -> str | None:
 
 
 def _converges(period: int, alpha: float) -> bool:
-    """Return whether the pair settles with a target network; the bracket of all updates of a period is one matrix."""
+    """Return whether the pair settles with a target network."""
     pair = examples.full_data_divergence()
-    update = np.eye(2) - alpha * pair.kernel * pair.weights
-    bracket = np.eye(2) - np.linalg.matrix_power(update, period)
-
-    def operator(Q):
-        return Q + (bracket @ (bellman.optimality_backup(Q, pair.mdp) - Q).T).T
-
-    return dynamics.iterate(operator, pair.Q0, max_iter=2000, tol=1e-6).status == "converged"
+    update = dataclasses.replace(pair.update, alpha=alpha).frozen_target(period)
+    return dynamics.iterate(update, pair.Q0, max_iter=2000, tol=1e-6).status == "converged"
 
 
 def _judge_periods(answer: object) -> str | None:
