@@ -589,6 +589,49 @@ def linear_step(
     return theta + alpha * features.T @ (weights * td_error)
 
 
+def minimum_norm_step(
+    theta: ArrayLike, features: ArrayLike, mdp: FiniteMDP, *, batch: ArrayLike, alpha: float | int
+) -> np.ndarray:
+    """Return the parameters after the smallest step that moves the values of a batch by alpha times their TD errors.
+
+    Parameters
+    ----------
+    theta : ndarray of shape (n_features,)
+        Parameters; the table is ``features @ theta``.
+    features : ndarray of shape (n_pairs, n_features)
+        One row for each pair.
+    mdp : FiniteMDP
+        The process whose optimality operator gives the targets.
+    batch : ndarray of int, shape (b,)
+        Numbers of the pairs in the batch, each at most once.
+    alpha : float
+        Step size, > 0.
+
+    Returns
+    -------
+    ndarray of shape (n_features,)
+        ``theta`` plus the minimum-norm solution of the least-squares problem; where no step moves the batch exactly,
+        the one that comes closest.
+
+    Raises
+    ------
+    ValueError
+        If a shape disagrees, a pair is listed twice, or `alpha` is not positive.
+
+    Notes
+    -----
+    Label ``eq-minimum-norm-step``.
+    """
+    theta = _checks.array("theta", theta, ndim=1)
+    beside = f"{mdp._sizes} and theta has shape {theta.shape}"
+    features = _checks.array("features", features, shape=(mdp.n_pairs, len(theta)), beside=beside)
+    batch = _batch(batch, mdp.n_pairs)
+    alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
+    Q = mdp.unflatten(features @ theta)
+    td_error = mdp.flatten(bellman.optimality_backup(Q, mdp) - Q)[batch]  # (b,)
+    return theta + alpha * np.linalg.lstsq(features[batch], td_error, rcond=None)[0]
+
+
 def linear_fixed_points(features: ArrayLike, mdp: FiniteMDP, *, weights: ArrayLike) -> np.ndarray:
     """Return every parameter vector that one expected semi-gradient step leaves where it is.
 
