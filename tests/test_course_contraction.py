@@ -1,13 +1,14 @@
 """The assignment and the exercises of chapter 4: what the tests of every assignment do not see."""
 
 import itertools
+from dataclasses import replace
 
 import marking
 import numpy as np
 import pytest
 import questions.contraction as made
 
-from divergence_notes import contraction, examples, grading, updates
+from divergence_notes import contraction, grading, updates
 from divergence_notes.grading import contraction as practice
 
 SEEDS = ["one", "two"]
@@ -69,18 +70,20 @@ class TestUnusualRightAnswers:
     def test_to_be_wary_never_raises_the_modulus(self):
         """So whoever lets one action be best and worst at once finds the modulus of the maximum, which is larger."""
         for mdp, kernel, weights, alpha, wariness in made.WARY.sample(seed="one"):
-            greedy = contraction.exact_modulus(mdp, kernel=kernel, weights=weights, alpha=alpha)
+            update = updates.KernelUpdate(mdp, kernel=kernel, weights=weights, alpha=alpha)
+            greedy = contraction.exact_modulus(update)
             assert made.WARY.right(mdp, kernel, weights, alpha, wariness) <= greedy + 1e-12
 
     def test_stopping_with_lists_and_in_place_on_a_copy(self):
         def answer(mdp, kernel, weights, alpha, accuracy):
-            rate = float(np.abs(contraction.jacobians(mdp, kernel=kernel, weights=weights, alpha=alpha)).sum(2).max())
+            update = updates.KernelUpdate(mdp, kernel=kernel, weights=weights, alpha=alpha)
+            rate = float(np.abs(update.jacobians()).sum(2).max())
             if rate >= 1:
                 return [0][0]
             table, seen = np.zeros(mdp.R.shape), []
             while not seen or rate * seen[-1] > accuracy * (1 - rate):
                 before = table.copy()
-                table += updates.kernel_update(before, mdp, kernel=kernel, weights=weights, alpha=alpha) - before
+                table += update(before) - before
                 seen.append(np.abs(table - before).max())
             return np.int64(len(seen))
 
@@ -194,5 +197,5 @@ class TestPractice:
 
     def test_a_repair_from_the_cast(self):
         long = practice._changed(50.0)
-        short = examples.Example(**dict(vars(long)) | {"alpha": 0.5})
+        short = replace(long, update=replace(long.update, alpha=0.5))
         assert grading.check("ex-contraction-overshoot", [long, short]).passed

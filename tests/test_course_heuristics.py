@@ -124,8 +124,9 @@ class TestPredictions:
         leads_on = FiniteMDP(np.array([[[0.0, 1.0]], [[0.0, 1.0]]]), np.ones((2, 1)), gamma)
         kernel = np.array([[1, given["spill"]], [given["spill"], 1]])
         Q = np.array([[0.0], [given["start"]]])
+        update = updates.KernelUpdate(leads_on, kernel=kernel, weights=[1, 0], alpha=1)
         for _ in range(200):
-            Q = updates.kernel_update(Q, leads_on, kernel=kernel, weights=[1, 0], alpha=1)
+            Q = update(Q)
         assert np.isclose(Q[1, 0], made().UNSEEN.right(gamma, given["spill"], given["start"]))
         result = grading.check("heuristics-unseen-value", np.float32(Q[1, 0]), given=given)
         assert result.passed and not grading.check("heuristics-unseen-value", 1.01 * Q[1, 0], given=given).passed
@@ -153,10 +154,9 @@ class TestSmallEntries:
     )
     def test_what_runs_off_passes_and_does_run_off(self, kernel):
         assert grading.check("heuristics-small-entries", kernel, given=GIVEN).passed
-        data = {"kernel": np.asarray(kernel, dtype=float), "weights": [0.5, 0.5, 0], "alpha": 0.1}
         game = made().falls_into_two(GIVEN["gamma"])
-        step = lambda Q: updates.kernel_update(Q, game, **data)  # noqa: E731
-        assert dynamics.iterate(step, [[0.1], [0.2], [1.0]], max_iter=20_000, bound=1e3).status == "diverged"
+        update = updates.KernelUpdate(game, kernel=kernel, weights=[0.5, 0.5, 0], alpha=0.1)
+        assert dynamics.iterate(update, [[0.1], [0.2], [1.0]], max_iter=20_000, bound=1e3).status == "diverged"
 
     @pytest.mark.parametrize("seed", SEEDS)
     def test_ours_passes_in_every_class(self, seed):

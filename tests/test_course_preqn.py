@@ -1,7 +1,5 @@
 """The assignment and the exercises on PreQN: what is built is judged, and right answers pass in any form."""
 
-from functools import partial
-
 import course
 import marking
 import nbformat
@@ -9,7 +7,7 @@ import numpy as np
 import pytest
 import questions.preqn as asked
 
-from divergence_notes import dynamics, examples, grading, updates
+from divergence_notes import bellman, dynamics, examples, grading
 from divergence_notes.grading import preqn as practice
 
 marking.load()
@@ -108,8 +106,15 @@ class TestJudged:
     @pytest.mark.parametrize(("period", "alpha", "settles"), [(7, 0.1, False), (4, 0.2, True), (3, 0.2, False)])
     def test_a_period_is_that_of_the_package(self, period, alpha, settles):
         pair = examples.full_data_divergence()
-        data = {"mdp": pair.mdp, "kernel": pair.kernel, "weights": pair.weights, "alpha": alpha, "inner": period}
-        run = dynamics.iterate(partial(updates.frozen_target_update, **data), pair.Q0, max_iter=2000, tol=1e-6)
+        pull = alpha * pair.update.kernel * pair.update.weights
+
+        def one_period(Q):
+            targets, live = bellman.optimality_backup(Q, pair.update.mdp).ravel(), Q.ravel()
+            for _ in range(period):
+                live = live + pull @ (targets - live)
+            return live.reshape(Q.shape)
+
+        run = dynamics.iterate(one_period, pair.Q0, max_iter=2000, tol=1e-6)
         assert (run.status == "converged") is settles is practice._converges(period, alpha)
 
     @pytest.mark.parametrize(

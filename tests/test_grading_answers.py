@@ -11,6 +11,7 @@ import math
 import pkgutil
 import re
 import types
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -177,7 +178,7 @@ class TestInstance:
             assert "That was with" not in result.message and result.arguments == ()
 
     def test_long_arguments_are_described(self):
-        draw = lambda rng: (np.zeros((9, 9)), np.eye(2), 3, 0.1, {"a": 1}, examples.full_data_divergence().mdp)  # noqa: E731
+        draw = lambda rng: (np.zeros((9, 9)), np.eye(2), 3, 0.1, {"a": 1}, examples.full_data_divergence().update.mdp)  # noqa: E731
         right = lambda big, small, n, x, other, mdp: 1.0  # noqa: E731
         grading.register(Exercise("ex-long", "function", right, (), draw=draw, instances=1))
         said = "big = an array of shape (9, 9), small = [[1., 0.], [0., 1.]], n = 3, x = 0.1, other = {'a': 1}, "
@@ -257,8 +258,8 @@ ODD = {
     "hostile inside": [Hostile(), Hostile()],
     "itself": itself(),
     "result": grading.Result("ex-a", True, "Yes."),
-    "process": examples.full_data_divergence().mdp,
-    "two processes": (examples.full_data_divergence().mdp,) * 2,
+    "process": examples.full_data_divergence().update.mdp,
+    "two processes": (examples.full_data_divergence().update.mdp,) * 2,
     "example": examples.full_data_divergence(),
     "two examples": [examples.full_data_divergence(), examples.row_dominant()],
     "namespace": types.SimpleNamespace(kernel=1, weights=2),
@@ -548,28 +549,29 @@ def test_natural_mistakes_are_diagnosed(name, seed):
 # --- what is built
 
 
+def stepping(example, alpha):
+    """Return an example with another step size."""
+    return replace(example, update=replace(example.update, alpha=alpha))
+
+
 class TestBuilt:
     """The judges of what is built ask for the property, and not for the example that we had in mind."""
 
     @pytest.mark.parametrize("seed", range(6))
     def test_overshoot_from_any_start(self, seed):
-        from dataclasses import replace
-
         safe = examples.row_dominant()
         starts = [safe.Q0, np.zeros((2, 1)), np.random.default_rng(seed).standard_normal((2, 1))]
         for start in starts:
-            wild = replace(safe, alpha=10.0, Q0=start)
-            assert check("ex-contraction-overshoot", (wild, replace(wild, alpha=2.0))).passed
-            assert check("ex-contraction-overshoot", (replace(wild, alpha=2.0), wild)).diagnosis == "exchanged"
+            wild = replace(stepping(safe, 10.0), Q0=start)
+            assert check("ex-contraction-overshoot", (wild, stepping(wild, 2.0))).passed
+            assert check("ex-contraction-overshoot", (stepping(wild, 2.0), wild)).diagnosis == "exchanged"
 
     def test_overshoot_with_two_actions(self):
-        from dataclasses import replace
-
         pair = examples.full_data_divergence()
-        wild = replace(pair, kernel=np.eye(2), weights=np.array([0.5, 0.5]), alpha=9.0)
-        assert check("ex-contraction-overshoot", (wild, replace(wild, alpha=1.0))).passed
-        assert check("ex-contraction-overshoot", (replace(wild, alpha=1.5), wild)).diagnosis == "exchanged"
-        near = replace(wild, alpha=2.0)
+        wild = replace(pair, update=replace(pair.update, kernel=np.eye(2), weights=[0.5, 0.5], alpha=9.0))
+        assert check("ex-contraction-overshoot", (wild, stepping(wild, 1.0))).passed
+        assert check("ex-contraction-overshoot", (stepping(wild, 1.5), wild)).diagnosis == "exchanged"
+        near = stepping(wild, 2.0)
         assert check("ex-contraction-overshoot", (near, near)).diagnosis == "no-divergence"
 
     @pytest.mark.parametrize("c", [0.5, 1.0, 2.4, 2.45, 5.0])
