@@ -45,10 +45,10 @@ bench:
 	@$(PYTHON) benchmarks/run.py $(if $(ONLY),--only $(ONLY))
 
 course: env
-	@$(BIN)/python tools/course.py $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python coursework/course.py $(if $(SEED),--seed $(SEED))
 
 student: env
-	@$(BIN)/python tools/course.py --student
+	@$(BIN)/python coursework/course.py --student
 
 clean:
 	rm -rf .venv .venv-bench* _build _offline node_modules .pytest_cache .ruff_cache .hypothesis .import_linter_cache

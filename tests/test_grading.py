@@ -133,7 +133,7 @@ class TestInTheBook:
         assert capsys.readouterr().out == said and "state" in said
 
     def test_every_other_page_names_checks_that_there_are(self):
-        places = [*pages.BOOK.glob("*.ipynb"), *pages.BOOK.glob("*.md"), pages.ROOT / "tools" / "course.py"]
+        places = [*pages.BOOK.glob("*.ipynb"), *pages.BOOK.glob("*.md"), pages.ROOT / "coursework" / "course.py"]
         asked = {n for p in places for n in re.findall(r'check\(\\?"(ex-[^"\\]+)', p.read_text(encoding="utf-8"))}
         assert "ex-bellman-shift" in asked and asked <= set(EXERCISES)
 

@@ -42,9 +42,9 @@ looks for an instance on which the sentence is false, and it fails when it finds
 An opponent who never wins may be asleep. So most of the searches are also run against sentences that are false, several
 of which stood in earlier versions of this book. There they must find the instance that refutes them.
 
-You can be that opponent. Run a test with `pytest tests/test_claims_contraction.py -k TestEquality`, or write a better
-one. Where a notebook is named in the place of a file of tests, it is a cell of that notebook whose numbers are compared
-each time. If your test finds something, the sentence goes.
+You can be that opponent. Run a test with `pytest tests/notebooks/test_claims_contraction.py -k TestEquality`, or write
+a better one. Where a notebook is named in the place of a file of tests, it is a cell of that notebook whose numbers are
+compared each time. If your test finds something, the sentence goes.
 """
 
 

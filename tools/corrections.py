@@ -30,10 +30,11 @@ Read it with a pencil. Most of the errors here are errors that everybody makes o
 row for that of the column, an absolute value on the wrong factor, a sufficient condition taken for a necessary one.
 
 You need not believe a verdict. Below a claim stand the chapter, the equation or the theorem that belongs to it, and the
-test that shows it. `TestC11` is the beginning of the name of a class in `tests/test_corrections.py`. Its first line is
-the true statement, and its tests are short: the version of the notes fails, the true one holds. Run them with
-`pytest tests/test_corrections.py -k TestC11`. Claims of fact, wording and opinion have no test. The pair, the orbit,
-the calm and their like are small examples of the book; they live in `divergence_notes.counterexamples`.
+test that shows it. `TestC11` is the beginning of the name of a class in `tests/notebooks/test_corrections.py`. Its
+first line is the true statement, and its tests are short: the version of the notes fails, the true one holds. Run them
+with `pytest tests/notebooks/test_corrections.py -k TestC11`. Claims of fact, wording and opinion have no test. The
+pair, the orbit, the calm and their like are small examples of the book; they live in
+`divergence_notes.counterexamples`.
 """
 
 
@@ -72,7 +73,8 @@ def faults(entries, *, tests, labels):
     named = {
         entry["id"]: {name.split("::")[1] for name in entry.get("shown_by", []) if is_test(name)} for entry in entries
     }
-    for name in sorted({test.split("::")[1] for test in tests if test.startswith("tests/test_corrections.py::TestC")}):
+    own = {test.split("::")[1] for test in tests if test.startswith("tests/notebooks/test_corrections.py::TestC")}
+    for name in sorted(own):
         for claim in claims_in(name):
             split = [key for key in named if re.fullmatch(rf"{claim}[a-e]?", key)]
             if not any(name in named[key] for key in split):

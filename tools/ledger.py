@@ -15,7 +15,8 @@ def load(path):
 
 def tests_in(folder=ROOT / "tests"):
     """Return every test of a folder: file::class, file::class::function and file::function."""
-    return {name for path in sorted(folder.glob("test_*.py")) for name in tests_of(path.name, path.read_text("utf-8"))}
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("test_*.py"))}
+    return {test for name, path in files.items() for test in tests_of(name, path.read_text("utf-8"))}
 
 
 def tests_of(name, text):
@@ -48,7 +49,7 @@ def link(label):
 def test_names(file, tests):
     """Return how a page writes tests of one file: their names and the file."""
     names = ", ".join(f"`{test.split('::', 1)[1]}`" for test in tests)
-    return f"{names} in `{file.removeprefix('tests/')}`"
+    return f"{names} in `{Path(file).name if file.startswith('tests/') else file}`"
 
 
 def block(anchor, head, lines):

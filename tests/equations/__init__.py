@@ -5,9 +5,9 @@ One module a chapter, named like it. Each holds two names:
     EQUATIONS: dict[str, Equation]      by label: the right-hand side as the page prints it, and ways to get it wrong
     DEFINITIONS: set[str]               labels of display equations that only name something and assert nothing
 
-`tests/test_equations.py` compares them with each other and with the labels found in the book. It cannot read TeX, so
-printed.json holds the TeX that was transcribed: when a page prints something else, the entry is to be looked at again.
-`python -m tests.equations` writes printed.json.
+`tests/notebooks/test_equations.py` compares them with each other and with the labels found in the book. It cannot read
+TeX, so printed.json holds the TeX that was transcribed: when a page prints something else, the entry is to be looked at
+again. `python -m tests.equations` writes printed.json.
 """
 
 import importlib

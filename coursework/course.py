@@ -1,4 +1,4 @@
-"""Make the editions of the assignments out of `coursework/source`, by nbgrader.
+"""Make the editions of the assignments out of `coursework/source`, by nbgrader; how they are graded is in `grade.py`.
 
     course.py [--seed SEED]
     course.py --student
@@ -20,15 +20,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-import downloads
+import marking
 import nbformat
+from grader.sandbox import Limits
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).resolve().parent.parent
-COURSEWORK = ROOT / "coursework"
+COURSEWORK = Path(__file__).resolve().parent
 SOURCE = COURSEWORK / "source"
+ROOT = COURSEWORK.parent
+sys.path.append(str(ROOT / "tools"))
 
-sys.path.insert(0, str(COURSEWORK))
+import downloads  # noqa: E402, what a student installs is found by the walk of imports that the downloads make
 
 HOW_TO = """# How to work on an assignment
 
@@ -111,9 +113,6 @@ def mistakes(name):
 
 def build(*, seed, root, release, only=None):
     """Make both editions of each assignment."""
-    import marking
-    from grader.sandbox import Limits
-
     root.mkdir(parents=True, exist_ok=True)
     note = root / "seed.txt"
     before = note.read_text(encoding="utf-8").strip() if note.exists() else None
@@ -165,8 +164,6 @@ def pinned(names):
 
 def student(*, release, place):
     """Pack what students get: the release, the chapters, the package, and what is to be installed; and a zip file."""
-    from grader.sandbox import Limits
-
     names = sorted(path.parent.name for path in release.glob("*/*.ipynb"))
     if not names:
         raise ValueError(f"release must hold assignments: run make course first; there are none in {release}")

@@ -407,6 +407,15 @@ class TestQuestions:
         assert marking.draw_parameters("bellman", "any")
 
 
+@pytest.mark.parametrize("command", ["course.py", "grade.py"])
+def test_a_command_starts_as_it_is_typed(command, tmp_path):
+    """Without the paths that pytest adds, from any folder; its help says how it is called."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    line = [sys.executable, str(course.COURSEWORK / command), "--help"]
+    said = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
+    assert f"    {command} " in said
+
+
 class TestEditions:
     def test_a_new_seed_is_refused_when_there_are_submissions(self, made, marks):
         with pytest.raises(ValueError, match="seed must stay"):

@@ -8,7 +8,6 @@ import copy
 import functools
 import itertools
 import re
-from pathlib import Path
 
 import ledger
 import numpy as np
@@ -18,9 +17,8 @@ import torch
 from divergence_notes import bellman, contraction, dynamics, examples, features, networks, norms, ntk, updates
 from divergence_notes.mdp import FiniteMDP, from_gymnasium, random_mdp, stationary_distribution
 from tests import oracles, pages, strategies
+from tests.pages import ROOT
 from tools import corrections
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def radius(matrix):
@@ -163,24 +161,24 @@ class TestPlantedFaults:
     """What is checked is caught when it is broken."""
 
     def test_renamed_class(self):
-        file = ROOT / "tests" / "test_corrections.py"
+        file = ROOT / "tests" / "notebooks" / "test_corrections.py"
         text = file.read_text(encoding="utf-8")
         name = "TestC11C14RewardInsideTheExpectation"
         renamed = text.replace(f"class {name}:", f"class {name}s:")
         assert renamed != text
-        others = {test for test in TESTS if not test.startswith("tests/test_corrections.py::")}
-        assert faults(ENTRIES, tests=others | ledger.tests_of(file.name, text)) == []
-        found = faults(ENTRIES, tests=others | ledger.tests_of(file.name, renamed))
-        assert f"C11: no test tests/test_corrections.py::{name}" in found
+        others = {test for test in TESTS if not test.startswith("tests/notebooks/test_corrections.py::")}
+        assert faults(ENTRIES, tests=others | ledger.tests_of("notebooks/test_corrections.py", text)) == []
+        found = faults(ENTRIES, tests=others | ledger.tests_of("notebooks/test_corrections.py", renamed))
+        assert f"C11: no test tests/notebooks/test_corrections.py::{name}" in found
         assert f"C11: {name}s is not named" in found
 
     def test_renamed_function(self):
         source = "class TestC1X:\n    def test_a(self): ...\n"
-        reference = "tests/test_corrections.py::TestC1X::test_a"
-        entries = spoiled("C1", shown_by=[reference, "tests/test_corrections.py::TestC1X"])
-        extra = ledger.tests_of("test_corrections.py", source)
+        reference = "tests/notebooks/test_corrections.py::TestC1X::test_a"
+        entries = spoiled("C1", shown_by=[reference, "tests/notebooks/test_corrections.py::TestC1X"])
+        extra = ledger.tests_of("notebooks/test_corrections.py", source)
         assert faults(entries, tests=TESTS | extra) == []
-        extra = ledger.tests_of("test_corrections.py", source.replace("test_a", "test_b"))
+        extra = ledger.tests_of("notebooks/test_corrections.py", source.replace("test_a", "test_b"))
         assert faults(entries, tests=TESTS | extra) == [f"C1: no test {reference}"]
 
     def test_a_class_without_a_test_is_none(self):

@@ -246,7 +246,7 @@ def test_site_is_made_anew_when_a_page_is_newer(tmp_path, monkeypatch):
 def test_ruff():
     done = tool("ruff", "check", "--quiet", ".")
     assert done.returncode == 0, done.stdout
-    done = tool("ruff", "format", "--check", "--quiet", "divergence_notes", "tests", "tools")
+    done = tool("ruff", "format", "--check", "--quiet", "divergence_notes", "tests", "tools", "coursework")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -26,8 +26,9 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import marking
 from course import COURSEWORK, nbgrader_api
-from grader import intake
+from grader import intake, sandbox
 
 STUDENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 LARGEST = intake.LARGEST
@@ -173,7 +174,6 @@ def _grade_one(root, assignment, student):
 
 def autograde(root, assignment, *, workers=2, again=False, limit=LIMIT):
     """Grade every submission that has not been graded as it stands, each in a process of its own."""
-    import marking
     import nbgrader.apps  # noqa: F401, what every process needs is imported once, here
 
     os.environ["COURSE_ROOT"] = str(root)
@@ -316,8 +316,6 @@ def main():
         for name, why in collect(root, options.assignment, options.source).items():
             print(f"not taken: {name!r}: {why}")
     elif options.step == "autograde":
-        from grader import sandbox
-
         print(sandbox.STATEMENTS[sandbox.isolation()])
         autograde(root, options.assignment, workers=options.workers, again=options.again)
     elif options.step == "feedback":

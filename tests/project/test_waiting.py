@@ -11,12 +11,13 @@ from tests.waiting import PATIENCE, until
 CLOCKS = ("monotonic", "perf_counter", "process_time", "time")
 # Limits that may be short. The first four wait for what must not come, or within a loop that goes on waiting.
 SHORT = {
-    "test_lab.py": ["timeout=100", "patience=PATIENCE if name == 'alive' else 2"],
-    "test_browser.py": ["patience=0"],
+    "notebooks/test_lab.py": ["timeout=100", "patience=PATIENCE if name == 'alive' else 2"],
+    "site/test_browser.py": ["patience=0"],
     "page_checks.py": ["timeout=2000"],
-    "test_waiting.py": ["seconds=0.1"],
-    "test_course.py": ["seconds=12"],  # after 15, what is waited for would come by itself
+    "project/test_waiting.py": ["seconds=0.1"],
+    "coursework/test_course.py": ["seconds=12"],  # after 15, what is waited for would come by itself
 }
+TESTS = pages.ROOT / "tests"
 CELL = 10  # seconds that a cell of a chapter may take
 
 
@@ -46,15 +47,15 @@ def limits(source):
     return [ast.unparse(node) for node in found]
 
 
-@pytest.mark.parametrize("path", sorted(pages.ROOT.glob("tests/**/*.py")), ids=lambda path: path.name)
-def test_limits_are_generous(path):
-    found = [limit for limit in limits(path.read_text(encoding="utf-8")) if limit not in SHORT.get(path.name, ())]
+@pytest.mark.parametrize("name", sorted(path.relative_to(TESTS).as_posix() for path in TESTS.rglob("*.py")))
+def test_limits_are_generous(name):
+    found = [limit for limit in limits((TESTS / name).read_text(encoding="utf-8")) if limit not in SHORT.get(name, ())]
     pages.none(found, "limits that a busy machine may pass: wait for as long as tests.waiting.PATIENCE")
 
 
 @pytest.mark.parametrize("name", SHORT)
 def test_every_exception_is_in_use(name):
-    assert set(SHORT[name]) <= set(limits((pages.ROOT / "tests" / name).read_text(encoding="utf-8")))
+    assert set(SHORT[name]) <= set(limits((TESTS / name).read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize(

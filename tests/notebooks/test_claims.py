@@ -21,7 +21,7 @@ from tools import claims
 ENTRIES = ledger.load(claims.SOURCE)
 LABELS = {stem: set(pages.labels(pages.BOOK / f"{stem}.ipynb")) for stem in claims.chapters()}
 TESTS = ledger.tests_in() | claims.checked_cells()
-ATTACKS = sorted(path.relative_to(pages.ROOT).as_posix() for path in (pages.ROOT / "tests").glob("test_claims_*.py"))
+ATTACKS = sorted(path.relative_to(pages.ROOT).as_posix() for path in (pages.ROOT / "tests").rglob("test_claims_*.py"))
 
 
 def faults(entries, *, tests=TESTS):
@@ -183,7 +183,10 @@ class TestPlantedFaults:
             ({"tests": None}, "{}: no test attacks it"),
             ({"known": ["opinion"]}, "{}: an opinion, and a test attacks it"),
             ({"known": ["opinion", "proof"]}, "{}: an opinion, and known otherwise"),
-            ({"tests": ["tests/test_claims_bellman.py::test_x"]}, "{}: no test tests/test_claims_bellman.py::test_x"),
+            (
+                {"tests": ["tests/notebooks/test_claims_bellman.py::test_x"]},
+                "{}: no test tests/notebooks/test_claims_bellman.py::test_x",
+            ),
             ({"tests": ["book/bellman.ipynb::setup"]}, "{}: no test book/bellman.ipynb::setup"),
             ({"id": ENTRIES[1]["id"]}, f"{ENTRIES[1]['id']}: listed twice"),
         ],

@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +11,8 @@ from gymnasium.spaces import Box, Discrete
 from torch import nn
 
 from divergence_notes import ntk, preqn, replay
+from tests.pages import ROOT
 
-ROOT = Path(__file__).parent.parent
 NETS = {
     "layers": lambda: nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 4)),
     "layer norm": lambda: nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.Linear(8, 4)),

@@ -18,7 +18,7 @@ import pytest
 from grader import reading
 
 from tests import pages
-from tests.test_lab import answers
+from tests.notebooks.test_lab import answers
 from tests.waiting import until
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGP4z8DwHwAFAAH/iZk9HQAAAABJRU5ErkJggg=="
