@@ -39,6 +39,16 @@ def kernel_update(update, Q):
     return out
 
 
+def step(update, Q):
+    """Return the table after an update with any matrix, towards T* or the policy of the update, as a double loop."""
+    mdp, out = update.mdp, np.array(Q, dtype=float)
+    error = backup(Q, mdp, update.policy) - Q
+    for i, (s, a) in enumerate(pairs(mdp)):
+        for j, (t, b) in enumerate(pairs(mdp)):
+            out[s, a] += update.matrix[i][j] * error[t, b]
+    return out
+
+
 def policies(mdp):
     """List every deterministic policy."""
     return [np.array(p) for p in itertools.product(range(mdp.R.shape[1]), repeat=mdp.R.shape[0])]
@@ -51,9 +61,10 @@ def policy_table(mdp, policy):
 
 
 def chain(mdp, policy):
-    """Return the matrix from pair to pair of a deterministic policy, entry by entry."""
+    """Return the matrix from pair to pair of a policy, of actions or of their chances, entry by entry."""
     P, order = dense(mdp), pairs(mdp)
-    return np.array([[P[s, a, t] * (b == policy[t]) for t, b in order] for s, a in order])
+    chance = np.asarray(policy, dtype=float) if np.ndim(policy) == 2 else np.eye(mdp.R.shape[1])[list(policy)]
+    return np.array([[P[s, a, t] * chance[t, b] for t, b in order] for s, a in order])
 
 
 def best_table(mdp):
@@ -73,15 +84,23 @@ def linear_programme(mdp):
 
 
 def lipschitz(update):
-    """Return the exact sup-norm Lipschitz constant of a kernel update: the largest Jacobian over all policies."""
+    """Return the exact sup-norm Lipschitz constant of an update: the largest Jacobian over the policies of targets."""
     return np.abs(jacobians(update)).sum(axis=2).max()
 
 
+def targets_of(update):
+    """List the policies that targets may follow: the one of the update, or every deterministic one."""
+    return policies(update.mdp) if update.policy is None else [update.policy]
+
+
 def jacobians(update):
-    """Return I - alpha K D (I - gamma P_pi) for every deterministic policy, written out from the data alone."""
+    """Return I - M (I - gamma P_pi) for every policy of targets; a kernel update is written out from its parts."""
     mdp, n = update.mdp, update.mdp.R.size
-    step = update.alpha * np.asarray(update.kernel) @ np.diag(update.weights)
-    return np.array([np.eye(n) - step @ (np.eye(n) - mdp.gamma * chain(mdp, policy)) for policy in policies(mdp)])
+    step = update.matrix
+    if hasattr(update, "kernel"):
+        step = update.alpha * np.asarray(update.kernel) @ np.diag(update.weights)
+    loops = [np.eye(n) - mdp.gamma * chain(mdp, policy) for policy in targets_of(update)]
+    return np.array([np.eye(n) - step @ loop for loop in loops])
 
 
 def table_iteration(model, gamma, *, sweeps=10_000, tol=0.0):

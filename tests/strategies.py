@@ -1,5 +1,7 @@
 """Random instances for property tests, the awkward ones among them: processes, tables, kernels, distributions."""
 
+import contextlib
+import dataclasses
 import random
 from typing import NamedTuple
 
@@ -8,7 +10,7 @@ import scipy.sparse as sp
 from hypothesis import strategies as st
 
 from divergence_notes.mdp import FiniteMDP
-from divergence_notes.updates import KernelUpdate
+from divergence_notes.updates import KernelUpdate, Update
 
 KINDS = ("dense", "terminating", "deterministic", "sparse", "ties")
 KERNELS = ("identity", "gram", "singular", "unsymmetric", "negative", "dominant")
@@ -34,15 +36,20 @@ def _pick(options, rng):
     return options[rng.integers(len(options))]
 
 
-def make_mdp(kind, n_states, n_actions, gamma, rng):
-    """Return one random process of a kind."""
-    state = (
-        random.getstate()
-    )  # the type checker samples items with `random`, which hypothesis forbids inside a strategy
+@contextlib.contextmanager
+def _random_untouched():
+    """The type checker samples items with `random`, which hypothesis forbids inside a strategy."""
+    state = random.getstate()
     try:
-        return _make_mdp(kind, n_states, n_actions, gamma, rng)
+        yield
     finally:
         random.setstate(state)
+
+
+def make_mdp(kind, n_states, n_actions, gamma, rng):
+    """Return one random process of a kind."""
+    with _random_untouched():
+        return _make_mdp(kind, n_states, n_actions, gamma, rng)
 
 
 def _make_mdp(kind, n_states, n_actions, gamma, rng):
@@ -96,9 +103,9 @@ def make_weights(kind, n, rng):
 
 
 class Case(NamedTuple):
-    """A kernel update, a table to start it from, and the generator that drew them, for more of the same kind."""
+    """An update, a table to start it from, and the generator that drew them, for more of the same kind."""
 
-    update: KernelUpdate
+    update: Update
     Q: np.ndarray
     rng: np.random.Generator
 
@@ -110,4 +117,41 @@ def kernel_cases(draw, *, kernels=KERNELS, weights=WEIGHTS, **process):
     Q = tables(mdp, rng, integers=_pick((False, True), rng))
     kernel = make_kernel(_pick(kernels, rng), mdp.n_pairs, rng)
     rho = make_weights(_pick(weights, rng), mdp.n_pairs, rng)
-    return Case(KernelUpdate(mdp, kernel=kernel, weights=rho, alpha=_pick((1, 0.05, 0.7, 2.5), rng)), Q, rng)
+    with _random_untouched():
+        return Case(KernelUpdate(mdp, kernel=kernel, weights=rho, alpha=_pick((1, 0.05, 0.7, 2.5), rng)), Q, rng)
+
+
+FORMS = ("any", "table", "shares", "kernel", "frozen", "preconditioned", "policy", "chances", "residual")
+
+
+def make_update(form, update, rng):
+    """Return an update of a form, made of the parts of a kernel update."""
+    mdp = update.mdp
+    chances = rng.dirichlet(np.ones(mdp.n_actions), size=mdp.n_states)
+    if form == "any":
+        return Update(mdp, rng.standard_normal((mdp.n_pairs, mdp.n_pairs)))
+    if form == "table":
+        return Update.table(mdp, alpha=update.alpha)
+    if form == "shares":
+        return Update.shares(mdp, weights=update.weights, alpha=update.alpha)
+    if form == "frozen":
+        return update.frozen_target(int(rng.integers(2, 6)))
+    if form == "preconditioned":
+        batch = rng.permutation(mdp.n_pairs)[: rng.integers(1, mdp.n_pairs + 1)]
+        try:
+            return Update.preconditioned(mdp, kernel=update.kernel, batch=batch, alpha=update.alpha)
+        except ValueError:  # singular on the batch
+            return Update.preconditioned(mdp, kernel=np.eye(mdp.n_pairs), batch=batch, alpha=update.alpha)
+    if form == "policy":
+        return dataclasses.replace(update, policy=rng.integers(mdp.n_actions, size=mdp.n_states))
+    if form == "chances":
+        return dataclasses.replace(update, policy=chances)
+    return update.residual_gradient(chances) if form == "residual" else update
+
+
+@st.composite
+def update_cases(draw, *, forms=FORMS, **parts):
+    """Draw an update of any form with a table."""
+    case = draw(kernel_cases(**parts))
+    with _random_untouched():
+        return case._replace(update=make_update(_pick(forms, case.rng), case.update, case.rng))
