@@ -4,15 +4,13 @@ Here lives what is read off the sup norm: the paper's condition, which looks at 
 the exact modulus of an `updates.Update`. Other norms are in `norms`; the updates themselves in `updates`.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
-from divergence_notes import _checks, _rounding
+from divergence_notes import _checks, _rounding, _rows
 from divergence_notes._checks import ArrayLike
-from divergence_notes.mdp import FiniteMDP
 from divergence_notes.updates import KernelUpdate, Update, _pulled
 
 
@@ -276,48 +274,14 @@ def exact_modulus(update: Update) -> float:
     return _sharpest_row(update)[0]
 
 
-def _row_blocks(update: Update, *, size: int = 256) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield some rows of every J_pi - I at a time: the numbers of their pairs, ``pull``, ``own`` and ``inflow``.
-
-    ``pull`` are the rows of M. Under policy pi row i is ``own[i]`` (n_pairs,) plus ``inflow[i, s]`` at column
-    (s, pi(s)), so that a row can choose the action of each next state on its own. With a policy of its own an update
-    leaves no choice: then everything is in ``own``.
-    """
-    mdp = update.mdp
-    chain = None if update.policy is None else mdp.pair_transitions(update.policy)
-    for first in range(0, mdp.n_pairs, size):
-        pull = update.matrix[first : first + size]  # (b, n)
-        pairs = np.arange(first, first + len(pull))
-        if chain is None:
-            yield pairs, pull, -pull, mdp.gamma * (pull @ mdp.transitions)
-        else:
-            yield pairs, pull, mdp.gamma * (pull @ chain) - pull, np.zeros((len(pull), mdp.n_states))
-
-
-def _doubt(pull: np.ndarray, mdp: FiniteMDP, own: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Return the most by which the computed ``|J_pi| @ w`` of some rows is off, whatever the policy pi.
-
-    `own` is what the identity adds to each row: the w of its pair, or 0 where the identity is left out.
-    """
-    best = w.reshape(mdp.n_states, mdp.n_actions).max(axis=1)
-    reach = np.abs(pull) @ (w + mdp.gamma * (mdp.transitions @ best))
-    return _rounding.slack(mdp.n_pairs) * (own + reach)
-
-
-def _growth(own: np.ndarray, inflow: np.ndarray, n_actions: int) -> np.ndarray:
-    """Return what each action of each next state adds to the absolute row sum, shape (n_actions, b, n_states)."""
-    columns = (own[:, action::n_actions] for action in range(n_actions))
-    return np.stack([np.abs(column + inflow) - np.abs(column) for column in columns])
-
-
 def _sharpest_row(update: Update) -> tuple[float, int, np.ndarray]:
     """Return the largest absolute row sum of any Jacobian, its row, and the policy that reaches it."""
     mdp = update.mdp
     best, ones = (-np.inf, 0, np.zeros(mdp.n_states, dtype=np.intp)), np.ones(mdp.n_pairs)
-    for pairs, pull, own, inflow in _row_blocks(update):
-        doubt = _doubt(pull, mdp, ones[: len(pairs)], ones)
+    for pairs, pull, own, inflow in _rows.blocks(update):
+        doubt = _rows.doubt(pull, mdp, ones[: len(pairs)], ones)
         own[np.arange(len(pairs)), pairs] += 1
-        growth = _growth(own, inflow, mdp.n_actions)
+        growth = _rows.growth(own, inflow, mdp.n_actions)
         sums = np.abs(own).sum(axis=1) + growth.max(axis=0).sum(axis=1) + doubt
         row = int(sums.argmax())
         if sums[row] > best[0]:
@@ -387,10 +351,10 @@ def max_scale(update: Update) -> float:
     """
     mdp = update.mdp
     largest, n_actions = 0.0, mdp.n_actions
-    for pairs, pull, own, inflow in _row_blocks(update):  # own and inflow: the rows of minus G_pi
+    for pairs, pull, own, inflow in _rows.blocks(update):  # own and inflow: the rows of minus G_pi
         rows = np.arange(len(pairs))
-        growth = _growth(own, inflow, n_actions)
-        doubt = _doubt(pull, mdp, np.zeros(len(pairs)), np.ones(mdp.n_pairs))
+        growth = _rows.growth(own, inflow, n_actions)
+        doubt = _rows.doubt(pull, mdp, np.zeros(len(pairs)), np.ones(mdp.n_pairs))
         doubt += mdp.n_pairs * _rounding.TINY  # no identity is added here that would hide what underflow has lost
         sums = np.abs(own).sum(axis=1) + growth.max(axis=0).sum(axis=1) + doubt
         # the same with the entry on the diagonal itself in place of its absolute value: minus the dominance of the row
@@ -429,12 +393,6 @@ UNIT_SQUARE = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
 UNIT_SQUARE.setflags(write=False)
 
 
-def _two_pair_jacobians(update: Update) -> Float[np.ndarray, "p 2 2"]:
-    if update.mdp.n_pairs != 2:
-        raise ValueError(f"update must be on two state-action pairs, its process has {update.mdp.n_pairs}")
-    return update.jacobians()
-
-
 def box_images(update: Update, *, shape: Float[np.ndarray, "m 2"] = UNIT_SQUARE) -> Float[np.ndarray, "p m 2"]:
     """Return where the corners of the unit square go under each Jacobian of an update on two pairs.
 
@@ -457,5 +415,7 @@ def box_images(update: Update, *, shape: Float[np.ndarray, "m 2"] = UNIT_SQUARE)
         If the process has another number of pairs, or `shape` has not two columns.
 
     """
+    if update.mdp.n_pairs != 2:
+        raise ValueError(f"update must be on two state-action pairs, its process has {update.mdp.n_pairs}")
     shape = _checks.array("shape", shape, shape=(None, 2))
-    return np.stack([shape @ J.T for J in _two_pair_jacobians(update)])
+    return np.stack([shape @ J.T for J in update.jacobians()])
