@@ -34,7 +34,7 @@ class TestThreshold:
         gamma = examples.w_to_2w_threshold(weights) + side
         example = examples.w_to_2w(gamma, weights=weights)
         assert example.status == status
-        assert dynamics.iterate(example.operator, example.Q0, max_iter=20_000).status == status
+        assert dynamics.iterate(example.update, example.Q0, max_iter=20_000).status == status
 
     def test_needs_a_distribution(self):
         with pytest.raises(ValueError, match="weights"):
@@ -50,24 +50,24 @@ class TestTableBound:
         mdp, rho = random_mdp(3, 2, gamma=0.9, branching=2, rng=rng), rng.dirichlet(np.ones(6))
         bound = np.abs(mdp.R).max() / (1 - 0.9)
         Q = rng.choice([-bound, bound], size=(3, 2))
-        after = updates.weighted_update(Q, mdp, weights=rho, alpha=part / rho.max())
+        after = Update.shares(mdp, weights=rho, alpha=part / rho.max())(Q)
         assert np.abs(after).max() <= bound * (1 + 1e-12)
 
     def test_outside_it_may_stay_outside_for_long(self):
-        loop = examples.self_loop(0.9)
-        run = dynamics.iterate(loop.operator, [[110.0]], max_iter=20)
+        update = examples.self_loop(0.9).update
+        run = dynamics.iterate(update, [[110.0]], max_iter=20)
         assert run.sizes.min() > 10  # the bound
 
     def test_a_longer_step_leaves(self):
-        loop = examples.self_loop(0.9)
-        assert abs(updates.weighted_update([[-10.0]], loop.mdp, weights=[1.0], alpha=11.0)[0, 0]) > 10
+        update = examples.self_loop(0.9).update
+        assert abs(Update.shares(update.mdp, weights=[1.0], alpha=11.0)([[-10.0]])[0, 0]) > 10
 
 
 class TestOverEstimates:
     """A new over-estimate in every target adds up to gamma b / (1 - gamma) in a table, and to no more."""
 
     def test_on_the_loop(self):
-        mdp = replace(examples.self_loop(0.9).mdp, R=np.zeros((1, 1)))
+        mdp = replace(examples.self_loop(0.9).update.mdp, R=np.zeros((1, 1)))
         run = dynamics.iterate(
             lambda Q: Q + 0.5 * (bellman.optimality_backup(Q + 1.54, mdp) - Q), [[0.0]], max_iter=2000
         )
@@ -83,7 +83,7 @@ class TestTriadWithAnyLegMissing:
         example = examples.baird_control()
         Q = rng.standard_normal(example.Q0.shape)
         operator = examples.triad_operator(example, approximation=True, bootstrapping=True, off_policy=True)
-        np.testing.assert_allclose(operator(Q), example.operator(Q), rtol=1e-13)
+        np.testing.assert_allclose(operator(Q), example.update(Q), rtol=1e-13)
 
     def test_on_policy_weights_follow_the_greedy_action(self):
         """The visits are computed once for each greedy policy; the cache must not mix two of them up."""
@@ -91,7 +91,7 @@ class TestTriadWithAnyLegMissing:
         operator = examples.triad_operator(example, approximation=False, bootstrapping=False, off_policy=False)
         first, second = np.array([[1.0, 0.5]]), np.array([[0.5, 1.0]])
         for Q, rho in ((first, [0.95, 0.05]), (second, [0.05, 0.95]), (first, [0.95, 0.05])):
-            np.testing.assert_allclose(operator(Q), Q - example.alpha * np.array([rho]) * Q, rtol=1e-12)
+            np.testing.assert_allclose(operator(Q), Q - example.update.alpha * np.array([rho]) * Q, rtol=1e-12)
 
 
 class TestDrawings:

@@ -34,7 +34,7 @@ test that shows it. `TestC11` is the beginning of the name of a class in `tests/
 first line is the true statement, and its tests are short: the version of the notes fails, the true one holds. Run them
 with `pytest tests/notebooks/test_corrections.py -k TestC11`. Claims of fact, wording and opinion have no test. The
 pair, the orbit, the calm and their like are small examples of the book; they live in
-`divergence_notes.counterexamples`.
+`divergence_notes.examples`.
 """
 
 

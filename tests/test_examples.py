@@ -3,6 +3,7 @@
 import functools
 import itertools
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -10,26 +11,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divergence_notes import dynamics, examples
+from divergence_notes import dynamics, examples, updates
 from tests import oracles
 from tests.strategies import generators
 
 EXAMPLES = {
-    "loop": examples.self_loop,
-    "dominant": examples.row_dominant,
-    "calm": examples.sup_norm_only,
-    "weighted_only": examples.weighted_norm_only,
+    "self_loop": examples.self_loop,
+    "row_dominant": examples.row_dominant,
+    "sup_norm_only": examples.sup_norm_only,
+    "weighted_norm_only": examples.weighted_norm_only,
     "some_norm_only": examples.some_norm_only,
-    "orbit": examples.closed_orbit,
-    "patient": examples.unstable_product_converges,
-    "quiet_loop": examples.low_gain_divergence,
-    "swing": examples.stable_pieces_divergence,
-    "switching, first": lambda: examples.switching_divergence()[0],
-    "switching, second": lambda: examples.switching_divergence()[1],
-    "lever": examples.w_to_2w_full_rank,
-    "lever, low gamma": lambda: examples.w_to_2w_full_rank(0.4),
-    "lever, both trained": lambda: examples.w_to_2w_full_rank(0.5, [0.5, 0.5]),
-    "pair": examples.full_data_divergence,
+    "closed_orbit": examples.closed_orbit,
+    "unstable_product_converges": examples.unstable_product_converges,
+    "low_gain_divergence": examples.low_gain_divergence,
+    "stable_pieces_divergence": examples.stable_pieces_divergence,
+    "switching_divergence, first": lambda: examples.switching_divergence()[0],
+    "switching_divergence, second": lambda: examples.switching_divergence()[1],
+    "w_to_2w_full_rank": examples.w_to_2w_full_rank,
+    "w_to_2w_full_rank, low gamma": lambda: examples.w_to_2w_full_rank(0.4),
+    "w_to_2w_full_rank, both trained": lambda: examples.w_to_2w_full_rank(0.5, [0.5, 0.5]),
+    "full_data_divergence": examples.full_data_divergence,
     "w_to_2w": examples.w_to_2w,
     "w_to_2w, low gamma": lambda: examples.w_to_2w(0.3),
     "w_to_2w, both trained": lambda: examples.w_to_2w(0.9, [0.5, 0.5]),
@@ -45,15 +46,19 @@ def refuses(error, message):
     return pytest.raises(error, match="^" + re.escape(message) + "$")
 
 
-def gradient_field(example, policy):
-    """Return G = K D (I - gamma P_pi) from the example's own numbers, by loops."""
-    chain, n = oracles.chain(example.mdp, np.array(policy)), example.mdp.n_pairs
-    return example.kernel @ np.diag(example.weights) @ (np.eye(n) - example.mdp.gamma * chain)
+def gradient_field(update, policy):
+    """Return G = K D (I - gamma P_pi) from the update's own numbers, by loops."""
+    mdp = update.mdp
+    return update.kernel @ np.diag(update.weights) @ (np.eye(mdp.n_pairs) - mdp.gamma * oracles.chain(mdp, policy))
 
 
-def radius(example, policy):
-    n = example.mdp.n_pairs
-    return np.abs(np.linalg.eigvals(np.eye(n) - example.alpha * gradient_field(example, policy))).max()
+def jacobian(update, policy):
+    """Return I - alpha G of one policy."""
+    return np.eye(update.mdp.n_pairs) - update.alpha * gradient_field(update, policy)
+
+
+def radius(update, policy):
+    return np.abs(np.linalg.eigvals(jacobian(update, policy))).max()
 
 
 class TestEachExample:
@@ -62,7 +67,7 @@ class TestEachExample:
     @pytest.mark.parametrize("name", EXAMPLES)
     def test_fate(self, name):
         example = EXAMPLES[name]()
-        run = dynamics.iterate(example.operator, example.Q0, max_iter=800, bound=1e4, tol=1e-4)
+        run = dynamics.iterate(example.update, example.Q0, max_iter=800, bound=1e4, tol=1e-4)
         assert run.status == example.status
         if run.status == "undecided":
             assert run.sizes.max() < 10
@@ -71,34 +76,43 @@ class TestEachExample:
     @pytest.mark.parametrize("name", EXAMPLES)
     def test_parts_fit_together(self, name):
         example = EXAMPLES[name]()
-        n = example.mdp.n_pairs
-        assert example.Q0.shape == example.mdp.R.shape
-        assert example.weights.shape == (n,)
-        assert example.weights.sum() == pytest.approx(1)
+        update = example.update
+        assert example.Q0.shape == update.mdp.R.shape
+        assert update.weights.shape == (update.mdp.n_pairs,)
+        assert update.weights.sum() == pytest.approx(1)
         assert example.status in dynamics.STATUSES
         assert example.name
         assert example.source
-        if name != "swing":
-            np.testing.assert_array_equal(example.kernel, example.kernel.T)
+        if name != "stable_pieces_divergence":
+            np.testing.assert_array_equal(update.kernel, update.kernel.T)
         if example.features is not None:
-            np.testing.assert_allclose(example.kernel, example.features @ example.features.T)
+            np.testing.assert_allclose(update.kernel, example.features @ example.features.T)
             residual = np.linalg.lstsq(example.features, example.Q0.ravel(), rcond=None)[0]
             np.testing.assert_allclose(example.features @ residual, example.Q0.ravel(), atol=1e-9)
         assert np.abs(example.Q0 - example.target).max() >= 0.5 - 1e-12  # it starts away from the answer
-        expected = oracles.kernel_update(example.Q0, example.mdp, example.kernel, example.weights, example.alpha)
-        np.testing.assert_allclose(example.operator(example.Q0), expected, atol=1e-10)
+        expected = oracles.kernel_update(update, example.Q0)
+        np.testing.assert_allclose(update(example.Q0), expected, atol=1e-10)
 
-    @pytest.mark.parametrize("name", ["loop", "orbit", "pair", "w_to_2w", "no_fixed_point"])
+    @pytest.mark.parametrize("name", ["self_loop", "closed_orbit", "full_data_divergence", "w_to_2w", "no_fixed_point"])
     def test_target_is_the_optimal_table(self, name):
         example = EXAMPLES[name]()
-        np.testing.assert_allclose(example.target, oracles.best_table(example.mdp), atol=1e-9)
+        np.testing.assert_allclose(example.target, oracles.best_table(example.update.mdp), atol=1e-9)
 
     @pytest.mark.parametrize(
-        "name", ["dominant", "calm", "weighted_only", "some_norm_only", "loop", "patient", "swing"]
+        "name",
+        [
+            "self_loop",
+            "row_dominant",
+            "sup_norm_only",
+            "weighted_norm_only",
+            "some_norm_only",
+            "unstable_product_converges",
+            "stable_pieces_divergence",
+        ],
     )
     def test_the_quiet_ones_are_stable_by_their_eigenvalues(self, name):
-        example = EXAMPLES[name]()
-        assert max(radius(example, policy) for policy in oracles.policies(example.mdp)) < 1
+        update = EXAMPLES[name]().update
+        assert max(radius(update, policy) for policy in oracles.policies(update.mdp)) < 1
 
 
 class TestCalm:
@@ -106,7 +120,8 @@ class TestCalm:
 
     def test_start(self):
         example = examples.sup_norm_only()
-        fast, slow = example.kernel @ [1, 1], example.kernel @ [1, -1]  # the symmetric and the antisymmetric direction
+        kernel = example.update.kernel
+        fast, slow = kernel @ [1, 1], kernel @ [1, -1]  # the symmetric and the antisymmetric direction
         assert fast[0] > slow[0] > 0
         assert example.Q0[0, 0] > 0 > example.Q0[1, 0]
         assert example.Q0.sum() > 0.5
@@ -116,24 +131,24 @@ class TestQuietLoop:
     """The third pair has no data, the gain through it is below 1, and the plain update diverges at every step size."""
 
     def test_the_kernel_is_positive_definite_and_the_gain_is_below_one(self):
-        example = examples.low_gain_divergence()
-        assert np.linalg.eigvalsh(example.kernel).min() > 0.27
-        inside, outside = example.kernel[:2, :2], example.kernel[2, :2]
+        update = examples.low_gain_divergence().update
+        assert np.linalg.eigvalsh(update.kernel).min() > 0.27
+        inside, outside = update.kernel[:2, :2], update.kernel[2, :2]
         W = np.linalg.inv(inside) @ outside  # symmetric: the row of the third pair
         np.testing.assert_allclose(W, [0.99, 0], atol=1e-12)
         assert 0.9 * np.abs(W).sum() == pytest.approx(0.891)
 
     def test_along_the_line_both_eigenvalues_point_outwards(self):
         """Q moves by -alpha G Q; what is conserved leaves two directions, and each grows for every alpha > 0."""
-        G = gradient_field(examples.low_gain_divergence(), [0, 0, 0])
+        G = gradient_field(examples.low_gain_divergence().update, [0, 0, 0])
         rates = sorted(np.linalg.eigvals(G).real)
         np.testing.assert_allclose(rates, [-0.7191, -0.0667, 0], atol=1e-4)
         np.testing.assert_allclose(np.linalg.eigvals(G).imag, 0, atol=1e-9)
 
     def test_without_the_spill_both_point_inwards(self):
-        example = examples.low_gain_divergence()
-        apart = example.kernel * [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
-        G = apart @ np.diag(example.weights) @ (np.eye(3) - 0.9 * oracles.chain(example.mdp, np.zeros(3, dtype=int)))
+        update = examples.low_gain_divergence().update
+        apart = update.kernel * [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+        G = apart @ np.diag(update.weights) @ (np.eye(3) - 0.9 * oracles.chain(update.mdp, np.zeros(3, dtype=int)))
         assert sorted(np.linalg.eigvals(G).real)[1] > 0.09  # the one 0 belongs to the pair without data
 
 
@@ -143,24 +158,24 @@ class TestOrbit:
     def test_the_optimum_repels(self):
         example = examples.closed_orbit()
         np.testing.assert_allclose(example.target, [[2.0, 1.0]])
-        np.testing.assert_allclose(example.operator(example.target), example.target, atol=1e-12)
-        eigenvalues = np.linalg.eigvals(np.eye(2) - example.alpha * gradient_field(example, [0]))
+        np.testing.assert_allclose(example.update(example.target), example.target, atol=1e-12)
+        eigenvalues = np.linalg.eigvals(jacobian(example.update, [0]))
         np.testing.assert_allclose(
             sorted(eigenvalues, key=lambda z: z.imag), [1.01875 - 0.2030j, 1.01875 + 0.2030j], atol=1e-4
         )
         assert np.abs(eigenvalues).max() == pytest.approx(1.0388, abs=1e-4)
-        assert radius(example, [1]) == pytest.approx(0.9451, abs=1e-4)
+        assert radius(example.update, [1]) == pytest.approx(0.9451, abs=1e-4)
 
     def test_it_stays_away_and_stays_bounded(self):
         run = dynamics.iterate(
-            examples.closed_orbit().operator, examples.closed_orbit().Q0, max_iter=900, target=[[2.0, 1.0]]
+            examples.closed_orbit().update, examples.closed_orbit().Q0, max_iter=900, target=[[2.0, 1.0]]
         )
         assert 0.1 < run.errors[500:].min() < run.errors[500:].max() < 3.3
 
     def test_another_reward_another_fate(self):
-        example = examples.closed_orbit()
-        swapped = type(example)(**(vars(example) | {"mdp": type(example.mdp)(example.mdp.P, [[0.0, 1.0]], 0.5)}))
-        assert dynamics.iterate(swapped.operator, swapped.Q0, max_iter=1000, tol=1e-6).status == "converged"
+        orbit = examples.closed_orbit()
+        swapped = replace(orbit, update=replace(orbit.update, mdp=replace(orbit.update.mdp, R=[[0.0, 1.0]])))
+        assert dynamics.iterate(swapped.update, swapped.Q0, max_iter=1000, tol=1e-6).status == "converged"
         np.testing.assert_allclose(swapped.target, [[1.0, 2.0]])
 
 
@@ -168,38 +183,38 @@ class TestPair:
     """One state, two actions, positive definite K, every pair sampled: it diverges from one side at every step size."""
 
     def test_eigenvalues(self):
-        example = examples.full_data_divergence()
-        assert np.linalg.eigvalsh(example.kernel).min() > 0
-        assert example.weights.min() > 0
+        update = examples.full_data_divergence().update
+        assert np.linalg.eigvalsh(update.kernel).min() > 0
+        assert update.weights.min() > 0
         np.testing.assert_allclose(
-            np.sort(np.linalg.eigvals(gradient_field(example, [0]))), [-0.762, -0.0577], atol=1e-3
+            np.sort(np.linalg.eigvals(gradient_field(update, [0]))), [-0.762, -0.0577], atol=1e-3
         )
-        assert radius(example, [0]) == pytest.approx(1.0762, abs=1e-4)
-        assert radius(example, [1]) == pytest.approx(0.9969, abs=1e-4)
+        assert radius(update, [0]) == pytest.approx(1.0762, abs=1e-4)
+        assert radius(update, [1]) == pytest.approx(0.9969, abs=1e-4)
 
     def test_the_trace_decides(self):
         """g (K11 rho1 + K12 rho2) > K11 rho1 + K22 rho2 is a negative trace; the determinant is positive."""
-        K, rho = examples.full_data_divergence().kernel, examples.full_data_divergence().weights
-        G = gradient_field(examples.full_data_divergence(), [0])
+        update = examples.full_data_divergence().update
+        K, rho, G = update.kernel, update.weights, gradient_field(update, [0])
         assert 0.9 * (K[0, 0] * rho[0] + K[0, 1] * rho[1]) > K[0, 0] * rho[0] + K[1, 1] * rho[1]
         assert np.trace(G) < 0 < np.linalg.det(G)
 
     @pytest.mark.parametrize("alpha", [1e-2, 0.1, 1.0])
     def test_every_step_size(self, alpha):
-        example = examples.full_data_divergence()
-        small = type(example)(**(vars(example) | {"alpha": alpha}))
-        run = dynamics.iterate(small.operator, small.Q0, max_iter=int(9 / alpha) + 30, bound=1e3)
+        pair = examples.full_data_divergence()
+        step = replace(pair.update, alpha=alpha)
+        run = dynamics.iterate(step, pair.Q0, max_iter=int(9 / alpha) + 30, bound=1e3)
         assert run.status == "diverged"
 
     def test_the_unstable_direction_keeps_its_greedy_action(self):
-        values, vectors = np.linalg.eig(gradient_field(examples.full_data_divergence(), [0]))
+        values, vectors = np.linalg.eig(gradient_field(examples.full_data_divergence().update, [0]))
         ray = vectors[:, values.argmin()]
         ray = ray / ray[0]
         assert ray[0] > ray[1] == pytest.approx(0.429, abs=1e-3)
 
     def test_the_other_side_runs_home(self):
         run = dynamics.iterate(
-            examples.full_data_divergence().operator, [[0.0, 1.0]], max_iter=700, target=[[0.0, 0.0]], tol=0
+            examples.full_data_divergence().update, [[0.0, 1.0]], max_iter=700, target=[[0.0, 0.0]], tol=0
         )
         assert run.errors[-1] < 0.2 < run.errors[0]
         assert run.errors[-1] / run.errors[-2] == pytest.approx(0.9969, abs=1e-4)
@@ -213,12 +228,21 @@ class TestWTo2W:
     def test_drift(self, rng, gamma):
         rho = rng.dirichlet([1, 1])
         example = examples.w_to_2w(gamma, rho)
-        factor = 1 + example.alpha * (rho[0] * (2 * gamma - 1) + rho[1] * (4 * gamma - 4))
-        np.testing.assert_allclose(example.operator(example.Q0), factor * example.Q0)
+        update = example.update
+        factor = 1 + update.alpha * (rho[0] * (2 * gamma - 1) + rho[1] * (4 * gamma - 4))
+        np.testing.assert_allclose(update(example.Q0), factor * example.Q0)
         assert example.status == ("diverged" if factor > 1 else "converged")
         assert example.Q0.ravel().tolist() == [1.0, 2.0]
-        moving = np.linalg.eigvals(np.eye(2) - example.alpha * gradient_field(example, [0, 0]))
+        moving = np.linalg.eigvals(jacobian(update, [0, 0]))
         np.testing.assert_allclose(sorted(moving.real), sorted([1.0, factor]), atol=1e-12)
+
+    @pytest.mark.parametrize("share", [0.0, 0.2, 0.5])
+    @pytest.mark.parametrize(("side", "status"), [(-0.05, "converged"), (0.05, "diverged")])
+    def test_the_threshold_parts_the_fates(self, share, side, status):
+        weights = (1 - share, share)
+        example = examples.w_to_2w(examples.w_to_2w_threshold(weights) + side, weights)
+        assert example.status == status
+        assert dynamics.iterate(example.update, example.Q0, max_iter=20_000).status == status
 
     @given(share=st.floats(0, 1))
     @settings(max_examples=25)
@@ -246,26 +270,41 @@ class TestWTo2W:
 
 
 class TestLever:
-    """A weight of its own for the second state makes K positive definite; the drift eigenvalue 2 gamma - 1 stays."""
+    """A weight of its own for the second state makes K positive definite; the drift eigenvalue 2 gamma - 1 stays.
+
+    The pair that is trained lifts the other by W = 2, gamma of which comes back: it diverges from gamma = 1/2 on.
+    """
 
     def test_kernel(self):
-        assert examples.w_to_2w_full_rank().kernel.tolist() == [[1.0, 2.0], [2.0, 5.0]]
-        assert np.linalg.eigvalsh(examples.w_to_2w_full_rank().kernel).min() > 0
+        assert examples.w_to_2w_full_rank().update.kernel.tolist() == [[1.0, 2.0], [2.0, 5.0]]
+        assert np.linalg.eigvalsh(examples.w_to_2w_full_rank().update.kernel).min() > 0
 
     @pytest.mark.parametrize("gamma", [0.3, 0.9])
     def test_drift(self, gamma):
-        drift = np.sort(np.linalg.eigvals(-gradient_field(examples.w_to_2w_full_rank(gamma), [0, 0])).real)
+        drift = np.sort(np.linalg.eigvals(-gradient_field(examples.w_to_2w_full_rank(gamma).update, [0, 0])).real)
         np.testing.assert_allclose(drift, sorted([2 * gamma - 1, 0.0]), atol=1e-12)
 
     def test_starts_like_w_to_2w(self):
         assert examples.w_to_2w_full_rank().Q0.tolist() == examples.w_to_2w().Q0.tolist()
+
+    @pytest.mark.parametrize(("gamma", "fate"), [(0.46, "converged"), (0.54, "diverged")])
+    def test_threshold(self, gamma, fate):
+        example = examples.w_to_2w_full_rank(gamma)
+        assert example.status == fate
+        assert dynamics.iterate(example.update, example.Q0, max_iter=4000).status == fate
+
+    def test_a_unique_fixed_point_does_not_help(self):
+        example = examples.w_to_2w_full_rank(0.95, [0.9, 0.1])
+        update = example.update
+        assert np.linalg.matrix_rank(update.kernel * update.weights) == 2
+        assert dynamics.iterate(update, example.Q0, max_iter=3000).status == example.status == "diverged"
 
 
 class TestBairdStar:
     """Seven states that lead to the seventh, eight weights: divergence exactly above gamma = 15/17."""
 
     def test_features(self):
-        K = examples.baird_star().kernel
+        K = examples.baird_star().update.kernel
         np.testing.assert_array_equal(K[:6, :6], 1 + 4 * np.eye(6))
         np.testing.assert_array_equal(K[6, :6], 2)
         assert K[6, 6] == 5
@@ -274,18 +313,18 @@ class TestBairdStar:
     @pytest.mark.parametrize(("gamma", "grows"), [(15 / 17 - 1e-3, False), (15 / 17 + 1e-3, True), (0.99, True)])
     def test_threshold(self, gamma, grows):
         example = examples.baird_star(gamma)
-        drift = np.linalg.eigvals(-gradient_field(example, [0] * 7)).real.max()
+        drift = np.linalg.eigvals(-gradient_field(example.update, [0] * 7)).real.max()
         assert (drift > 0) == grows
         assert example.status == ("diverged" if grows else "converged")
 
     def test_growth_rate(self):
-        drift = np.linalg.eigvals(-gradient_field(examples.baird_star(0.99), [0] * 7)).real.max()
+        drift = np.linalg.eigvals(-gradient_field(examples.baird_star(0.99).update, [0] * 7)).real.max()
         assert drift == pytest.approx(0.23925, abs=1e-5)
 
     def test_the_symmetric_reduction(self):
         """Outer value x and centre y obey x' = -10 x + (12 g - 2) y, y' = -12 x + (17 g - 5) y, over 7."""
         g, tied = 0.99, np.array([1.0] * 6 + [0.0])
-        field = -gradient_field(examples.baird_star(g), [0] * 7)
+        field = -gradient_field(examples.baird_star(g).update, [0] * 7)
         by_hand = np.array([[-10, 12 * g - 2], [-12, 17 * g - 5]]) / 7
         np.testing.assert_allclose([(field @ tied)[0], (field @ tied)[6]], by_hand[:, 0])
         np.testing.assert_allclose([field[0, 6], field[6, 6]], by_hand[:, 1])
@@ -296,21 +335,22 @@ class TestBairdControl:
 
     def test_data(self):
         example = examples.baird_control()
-        assert example.mdp.R.shape == (7, 2)
-        np.testing.assert_allclose(example.weights[0::2], 1 / 49)
-        np.testing.assert_allclose(example.weights[1::2], 6 / 49)
-        P = oracles.dense(example.mdp)
+        update = example.update
+        assert update.mdp.R.shape == (7, 2)
+        np.testing.assert_allclose(update.weights[0::2], 1 / 49)
+        np.testing.assert_allclose(update.weights[1::2], 6 / 49)
+        P = oracles.dense(update.mdp)
         np.testing.assert_array_equal(P[:, 0], np.tile(np.eye(7)[6], (7, 1)))
         np.testing.assert_allclose(P[:, 1], np.tile([1 / 6] * 6 + [0], (7, 1)))
         assert example.Q0.tolist() == [[3.0, 1.0]] * 6 + [[12.0, 1.0]]
         assert examples.baird_star().Q0.ravel().tolist() == [3.0] * 6 + [12.0]  # every weight 1, the seventh 10
-        star = examples.baird_star().kernel
-        np.testing.assert_array_equal(example.kernel[0::2, 0::2], star)
-        np.testing.assert_array_equal(example.kernel[1::2, 1::2], np.eye(7))
-        assert not example.kernel[0::2, 1::2].any()
+        star = examples.baird_star().update.kernel
+        np.testing.assert_array_equal(update.kernel[0::2, 0::2], star)
+        np.testing.assert_array_equal(update.kernel[1::2, 1::2], np.eye(7))
+        assert not update.kernel[0::2, 1::2].any()
 
     def test_solid_everywhere_is_unstable(self):
-        assert radius(examples.baird_control(), [0] * 7) > 1 > radius(examples.baird_control(), [1] * 7)
+        assert radius(examples.baird_control().update, [0] * 7) > 1 > radius(examples.baird_control().update, [1] * 7)
 
 
 class TestNoFixedPoint:
@@ -319,10 +359,11 @@ class TestNoFixedPoint:
     @pytest.mark.parametrize("theta", [-50.0, -1.0, 0.0, 3.0])
     def test_every_start(self, theta):
         example = examples.no_fixed_point()
+        update = example.update
         start = (example.features * theta).reshape(2, 2)
-        assert dynamics.iterate(example.operator, start, max_iter=500, bound=1e6).status == "diverged"
-        moved = example.operator(start).ravel()[0] - theta
-        assert moved == pytest.approx(example.alpha * (1 + 1.8 * abs(theta) - theta))
+        assert dynamics.iterate(update, start, max_iter=500, bound=1e6).status == "diverged"
+        moved = update(start).ravel()[0] - theta
+        assert moved == pytest.approx(update.alpha * (1 + 1.8 * abs(theta) - theta))
         assert moved > 0
 
 
@@ -332,12 +373,14 @@ class TestSwitching:
     def test_both_sides(self):
         first, second = examples.switching_divergence()
         np.testing.assert_allclose(first.target, second.target)
-        n = first.mdp.n_pairs
-        J = [np.eye(n) - e.alpha * gradient_field(e, [0] * n) for e in (first, second)]
+        J = [jacobian(e.update, [0] * e.update.mdp.n_states) for e in (first, second)]
         assert np.abs(np.linalg.eigvals(J[0])).max() == pytest.approx(0.713, abs=1e-3)
         assert np.abs(np.linalg.eigvals(J[1])).max() == pytest.approx(0.636, abs=1e-3)
         assert np.abs(np.linalg.eigvals(J[0] @ J[1])).max() == pytest.approx(2.338, abs=1e-3)
-        turns = dynamics.iterate(lambda Q: second.operator(first.operator(Q)), first.Q0, max_iter=500)
+        for e in (first, second):
+            run = dynamics.iterate(e.update, e.Q0, max_iter=3000, target=e.target)
+            assert run.status == "converged" and run.errors[-1] < 1e-8
+        turns = dynamics.iterate(lambda Q: second.update(first.update(Q)), first.Q0, max_iter=200)
         assert turns.status == "diverged"
 
 
@@ -345,17 +388,17 @@ class TestPatient:
     """Every policy stable, products of two are not, and the greedy iteration converges all the same."""
 
     def test_products(self):
-        example = examples.unstable_product_converges()
-        J = [np.eye(2) - example.alpha * gradient_field(example, [a]) for a in (0, 1)]
+        update = examples.unstable_product_converges().update
+        J = [jacobian(update, [a]) for a in (0, 1)]
         assert sorted(np.abs(np.linalg.eigvals(x)).max() for x in J) == pytest.approx([0.7919, 0.9649], abs=1e-4)
         assert np.abs(np.linalg.eigvals(J[0] @ J[1])).max() ** 0.5 == pytest.approx(1.0896, abs=1e-4)
 
 
-def exact_pieces(example):
+def exact_pieces(update):
     """Return I - alpha K D (I - gamma P_pi) for one state with two actions, in fractions of the very floats stored."""
-    M = [[Fraction(k) * Fraction(w) for k, w in zip(row, example.weights, strict=True)] for row in example.kernel]
-    go_on = [Fraction(chance) for chance in example.mdp.P[0, :, 0]]
-    gamma, alpha = Fraction(example.mdp.gamma), Fraction(example.alpha)
+    M = [[Fraction(k) * Fraction(w) for k, w in zip(row, update.weights, strict=True)] for row in update.kernel]
+    go_on = [Fraction(chance) for chance in update.mdp.P[0, :, 0]]
+    gamma, alpha = Fraction(update.mdp.gamma), Fraction(update.alpha)
     pieces = []
     for greedy in (0, 1):
         G = [[(j == k) - gamma * go_on[j] * (k == greedy) for k in (0, 1)] for j in (0, 1)]
@@ -374,13 +417,13 @@ class TestSwing:
 
     def test_each_piece_is_stable(self):
         """Both roots of z^2 - tr z + det lie inside the unit circle exactly if |det| < 1 and |tr| < 1 + det."""
-        for (a, b), (c, d) in exact_pieces(examples.stable_pieces_divergence()):
+        for (a, b), (c, d) in exact_pieces(examples.stable_pieces_divergence().update):
             det = a * d - b * c
             assert abs(det) < 1 and abs(a + d) < 1 + det
 
     def test_a_cone_grows(self):
         """What holds at both edges of the cone holds inside: the greedy actions and the images are linear there."""
-        pieces, low, high = exact_pieces(examples.stable_pieces_divergence()), Fraction(4, 5), Fraction(17, 20)
+        pieces, low, high = exact_pieces(examples.stable_pieces_divergence().update), Fraction(4, 5), Fraction(17, 20)
         for slope in (low, high):
             table, word = [Fraction(1), slope], []
             for _ in range(3):
@@ -392,17 +435,17 @@ class TestSwing:
             assert table[0] > Fraction(11, 10) and low < table[1] / table[0] < high
 
     def test_the_update_is_that_of_the_pieces(self):
-        example, table = examples.stable_pieces_divergence(), [Fraction(1), Fraction(4, 5)]
+        update, table = examples.stable_pieces_divergence().update, [Fraction(1), Fraction(4, 5)]
         Q = np.array([[1.0, 0.8]])
         for _ in range(30):
-            table, _ = exact_step(exact_pieces(example), table)
-            Q = example.operator(Q)
+            table, _ = exact_step(exact_pieces(update), table)
+            Q = update(Q)
             np.testing.assert_allclose(Q[0], [float(entry) for entry in table], rtol=1e-9)
 
     def test_it_is_not_only_the_cone(self):
         """None of 64 directions runs home; each piece alone brings all of them home."""
-        example = examples.stable_pieces_divergence()
-        J = [np.eye(2) - example.alpha * gradient_field(example, [action]) for action in (0, 1)]
+        update = examples.stable_pieces_divergence().update
+        J = [jacobian(update, [action]) for action in (0, 1)]
         for turn in np.arange(64) * np.pi / 32:
             start = np.array([np.cos(turn), np.sin(turn)])
             greedy = dynamics.iterate(lambda x: J[int(x[1] > x[0])] @ x, start, max_iter=5000, bound=1e6)
@@ -411,7 +454,7 @@ class TestSwing:
                 assert dynamics.iterate(lambda x, J=piece: J @ x, start, max_iter=5000).status == "converged"
 
     def test_the_kernel_is_not_symmetric(self):
-        kernel = examples.stable_pieces_divergence().kernel
+        kernel = examples.stable_pieces_divergence().update.kernel
         assert not np.allclose(kernel, kernel.T)
         assert np.linalg.eigvalsh(kernel + kernel.T).min() > 0
 
@@ -429,10 +472,10 @@ class TestStablePieces:
         assert (run_off(pieces) == 0) == symmetric
 
     def test_the_search_finds_the_swing(self):
-        swing = examples.stable_pieces_divergence()
-        J = [np.eye(2) - swing.alpha * gradient_field(swing, [action]) for action in (0, 1)]
+        swing = examples.stable_pieces_divergence().update
+        J = [jacobian(swing, [action]) for action in (0, 1)]
         assert run_off(np.array([J])) == 1
-        calm = [np.eye(2) - 0.1 * gradient_field(swing, [action]) for action in (0, 1)]
+        calm = [jacobian(replace(swing, alpha=0.1), [action]) for action in (0, 1)]
         assert run_off(np.array([calm])) == 0
 
 
@@ -467,6 +510,36 @@ def run_off(pieces, *, starts=8, max_iter=1500):
     return found
 
 
+class TestFittedWTo2W:
+    """A step so long that it fits both backups at once, by least squares: it diverges from gamma = 5/6 on."""
+
+    PROJECTION = np.outer([1, 2], [1, 2]) / 5
+
+    @pytest.mark.parametrize(("gamma", "fate"), [(0.8, "converged"), (0.9, "diverged")])
+    def test_least_squares(self, gamma, fate):
+        example = examples.fitted_w_to_2w(gamma)
+        update = example.update
+        assert example.status == fate
+        np.testing.assert_allclose(update.alpha * update.kernel * update.weights, self.PROJECTION)
+        Q = update(example.Q0)
+        np.testing.assert_allclose(Q, updates.fitted_update(example.Q0, update.mdp, fit=self.PROJECTION))
+        np.testing.assert_allclose(Q / example.Q0, 6 * gamma / 5)
+        assert dynamics.iterate(update, example.Q0, max_iter=2000).status == fate
+
+
+class TestRandomUpdate:
+    """A positive semi-definite kernel, no reward, and a step size at which no pair overshoots its own target."""
+
+    def test_is_what_it_says(self, rng):
+        for _ in range(20):
+            drawn = examples.random_update(3, 2, gamma=0.9, coupling=0.3, rng=rng)
+            update = drawn.update
+            assert np.diag(update.kernel) == pytest.approx(np.ones(6))
+            assert np.linalg.eigvalsh(update.kernel).min() >= 0.7 - 1e-12
+            assert (update.alpha * np.diag(update.kernel) * update.weights).max() == pytest.approx(1)
+            assert not update.mdp.R.any() and not drawn.target.any()
+
+
 class TestCover:
     """Three portraits: one where every path comes home, one where none settles, one where the side decides."""
 
@@ -497,21 +570,23 @@ class TestCover:
     def test_fields(self, portraits):
         for example, portrait in portraits:
             point = np.array([portrait.x[3], portrait.y[20]]).reshape(example.Q0.shape)
-            np.testing.assert_allclose(portrait.field[20, 3], (example.operator(point) - point).ravel())
+            np.testing.assert_allclose(portrait.field[20, 3], (example.update(point) - point).ravel())
 
 
 LEGS = list(itertools.product((False, True), repeat=3))
+SWITCHES = ("approximation", "bootstrapping", "off_policy")
+ALL_ON = dict.fromkeys(SWITCHES, True)
 TRIAD = {
     "w_to_2w": examples.w_to_2w,
-    "star": examples.baird_star,
-    "control": examples.baird_control,
-    "pair": examples.full_data_divergence,
+    "baird_star": examples.baird_star,
+    "baird_control": examples.baird_control,
+    "full_data_divergence": examples.full_data_divergence,
 }
 
 
-def on_policy(example, policy, epsilon):
+def on_policy(mdp, policy, epsilon):
     """Return the long-run share of every pair by following the chain for a long time."""
-    P, (n_states, n_actions) = oracles.dense(example.mdp), example.mdp.R.shape
+    P, (n_states, n_actions) = oracles.dense(mdp), mdp.R.shape
     pi = np.full((n_states, n_actions), epsilon / n_actions)
     pi[np.arange(n_states), policy] += 1 - epsilon
     states, total = np.full(n_states, 1 / n_states), np.zeros(n_states)
@@ -528,10 +603,7 @@ class TestTriad:
     @pytest.mark.parametrize("legs", LEGS)
     def test_fate(self, name, legs):
         example = TRIAD[name]()
-        approximation, bootstrapping, off_policy = legs
-        operator = examples.triad_operator(
-            example, approximation=approximation, bootstrapping=bootstrapping, off_policy=off_policy
-        )
+        operator = examples.triad_operator(example.update, **dict(zip(SWITCHES, legs, strict=True)))
         run = dynamics.iterate(operator, example.Q0, max_iter=700 if all(legs) else 120, bound=1e6)
         assert (run.status == "diverged") == all(legs)
         if not all(legs):
@@ -542,70 +614,61 @@ class TestTriad:
     @settings(max_examples=3)
     @given(rng=generators())
     def test_one_step_against_loops(self, name, legs, rng):
-        example = TRIAD[name]()
-        approximation, bootstrapping, off_policy = legs
-        operator = examples.triad_operator(
-            example, approximation=approximation, bootstrapping=bootstrapping, off_policy=off_policy, epsilon=0.3
-        )
-        Q = rng.standard_normal(example.mdp.R.shape)
-        target = oracles.backup(Q, example.mdp) if bootstrapping else np.zeros(Q.shape)  # no reward: the truth is 0
-        K = example.kernel if approximation else np.eye(Q.size)
-        rho = example.weights if off_policy else on_policy(example, Q.argmax(axis=1), 0.3)
-        expected = Q.ravel() + example.alpha * K @ (rho * (target - Q).ravel())
+        update = TRIAD[name]().update
+        mdp, (approximation, bootstrapping, off_policy) = update.mdp, legs
+        operator = examples.triad_operator(update, epsilon=0.3, **dict(zip(SWITCHES, legs, strict=True)))
+        Q = rng.standard_normal(mdp.R.shape)
+        target = oracles.backup(Q, mdp) if bootstrapping else np.zeros(Q.shape)  # no reward: the truth is 0
+        K = update.kernel if approximation else np.eye(Q.size)
+        rho = update.weights if off_policy else on_policy(mdp, Q.argmax(axis=1), 0.3)
+        expected = Q.ravel() + update.alpha * K @ (rho * (target - Q).ravel())
         np.testing.assert_allclose(operator(Q).ravel(), expected, atol=1e-9)
 
-    @pytest.mark.parametrize("name", ["w_to_2w", "star"])
+    @pytest.mark.parametrize("name", ["w_to_2w", "baird_star"])
     @pytest.mark.parametrize("legs", LEGS)
     def test_prediction_by_eigenvalues(self, name, legs):
         """One action: the update is affine, and its eigenvalues on the tables it can reach decide."""
-        example = TRIAD[name]()
-        approximation, bootstrapping, off_policy = legs
-        n = example.mdp.n_pairs
-        K = example.kernel if approximation else np.eye(n)
-        rho = example.weights if off_policy else on_policy(example, [0] * n, 0.1)
-        step = example.alpha * K @ np.diag(rho)
-        J = np.eye(n) - step @ (
-            np.eye(n) - example.mdp.gamma * bootstrapping * oracles.chain(example.mdp, np.zeros(n, int))
-        )
+        update = TRIAD[name]().update
+        mdp, (approximation, bootstrapping, off_policy) = update.mdp, legs
+        n = mdp.n_pairs
+        K = update.kernel if approximation else np.eye(n)
+        rho = update.weights if off_policy else on_policy(mdp, [0] * n, 0.1)
+        loop = np.eye(n) - mdp.gamma * bootstrapping * oracles.chain(mdp, np.zeros(n, int))
+        J = np.eye(n) - update.alpha * K @ np.diag(rho) @ loop
         assert (np.abs(np.linalg.eigvals(J)).max() > 1 + 1e-9) == all(legs)
 
-    def test_all_three_is_the_own_operator(self, rng):
-        example = examples.baird_control()
+    def test_all_three_is_the_update_itself(self, rng):
+        update = examples.baird_control().update
         Q = rng.standard_normal((7, 2))
-        operator = examples.triad_operator(example, approximation=True, bootstrapping=True, off_policy=True)
-        np.testing.assert_allclose(operator(Q), example.operator(Q), atol=1e-12)
+        np.testing.assert_allclose(examples.triad_operator(update, **ALL_ON)(Q), update(Q), rtol=1e-13, atol=1e-12)
+
+    def test_on_policy_weights_follow_the_greedy_action(self):
+        """The visits are computed once for each greedy policy; the cache must not mix two of them up."""
+        update = examples.full_data_divergence().update
+        operator = examples.triad_operator(update, **dict.fromkeys(SWITCHES, False))
+        first, second = np.array([[1.0, 0.5]]), np.array([[0.5, 1.0]])
+        for Q, rho in ((first, [0.95, 0.05]), (second, [0.05, 0.95]), (first, [0.95, 0.05])):
+            np.testing.assert_allclose(operator(Q), Q - update.alpha * np.array([rho]) * Q, rtol=1e-12)
 
     def test_the_truth_is_the_target_without_bootstrapping(self):
-        operator = examples.triad_operator(
-            examples.self_loop(), approximation=False, bootstrapping=False, off_policy=True
-        )
+        switches = {"approximation": False, "bootstrapping": False, "off_policy": True}
+        operator = examples.triad_operator(examples.self_loop().update, **switches)
         assert operator(np.zeros((1, 1)))[0, 0] == pytest.approx(0.5 * 10)
 
     def test_having_all_three_is_not_enough(self):
         """The orbit and the calm side of the pair have all three legs and do not diverge."""
-        operator = examples.triad_operator(
-            examples.full_data_divergence(), approximation=True, bootstrapping=True, off_policy=True
-        )
+        pair, orbit = examples.full_data_divergence(), examples.closed_orbit()
+        operator = examples.triad_operator(pair.update, **ALL_ON)
         assert dynamics.iterate(operator, [[0.0, 1.0]], max_iter=700, tol=1e-3).status == "converged"
-        operator = examples.triad_operator(
-            examples.closed_orbit(), approximation=True, bootstrapping=True, off_policy=True
-        )
-        assert dynamics.iterate(operator, examples.closed_orbit().Q0, max_iter=300).status == "undecided"
+        operator = examples.triad_operator(orbit.update, **ALL_ON)
+        assert dynamics.iterate(operator, orbit.Q0, max_iter=300).status == "undecided"
 
     def test_refuses_a_process_that_ends(self):
-        operator = examples.triad_operator(
-            examples.no_fixed_point(), approximation=True, bootstrapping=True, off_policy=False
-        )
+        operator = examples.triad_operator(examples.no_fixed_point().update, **ALL_ON | {"off_policy": False})
         with refuses(ValueError, "mdp must never end: P[1, 0] sums to 0, not to 1"):
             operator(np.zeros((2, 2)))
 
     @pytest.mark.parametrize("epsilon", [0, 1.5, -0.1])
     def test_refuses_epsilon(self, epsilon):
         with refuses(ValueError, f"epsilon must be in (0, 1], got {epsilon}"):
-            examples.triad_operator(
-                examples.full_data_divergence(),
-                approximation=True,
-                bootstrapping=True,
-                off_policy=False,
-                epsilon=epsilon,
-            )
+            examples.triad_operator(examples.full_data_divergence().update, epsilon=epsilon, **ALL_ON)

@@ -1,0 +1,117 @@
+"""Which certificate covers which example, and what becomes of it all the same."""
+
+import itertools
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from divergence_notes import dynamics, examples, verdicts
+from divergence_notes.mdp import FiniteMDP
+
+CAST = {
+    "self_loop": "row_sum_bound",
+    "row_dominant": "row_sum_bound",
+    "sup_norm_only": "exact_modulus",
+    "weighted_norm_only": "weighted_modulus",
+    "some_norm_only": "joint_spectral_radius",
+    "unstable_product_converges": None,
+    "low_gain_divergence": None,
+    "stable_pieces_divergence": None,
+    "closed_orbit": None,
+    "full_data_divergence": None,
+    "w_to_2w_full_rank": None,
+    "w_to_2w": None,
+    "fitted_w_to_2w": None,
+    "baird_star": None,
+    "baird_control": None,
+    "no_fixed_point": None,
+}
+
+
+@pytest.mark.parametrize("name", CAST)
+class TestCast:
+    """Each example ends as stated, and is covered by the stated certificate and by no cruder one."""
+
+    def test_fate(self, name):
+        example = getattr(examples, name)()
+        assert dynamics.iterate(example.update, example.Q0, max_iter=3000).status == example.status
+
+    def test_certificate(self, name):
+        found = verdicts.verdicts(getattr(examples, name)().update)
+        assert found.certified_by == CAST[name]
+        lower, upper = found.joint_spectral_radius
+        chain = [
+            found.spectral_radii[-1],
+            lower,
+            upper,
+            found.weighted_modulus,
+            found.exact_modulus,
+            found.row_sum_bound,
+        ]
+        assert all(a <= b * (1 + 1e-9) for a, b in itertools.pairwise(chain)), chain
+
+    def test_a_certificate_is_never_contradicted(self, name):
+        example = getattr(examples, name)()
+        if verdicts.verdicts(example.update).certified_by:
+            assert example.status == "converged"
+
+
+class TestNoCertificateNoVerdict:
+    """Failing every certificate decides nothing: one comes home, one circles, one runs off."""
+
+    def test_three_fates(self):
+        three = [examples.unstable_product_converges(), examples.closed_orbit(), examples.full_data_divergence()]
+        assert {verdicts.verdicts(example.update).certified_by for example in three} == {None}
+        assert {example.status for example in three} == {"converged", "undecided", "diverged"}
+
+    def test_patient_comes_home_from_everywhere_tried(self, rng):
+        update = examples.unstable_product_converges().update
+        assert verdicts.verdicts(update).spectral_radii.max() < 1
+        assert verdicts.verdicts(update).joint_spectral_radius[0] > 1
+        for _ in range(20):
+            run = dynamics.iterate(update, rng.standard_normal((1, 2)), max_iter=3000)
+            assert run.status == "converged"
+
+    def test_orbit_stays_within_a_band(self):
+        example = examples.closed_orbit()
+        tail = dynamics.iterate(example.update, example.Q0, max_iter=1000, target=example.target).errors[300:]
+        assert 0.1 < tail.min() and tail.max() < 4
+
+
+class TestCertificateMap:
+    """Each cell names the crudest certificate that holds there, and only the last kind of cell diverges."""
+
+    def test_agrees_with_the_verdicts(self):
+        mdp = FiniteMDP(np.array([[[0.5, 0.5]], [[0.0, 1.0]]]), np.zeros((2, 1)), 0.8)
+        update = replace(examples.row_dominant().update, mdp=mdp, weights=[0.7, 0.3])
+        couplings, alphas = np.linspace(-1.1, 1.1, 9), np.array([0.5, 2.0, 3.0, 4.0, 6.0, 9.0])
+        codes = verdicts.certificate_map(update, couplings=couplings, alphas=alphas)
+        assert set(codes.ravel()) == {0, 1, 2, 3, 4}
+        for (row, column), code in np.ndenumerate(codes):
+            kernel = np.array([[1, couplings[column]], [couplings[column], 1]])
+            here = replace(update, kernel=kernel, alpha=alphas[row])
+            found = verdicts.verdicts(here)
+            if code < 3:
+                assert found.certified_by == verdicts.CERTIFICATES[code]
+            else:
+                assert found.weighted_modulus >= 1 and (found.spectral_radii[-1] < 1) == (code == 3)
+            run = dynamics.iterate(here, np.array([[1.0], [-0.3]]), max_iter=300, bound=1e3)
+            assert run.status != ("converged" if code == 4 else "diverged")
+
+    def test_wants_two_states(self):
+        message = "update must be on two states with one action, its process has 1 with 2"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            verdicts.certificate_map(examples.full_data_divergence().update, couplings=[0.1, 0.2], alphas=[1.0])
+
+
+class TestCoupling:
+    """What the certificates see: random updates are certified without coupling, and not with all of it."""
+
+    def test_coupling_is_what_defeats_the_certificates(self, rng):
+        shares = []
+        for coupling in (0.0, 0.1, 1.0):
+            drawn = [examples.random_update(3, 2, gamma=0.5, coupling=coupling, rng=rng) for _ in range(20)]
+            shares.append(np.mean([verdicts.verdicts(each.update, products=8).exact_modulus < 1 for each in drawn]))
+        assert shares[0] == 1 and shares[0] >= shares[1] > shares[2] == 0
