@@ -238,6 +238,24 @@ class TestShares:
         one, table = (make_update(form, case.update, case.rng) for form in ("shares", "table"))
         np.testing.assert_allclose(one.matrix * one.mdp.n_pairs, table.matrix, rtol=1e-13)
 
+    @given(seed=st.integers(0, 10_000), part=st.floats(0.05, 1))
+    def test_a_table_inside_the_bound_stays_inside(self, seed, part):
+        """By thm-table-bound, if alpha rho_i <= 1."""
+        rng = np.random.default_rng(seed)
+        mdp, rho = random_mdp(3, 2, gamma=0.9, branching=2, rng=rng), rng.dirichlet(np.ones(6))
+        bound = np.abs(mdp.R).max() / (1 - 0.9)
+        Q = rng.choice([-bound, bound], size=(3, 2))
+        after = Update.shares(mdp, weights=rho, alpha=part / rho.max())(Q)
+        assert np.abs(after).max() <= bound * (1 + 1e-12)
+
+    def test_a_table_outside_the_bound_may_stay_outside_for_long(self):
+        run = dynamics.iterate(examples.self_loop(0.9).update, [[110.0]], max_iter=20)
+        assert run.sizes.min() > 10  # the bound
+
+    def test_a_longer_step_leaves_the_bound(self):
+        step = Update.shares(examples.self_loop(0.9).update.mdp, weights=[1.0], alpha=11.0)
+        assert abs(step([[-10.0]])[0, 0]) > 10
+
 
 def batches(case):
     """Return a random non-empty batch, in random order."""
@@ -454,6 +472,34 @@ class TestJacobian:
         with refuses(ValueError, "mdp must have at most 100000 deterministic policies here, it has 131072"):
             many.jacobians()
         assert len(dataclasses.replace(many, policy=np.zeros(17, dtype=int)).jacobians()) == 1
+
+
+class TestFittedUpdate:
+    """Backing up and fitting contracts by gamma where the fit is an average; least squares may diverge."""
+
+    AVERAGE = np.array([[0.7, 0.3], [0.3, 0.7]])
+
+    def test_an_average_contracts_by_gamma_and_no_better(self, rng):
+        mdp = examples.w_to_2w().update.mdp
+        ratios = []
+        for _ in range(200):
+            Q1, Q2 = rng.standard_normal((2, 2, 1))
+            moved = [updates.fitted_update(Q, mdp, fit=self.AVERAGE) for Q in (Q1, Q2)]
+            ratios.append(np.abs(moved[0] - moved[1]).max() / np.abs(Q1 - Q2).max())
+        assert max(ratios) <= 0.9 + 1e-12
+        apart = updates.fitted_update(np.ones((2, 1)), mdp, fit=self.AVERAGE)
+        np.testing.assert_allclose(apart, 0.9)
+
+    def test_loops(self, rng):
+        mdp, fit = random_mdp(3, 2, gamma=0.7, branching=2, rng=rng), rng.standard_normal((6, 6))
+        Q = rng.standard_normal((3, 2))
+        backup = [
+            mdp.R[s, a] + 0.7 * sum(mdp.P[s, a, t] * max(Q[t]) for t in range(3)) for s in range(3) for a in (0, 1)
+        ]
+        want = [sum(fit[i, j] * backup[j] for j in range(6)) for i in range(6)]
+        np.testing.assert_allclose(updates.fitted_update(Q, mdp, fit=fit).ravel(), want)
+        with pytest.raises(ValueError, match=re.escape("fit must have shape (6, 6), got (2, 2)")):
+            updates.fitted_update(Q, mdp, fit=np.eye(2))
 
 
 class TestPredictedChange:
