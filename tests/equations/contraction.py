@@ -1,9 +1,12 @@
 """Chapter 4, When the update contracts."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from divergence_notes import contraction, examples, norms, updates
 from divergence_notes.mdp import FiniteMDP, random_mdp
+from divergence_notes.updates import KernelUpdate, Update
 from tests.equations import Equation
 from tests.equations.key_equation import summed, td_errors
 from tests.strategies import make_kernel
@@ -24,9 +27,9 @@ def powers(gamma, alpha, k, start, *, shift=0):
 
 
 def package_powers(gamma, alpha, k, start):
-    Q = np.full((1, 1), float(start))
+    Q, step = np.full((1, 1), float(start)), Update.table(loop(gamma), alpha=alpha)
     for _ in range(k):
-        Q = updates.value_update(Q, loop(gamma), alpha=alpha)
+        Q = step(Q)
     return Q.item()
 
 
@@ -41,7 +44,7 @@ def product(gamma, alphas, start, *, skip=0, power=False, total=False):
 def package_product(gamma, alphas, start):
     Q = np.full((1, 1), float(start))
     for alpha in alphas:
-        Q = updates.value_update(Q, loop(gamma), alpha=float(alpha))
+        Q = Update.table(loop(gamma), alpha=float(alpha))(Q)
     return Q.item()
 
 
@@ -54,30 +57,25 @@ def update_cases(rng):
         for _ in range(2):
             mdp = random_mdp(3, 2, gamma=0.8, branching=2, rng=rng)
             tables = {"Q1": rng.standard_normal((3, 2)), "Q2": rng.standard_normal((3, 2))}
-            given = {"kernel": make_kernel(kind, 6, rng), "weights": rng.dirichlet(np.ones(6)), "alpha": 0.7}
-            out.append({**tables, "mdp": mdp, **given})
+            kernel, weights = make_kernel(kind, 6, rng), rng.dirichlet(np.ones(6))
+            out.append({"update": KernelUpdate(mdp, kernel=kernel, weights=weights, alpha=0.7), **tables})
     return out
 
 
-def keep(*names):
-    """Return the update cases with these arguments only."""
-    return lambda rng: [{name: case[name] for name in names} for case in update_cases(rng)]
+def updates_only(rng):
+    """Return the update cases without the tables."""
+    return [{"update": case["update"]} for case in update_cases(rng)]
 
 
-def difference(Q1, Q2, mdp, kernel, weights, alpha, *, row_weight=False, sign=1.0, discount=True):
+def difference(update, Q1, Q2, *, row_weight=False, sign=1.0, discount=True):
     """Transcribe eq-update-difference, all rows."""
-    gap = (Q1 - Q2).ravel()
-    backups = [td_errors(Q, mdp, discount=discount) + Q.ravel() for Q in (Q1, Q2)]
+    kernel, weights, gap = update.kernel, update.weights, (Q1 - Q2).ravel()
+    backups = [td_errors(Q, update.mdp, discount=discount) + Q.ravel() for Q in (Q1, Q2)]
     out = np.zeros(len(gap))
     for i in range(len(gap)):
         for j in range(len(gap)):
-            out[i] += ((i == j) - alpha * kernel[i, j] * weights[i if row_weight else j]) * gap[j]
-    return out + sign * summed(kernel, weights, backups[0] - backups[1], alpha)
-
-
-def package_difference(Q1, Q2, mdp, kernel, weights, alpha):
-    given = {"kernel": kernel, "weights": weights, "alpha": alpha}
-    return (updates.kernel_update(Q1, mdp, **given) - updates.kernel_update(Q2, mdp, **given)).ravel()
+            out[i] += ((i == j) - update.alpha * kernel[i, j] * weights[i if row_weight else j]) * gap[j]
+    return out + sign * summed(update, backups[0] - backups[1])
 
 
 def chain(mdp, policy):
@@ -90,8 +88,9 @@ def chain(mdp, policy):
     return out
 
 
-def piece(mdp, kernel, weights, alpha, policy, *, row_weight=False, discount=True, sign=-1.0, inner=-1.0):
+def piece(update, policy, *, row_weight=False, discount=True, sign=-1.0, inner=-1.0):
     """Transcribe eq-jacobian, entry by entry."""
+    kernel, weights, mdp = update.kernel, update.weights, update.mdp
     n, P_pi = mdp.R.size, chain(mdp, policy)
     gamma = mdp.gamma if discount else 1.0
     out = np.eye(n)
@@ -99,12 +98,13 @@ def piece(mdp, kernel, weights, alpha, policy, *, row_weight=False, discount=Tru
         for j in range(n):
             for k in range(n):
                 share = weights[i] if row_weight else weights[k]
-                out[i, j] += sign * alpha * kernel[i, k] * share * ((k == j) + inner * gamma * P_pi[k, j])
+                out[i, j] += sign * update.alpha * kernel[i, k] * share * ((k == j) + inner * gamma * P_pi[k, j])
     return out
 
 
-def exact(mdp, kernel, weights, alpha, *, discount=True, best=max, inflow=1.0, last_abs=True, row_weight=False):
+def exact(update, *, discount=True, best=max, inflow=1.0, last_abs=True, row_weight=False):
     """Transcribe the second line of eq-exact-modulus."""
+    kernel, weights, alpha, mdp = update.kernel, update.weights, update.alpha, update.mdp
     n, (n_states, n_actions) = mdp.R.size, mdp.R.shape
     gamma = mdp.gamma if discount else 1.0
     rows = []
@@ -121,8 +121,9 @@ def exact(mdp, kernel, weights, alpha, *, discount=True, best=max, inflow=1.0, l
     return max(rows)
 
 
-def bound(kernel, weights, alpha, gamma, *, row_weight=False, flipped=False, unsigned=False, bootstrap=True):
+def bound(update, *, row_weight=False, flipped=False, unsigned=False, bootstrap=True):
     """Transcribe eq-row-sum-bound."""
+    kernel, weights, alpha, gamma = update.kernel, update.weights, update.alpha, update.mdp.gamma
     n, rows = len(kernel), []
     for i in range(n):
         row = 0.0
@@ -133,8 +134,9 @@ def bound(kernel, weights, alpha, gamma, *, row_weight=False, flipped=False, uns
     return max(rows)
 
 
-def as_noted(kernel, weights, alpha, gamma):
+def as_noted(update):
     """Write the row sum with rho_i in its first term, as the notes print it."""
+    kernel, weights, alpha, gamma = update.kernel, update.weights, update.alpha, update.mdp.gamma
     n = len(kernel)
     return max(
         sum(
@@ -145,8 +147,9 @@ def as_noted(kernel, weights, alpha, gamma):
     )
 
 
-def split_row(kernel, weights, alpha, gamma, *, own_bootstrap=True, plus=1.0, dropped=False):
+def split_row(update, *, own_bootstrap=True, plus=1.0, dropped=False):
     """Transcribe eq-one-row, the largest over all rows."""
+    kernel, weights, alpha, gamma = update.kernel, update.weights, update.alpha, update.mdp.gamma
     rows = []
     for i in range(len(kernel)):
         x = alpha * kernel[i, i] * weights[i]
@@ -155,23 +158,28 @@ def split_row(kernel, weights, alpha, gamma, *, own_bootstrap=True, plus=1.0, dr
     return max(rows)
 
 
-def package_bound(kernel, weights, alpha, gamma):
-    return contraction.row_sum_bound(kernel, weights, alpha=alpha, gamma=gamma)
-
-
-def bound_cases(rng):
-    return [each | {"gamma": 0.8} for each in keep("kernel", "weights", "alpha")(rng)]
+def package_bound(update):
+    return contraction.row_sum_bound(update.kernel, update.weights, alpha=update.alpha, gamma=update.mdp.gamma)
 
 
 def long_steps(rng):
-    return [*bound_cases(rng), *(each | {"alpha": 9.0} for each in bound_cases(rng))]
+    longer = [{"update": replace(each["update"], alpha=9.0)} for each in updates_only(rng)]
+    return [*updates_only(rng), *longer]
+
+
+def anywhere(kernel, weights, *, gamma, alpha=1.0):
+    """Return an update for a statement that looks at no process: every step of its own ends."""
+    n = len(kernel)
+    mdp = FiniteMDP(np.zeros((n, 1, n)), np.zeros((n, 1)), gamma)
+    return KernelUpdate(mdp, kernel=kernel, weights=weights, alpha=alpha)
 
 
 # --- row dominance ---
 
 
-def margins(kernel, weights, gamma, *, row_weight=False, unsigned=True, swapped=False, ratio=True):
+def margins(update, *, row_weight=False, unsigned=True, swapped=False, ratio=True):
     """Return right side minus left side of eq-row-dominance."""
+    kernel, weights, gamma = update.kernel, update.weights, update.mdp.gamma
     out = []
     for i in range(len(kernel)):
         pulls = [kernel[i, j] * weights[i if row_weight else j] for j in range(len(kernel)) if j != i]
@@ -182,15 +190,15 @@ def margins(kernel, weights, gamma, *, row_weight=False, unsigned=True, swapped=
     return np.array(out)
 
 
-def dominated(kernel, weights, gamma, *, strict=True, **other):
-    gap = margins(kernel, weights, gamma, **other)
+def dominated(update, *, strict=True, **other):
+    gap = margins(update, **other)
     return gap > 0 if strict else gap >= 0
 
 
-def certified(kernel, weights, alpha, gamma, *, largest=False, rate=True, **other):
+def certified(update, *, largest=False, rate=True, **other):
     """Transcribe eq-certified-modulus."""
-    gap = margins(kernel, weights, gamma, **other)
-    return 1 - (alpha if rate else 1.0) * (gap.max() if largest else gap.min())
+    gap = margins(update, **other)
+    return 1 - (update.alpha if rate else 1.0) * (gap.max() if largest else gap.min())
 
 
 def dominant_cases(rng):
@@ -199,51 +207,42 @@ def dominant_cases(rng):
     for coupling in (0.002, 0.01, 0.03, 0.1):
         for _ in range(4):
             kernel = np.diag(1 + rng.random(4)) + coupling * rng.standard_normal((4, 4))
-            out.append({"kernel": kernel, "weights": rng.dirichlet(np.full(4, 5.0)), "gamma": 0.8})
+            out.append({"update": anywhere(kernel, rng.dirichlet(np.full(4, 5.0)), gamma=0.8)})
     return out
 
 
 def certified_cases(rng):
+    drawn = [case["update"] for case in dominant_cases(rng)]
     return [
-        case | {"alpha": 1 / (np.diag(case["kernel"]) * case["weights"]).max()}
-        for case in dominant_cases(rng)
-        if dominated(**case).all()
+        {"update": replace(update, alpha=1 / (np.diag(update.kernel) * update.weights).max())}
+        for update in drawn
+        if dominated(update).all()
     ]
 
 
 # --- weights ---
 
 
-def weighted(mdp, kernel, weights, alpha, w, *, flipped=False, unweighted=False, first_only=False):
+def weighted(update, w, *, flipped=False, unweighted=False, first_only=False):
     """Transcribe eq-weighted-modulus over every policy."""
-    n_states, n_actions = mdp.R.shape
+    n_states, n_actions = update.mdp.R.shape
     found = []
     for code in range(n_actions**n_states):
         policy = [(code // n_actions**t) % n_actions for t in range(n_states)]
-        size = np.abs(piece(mdp, kernel, weights, alpha, policy))
+        size = np.abs(piece(update, policy))
         scale = np.ones(len(w)) if unweighted else (1 / w if flipped else w)
         found.append(max(sum(size[i, j] * scale[j] for j in range(len(w))) / scale[i] for i in range(len(w))))
     return found[0] if first_only else max(found)
 
 
 def weighted_cases(rng):
-    out = []
-    for case in keep("mdp", "kernel", "weights", "alpha")(rng):
-        mdp, given = case["mdp"], {name: case[name] for name in ("kernel", "weights", "alpha")}
-        out.append(case | {"w": norms.weighted_modulus(mdp, **given)[1]})
-    return out
+    return [case | {"w": norms.weighted_modulus(case["update"])[1]} for case in updates_only(rng)]
 
 
 # Two pairs that both lead to the first, coupling 0.3, rho = (0.2, 0.8), gamma = 0.1, alpha = 1. Row 1 of m is
 # (0.8, -0.24), the inflow 0.1 * (0.2 + 0.24) = 0.044: 0.844 + 0.24 = 1.084, and the bound is the same.
-TRAP = {
-    "mdp": FiniteMDP(np.array([[[1.0, 0.0]], [[1.0, 0.0]]]), np.zeros((2, 1)), 0.1),
-    "kernel": np.array([[1.0, 0.3], [0.3, 1.0]]),
-    "weights": np.array([0.2, 0.8]),
-    "alpha": 1.0,
-}
-TRAP_BOUND = {name: TRAP[name] for name in ("kernel", "weights", "alpha")} | {"gamma": 0.1}
-CALM = examples.sup_norm_only()
+TO_FIRST = FiniteMDP(np.array([[[1.0, 0.0]], [[1.0, 0.0]]]), np.zeros((2, 1)), 0.1)
+TRAP = KernelUpdate(TO_FIRST, kernel=[[1.0, 0.3], [0.3, 1.0]], weights=[0.2, 0.8], alpha=1.0)
 
 
 # --- tables ---
@@ -253,7 +252,7 @@ def table_modulus(gamma, alpha, weights):
     """Return the exact modulus of a table on a ring of states that never ends."""
     n = len(weights)
     mdp = FiniteMDP(np.roll(np.eye(n), 1, axis=1)[:, None, :], np.zeros((n, 1)), gamma)
-    return contraction.exact_modulus(mdp, kernel=np.eye(n), weights=weights, alpha=alpha)
+    return contraction.exact_modulus(Update.shares(mdp, weights=weights, alpha=alpha))
 
 
 # --- where it can come to rest ---
@@ -289,17 +288,16 @@ EQUATIONS = {
     ),
     "eq-update-difference": Equation(
         printed=difference,
-        package=package_difference,
+        package=lambda update, Q1, Q2: (update(Q1) - update(Q2)).ravel(),
         cases=update_cases,
         # K = [[2, 1], [1, 2]], rho = (1/4, 3/4), alpha = 1, gamma = 0, Q1 - Q2 = (0, 1): (-3/4, 1 - 3/2)
         closed=(
             {
+                "update": KernelUpdate(
+                    replace(TO_FIRST, gamma=0), kernel=[[2.0, 1.0], [1.0, 2.0]], weights=[0.25, 0.75], alpha=1
+                ),
                 "Q1": np.array([[0.0], [1.0]]),
                 "Q2": np.zeros((2, 1)),
-                "mdp": FiniteMDP(np.array([[[1.0, 0.0]], [[1.0, 0.0]]]), np.zeros((2, 1)), 0.0),
-                "kernel": np.array([[2.0, 1.0], [1.0, 2.0]]),
-                "weights": np.array([0.25, 0.75]),
-                "alpha": 1.0,
             },
             np.array([-0.75, -0.5]),
         ),
@@ -311,13 +309,9 @@ EQUATIONS = {
     ),
     "eq-jacobian": Equation(
         printed=piece,
-        package=lambda mdp, kernel, weights, alpha, policy: contraction.jacobian(
-            mdp, kernel=kernel, weights=weights, alpha=alpha, policy=policy
-        ),
-        cases=lambda rng: [
-            case | {"policy": rng.integers(2, size=3)} for case in keep("mdp", "kernel", "weights", "alpha")(rng)
-        ],
-        closed=(TRAP | {"policy": np.zeros(2, dtype=int)}, np.array([[0.844, -0.24], [0.026, 0.2]])),
+        package=lambda update, policy: update.jacobian(policy),
+        cases=lambda rng: [case | {"policy": rng.integers(2, size=3)} for case in updates_only(rng)],
+        closed=({"update": TRAP, "policy": np.zeros(2, dtype=int)}, np.array([[0.844, -0.24], [0.026, 0.2]])),
         wrong={
             "D K for K D": lambda **given: piece(**given, row_weight=True),
             "no gamma": lambda **given: piece(**given, discount=False),
@@ -327,25 +321,23 @@ EQUATIONS = {
     ),
     "eq-exact-modulus": Equation(
         printed=exact,
-        package=lambda mdp, kernel, weights, alpha: contraction.exact_modulus(
-            mdp, kernel=kernel, weights=weights, alpha=alpha
-        ),
-        cases=keep("mdp", "kernel", "weights", "alpha"),
-        closed=(TRAP, 1.084),
+        package=contraction.exact_modulus,
+        cases=updates_only,
+        closed=({"update": TRAP}, 1.084),
         wrong={
             "no gamma": lambda **given: exact(**given, discount=False),
             "the least action": lambda **given: exact(**given, best=min),
             "sign of the inflow": lambda **given: exact(**given, inflow=-1.0),
             "an absolute value left out": lambda **given: exact(**given, last_abs=False),
             "rho_i for rho_j": lambda **given: exact(**given, row_weight=True),
-            "the row-sum bound": lambda mdp, **given: bound(**given, gamma=mdp.gamma),
+            "the row-sum bound": bound,
         },
     ),
     "eq-row-sum-bound": Equation(
         printed=bound,
         package=package_bound,
-        cases=bound_cases,
-        closed=(TRAP_BOUND, 1.084),
+        cases=updates_only,
+        closed=({"update": TRAP}, 1.084),
         wrong={
             "rho_i for rho_j, as in the notes": as_noted,
             "rho_i for rho_j in both terms": lambda **given: bound(**given, row_weight=True),
@@ -356,10 +348,10 @@ EQUATIONS = {
     ),
     "eq-row-dominance": Equation(
         printed=dominated,
-        package=lambda kernel, weights, gamma: contraction.row_dominance(kernel, weights, gamma=gamma) > 0,
+        package=lambda update: contraction.row_dominance(update.kernel, update.weights, gamma=update.mdp.gamma) > 0,
         cases=dominant_cases,
         # a table in which the second pair is never drawn: 0 < 0 is false
-        closed=({"kernel": np.eye(2), "weights": np.array([1.0, 0.0]), "gamma": 0.5}, np.array([True, False])),
+        closed=({"update": anywhere(np.eye(2), [1.0, 0.0], gamma=0.5)}, np.array([True, False])),
         wrong={
             "<= for <": lambda **given: dominated(**given, strict=False),
             "rho_i for rho_j": lambda **given: dominated(**given, row_weight=True),
@@ -373,15 +365,7 @@ EQUATIONS = {
         package=package_bound,
         cases=certified_cases,
         # the safe pair: margins 0.1 * 0.5 - 1.9 * 0.04 * 0.5 = 0.012
-        closed=(
-            {
-                "kernel": np.array([[1.0, 0.04], [0.04, 1.0]]),
-                "weights": np.full(2, 0.5),
-                "alpha": 1.0,
-                "gamma": 0.9,
-            },
-            0.988,
-        ),
+        closed=({"update": anywhere(np.array([[1.0, 0.04], [0.04, 1.0]]), [0.5, 0.5], gamma=0.9)}, 0.988),
         wrong={
             "max for min": lambda **given: certified(**given, largest=True),
             "no alpha": lambda **given: certified(**given, rate=False),
@@ -393,7 +377,7 @@ EQUATIONS = {
         printed=split_row,
         package=package_bound,
         cases=long_steps,
-        closed=(TRAP_BOUND, 1.084),
+        closed=({"update": TRAP}, 1.084),
         wrong={
             "its own bootstrap forgotten": lambda **given: split_row(**given, own_bootstrap=False),
             "1 - gamma for the others": lambda **given: split_row(**given, plus=-1.0),
@@ -402,20 +386,9 @@ EQUATIONS = {
     ),
     "eq-weighted-modulus": Equation(
         printed=weighted,
-        package=lambda mdp, kernel, weights, alpha, w: norms.weighted_modulus(
-            mdp, kernel=kernel, weights=weights, alpha=alpha
-        )[0],
+        package=lambda update, w: norms.weighted_modulus(update)[0],
         cases=weighted_cases,
-        closed=(
-            {
-                "mdp": CALM.mdp,
-                "kernel": CALM.kernel,
-                "weights": CALM.weights,
-                "alpha": CALM.alpha,
-                "w": np.ones(2),
-            },
-            0.975,
-        ),
+        closed=({"update": examples.sup_norm_only().update, "w": np.ones(2)}, 0.975),
         wrong={
             "w_i and w_j exchanged": lambda **given: weighted(**given, flipped=True),
             "no weights": lambda **given: weighted(**given, unweighted=True),
@@ -450,10 +423,10 @@ EQUATIONS = {
         ],
         closed=(
             {
-                "mdp": examples.no_fixed_point().mdp,
+                "mdp": examples.no_fixed_point().update.mdp,
                 "features": examples.no_fixed_point().features,
                 "theta": np.array([-3.0]),
-                "weights": examples.no_fixed_point().weights,
+                "weights": examples.no_fixed_point().update.weights,
             },
             [1 + 2 * 0.9 * 3 + 3],
         ),

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from divergence_notes import contraction, dynamics, examples, features, networks, updates
+from divergence_notes import dynamics, examples, features, networks, updates
 from divergence_notes.mdp import FiniteMDP, random_mdp
+from divergence_notes.updates import KernelUpdate, Update
 from tests.equations import Equation
 
 DEFINITIONS = {"eq-linear-q"}
@@ -75,27 +76,27 @@ def long_run(P, policy):
     return (chain[0][:, None] * policy).ravel()
 
 
-def printed_three_legs(example, Q, legs, lift=False, spread=True, swap=False):
-    P, R, gamma = np.asarray(example.mdp.P), example.mdp.R, example.mdp.gamma
+def printed_three_legs(update, Q, legs, lift=False, spread=True, swap=False):
+    P, R, gamma = np.asarray(update.mdp.P), update.mdp.R, update.mdp.gamma
     n_states, n_actions = R.shape
-    K = example.kernel if "F" in legs else np.eye(n_states * n_actions)
+    K = update.kernel if "F" in legs else np.eye(n_states * n_actions)
     if "B" in legs:
         target = R + (1 if lift else gamma) * np.einsum("sat,t->sa", P, Q.max(axis=1))
     else:
         target = np.zeros_like(Q)  # no example pays a reward
     if ("O" in legs) != swap:
-        rho = example.weights
+        rho = update.weights
     else:
         greedy = np.eye(n_actions)[Q.argmax(axis=1)]
         rho = long_run(P, 0.9 * greedy + 0.1 / n_actions if spread else greedy)
     q, y = Q.ravel(), target.ravel()
-    new = [q[i] + example.alpha * sum(K[i, j] * rho[j] * (y[j] - q[j]) for j in range(len(q))) for i in range(len(q))]
+    new = [q[i] + update.alpha * sum(K[i, j] * rho[j] * (y[j] - q[j]) for j in range(len(q))) for i in range(len(q))]
     return np.reshape(new, Q.shape)
 
 
-def package_three_legs(example, Q, legs):
+def package_three_legs(update, Q, legs):
     on = {"approximation": "F" in legs, "bootstrapping": "B" in legs, "off_policy": "O" in legs}
-    return examples.triad_operator(example, **on)(Q)
+    return examples.triad_operator(update, **on)(Q)
 
 
 def three_legs_cases(rng):
@@ -107,7 +108,9 @@ def three_legs_cases(rng):
         examples.full_data_divergence(),
     ]
     combinations = ["".join(legs) for n in range(4) for legs in itertools.combinations("FBO", n)]
-    return [{"example": e, "Q": rng.standard_normal(e.Q0.shape), "legs": legs} for e in cast for legs in combinations]
+    return [
+        {"update": e.update, "Q": rng.standard_normal(e.Q0.shape), "legs": legs} for e in cast for legs in combinations
+    ]
 
 
 # --- eq-table-average ---
@@ -125,7 +128,7 @@ def printed_average(q, R, P, gamma, rho, alpha):
 
 def package_average(q, R, P, gamma, rho, alpha):
     process = FiniteMDP(P, R, gamma)
-    return process.flatten(updates.weighted_update(process.unflatten(q), process, weights=rho, alpha=alpha))
+    return process.flatten(Update.shares(process, weights=rho, alpha=alpha)(process.unflatten(q)))
 
 
 def average_cases(rng):
@@ -147,7 +150,7 @@ def printed_drift(w, rho, gamma, alpha):
 
 def package_drift(w, rho, gamma, alpha):
     example = examples.w_to_2w(gamma, weights=rho)
-    return updates.linear_step(np.array([w]), example.features, example.mdp, weights=rho, alpha=alpha)[0]
+    return updates.linear_step(np.array([w]), example.features, example.update.mdp, weights=rho, alpha=alpha)[0]
 
 
 def drift_cases(rng):
@@ -179,13 +182,13 @@ def printed_pair(K, rho, gamma):
 
 def package_pair(K, rho, gamma):
     """Say whether the update grows while the first action is greedy, from the eigenvalues at a small step."""
-    process = replace(examples.full_data_divergence().mdp, gamma=gamma)
-    J = contraction.jacobian(process, kernel=K, weights=rho, alpha=1e-3, policy=[0])
+    process = replace(examples.full_data_divergence().update.mdp, gamma=gamma)
+    J = KernelUpdate(process, kernel=K, weights=rho, alpha=1e-3).jacobian([0])
     return bool(np.abs(np.linalg.eigvals(J)).max() > 1)
 
 
 def pair_cases(rng):
-    known = examples.full_data_divergence()
+    known = examples.full_data_divergence().update
     found = [{"K": known.kernel, "rho": np.array([first, 1 - first]), "gamma": 0.9} for first in (0.2, 0.57, 0.59, 0.8)]
     for _ in range(200):
         phi = rng.standard_normal((2, 2)) * np.array([[3.0], [1.0]])
@@ -201,10 +204,9 @@ def pair_cases(rng):
 
 
 def package_loop_error(error, gamma, alpha, k):
-    example = replace(examples.self_loop(gamma), alpha=alpha)
-    start = example.target + error
-    run = dynamics.iterate(example.operator, start, target=example.target, max_iter=k, tol=0)
-    return run.errors[k]
+    loop = examples.self_loop(gamma)
+    step = replace(loop.update, alpha=alpha)
+    return dynamics.iterate(step, loop.target + error, target=loop.target, max_iter=k, tol=0).errors[k]
 
 
 EQUATIONS = {
@@ -257,15 +259,15 @@ EQUATIONS = {
         cases=three_legs_cases,
         # w -> 2w at w = 1, first state only: error 0.8, and K_21 = 2 K_11.
         closed=(
-            {"example": examples.w_to_2w(), "Q": np.array([[1.0], [2.0]]), "legs": "FBO"},
+            {"update": examples.w_to_2w().update, "Q": np.array([[1.0], [2.0]]), "legs": "FBO"},
             np.array([[1.08], [2.16]]),
         ),
         wrong={
             "no gamma": lambda **case: printed_three_legs(**case, lift=True),
             "greedy visits": lambda **case: printed_three_legs(**case, spread=False),
             "weights swapped": lambda **case: printed_three_legs(**case, swap=True),
-            "always a table": lambda example, Q, legs: printed_three_legs(example, Q, legs.replace("F", "")),
-            "always bootstrapped": lambda example, Q, legs: printed_three_legs(example, Q, legs + "B"),
+            "always a table": lambda update, Q, legs: printed_three_legs(update, Q, legs.replace("F", "")),
+            "always bootstrapped": lambda update, Q, legs: printed_three_legs(update, Q, legs + "B"),
         },
     ),
     "eq-table-average": Equation(
@@ -325,7 +327,7 @@ EQUATIONS = {
         printed=printed_pair,
         package=package_pair,
         cases=pair_cases,
-        closed=({"K": examples.full_data_divergence().kernel, "rho": np.array([0.2, 0.8]), "gamma": 0.9}, True),
+        closed=({"K": examples.full_data_divergence().update.kernel, "rho": np.array([0.2, 0.8]), "gamma": 0.9}, True),
         wrong={
             "<": lambda **case: not printed_pair(**case),
             "no gamma": lambda gamma, **case: printed_pair(**case, gamma=1.0),

@@ -4,7 +4,9 @@ import numpy as np
 
 from divergence_notes import contraction, diagnostics, updates
 from divergence_notes.mdp import FiniteMDP, random_mdp
+from divergence_notes.updates import KernelUpdate
 from tests.equations import Equation
+from tests.equations.contraction import anywhere, package_bound
 
 DEFINITIONS: set[str] = set()
 
@@ -29,26 +31,26 @@ def step_cases(rng):
         for factor in (0.6, 0.97, 1.03, 1.7):
             kernel, weights = spd(rng, 3, coupling), rng.dirichlet(np.full(3, 30.0))
             limit = 2 / (1.5 * max(sum(abs(kernel[i, j]) * weights[j] for j in range(3)) for i in range(3)))
-            found.append({"kernel": kernel, "weights": weights, "alpha": factor * limit, "gamma": 0.5})
+            found.append({"update": anywhere(kernel, weights, gamma=0.5, alpha=factor * limit)})
     return found
 
 
-def both(kernel, weights, alpha, gamma, *, front=None, own=True, column=True, pick=max, dominance=True, bound=2):
+def both(update, *, sign=1, own=True, column=True, pick=max, dominance=True, bound=2):
     """Transcribe row dominance and eq-step-size-condition: the largest step size, and whether both hold."""
-    n = len(kernel)
-    front = 1 + gamma if front is None else front
+    kernel, weights, gamma, n = update.kernel, update.weights, update.mdp.gamma, len(update.kernel)
+    front = 1 + sign * gamma
     pulls, rows = [], []
     for i in range(n):
         pulls.append(sum(abs(kernel[i, j]) * weights[j if column else i] for j in range(n) if own or j != i))
         others = sum(abs(kernel[i, j]) * weights[j] for j in range(n) if j != i)
         rows.append((1 + gamma) * others < (1 - gamma) * kernel[i, i] * weights[i])
     limit = bound / (front * pick(pulls))
-    return np.array([limit, (all(rows) or not dominance) and alpha < limit])
+    return np.array([limit, (all(rows) or not dominance) and update.alpha < limit])
 
 
-def package_both(kernel, weights, alpha, gamma):
-    limit = contraction.step_size_limit(kernel, weights, gamma=gamma)
-    return np.array([limit, contraction.row_sum_bound(kernel, weights, alpha=alpha, gamma=gamma) < 1])
+def package_both(update):
+    limit = contraction.step_size_limit(update.kernel, update.weights, gamma=update.mdp.gamma)
+    return np.array([limit, package_bound(update) < 1])
 
 
 # --- the row ratio ---
@@ -92,9 +94,9 @@ def ratio_cases(rng):
 # --- the largest discount ---
 
 
-def discount(kernel, weights, *, absolute=True, column=True, pick=min, swap=False, diagonal=False):
+def discount(update, *, absolute=True, column=True, pick=min, swap=False, diagonal=False):
     """Transcribe eq-discount-limit."""
-    n, found = len(kernel), []
+    kernel, weights, n, found = update.kernel, update.weights, len(update.kernel), []
     for i in range(n):
         own = kernel[i, i] * weights[i]
         parts = [kernel[i, j] * weights[j if column else i] for j in range(n) if diagonal or j != i]
@@ -105,7 +107,7 @@ def discount(kernel, weights, *, absolute=True, column=True, pick=min, swap=Fals
 
 def discount_cases(rng):
     return [
-        {"kernel": spd(rng, n, coupling), "weights": rng.dirichlet(np.full(n, 20.0))}
+        {"update": anywhere(spd(rng, n, coupling), rng.dirichlet(np.full(n, 20.0)), gamma=0)}
         for n in (2, 3, 5)
         for coupling in (0.05, 0.2, 1.0)
     ]
@@ -148,17 +150,17 @@ def spill_cases(rng):
     return [{"kernel": rng.standard_normal((5, 5)) + 4 * np.eye(5), "batch": [3, 0, 2]} for _ in range(4)]
 
 
-def conserved(Q, mdp, kernel, batch, weights, alpha, *, sign=-1.0, divide=True, keep=True):
+def conserved(update, Q, batch, *, sign=-1.0, divide=True, keep=True):
     """Transcribe the right side of eq-conserved."""
-    inside, across, outside = blocks(kernel, batch)
+    inside, across, outside = blocks(update.kernel, batch)
     q = np.asarray(Q).ravel()
     return q[outside] * keep + sign * across @ (np.linalg.inv(inside) if divide else np.eye(len(batch))) @ q[batch]
 
 
-def package_conserved(Q, mdp, kernel, batch, weights, alpha):
-    after = updates.kernel_update(Q, mdp, kernel=kernel, weights=weights, alpha=alpha).ravel()
-    outside = [i for i in range(len(kernel)) if i not in list(batch)]
-    return after[outside] - updates.spill(kernel, batch=batch) @ after[batch]
+def package_conserved(update, Q, batch):
+    after = update(Q).ravel()
+    outside = [i for i in range(len(after)) if i not in list(batch)]
+    return after[outside] - updates.spill(update.kernel, batch=batch) @ after[batch]
 
 
 def conserved_cases(rng):
@@ -167,32 +169,26 @@ def conserved_cases(rng):
         mdp = random_mdp(3, 2, gamma=0.9, branching=2, rng=rng)
         weights, batch = np.zeros(6), [4, 1, 5]
         weights[batch] = rng.dirichlet(np.ones(3))
-        given = {"Q": rng.standard_normal((3, 2)), "mdp": mdp, "kernel": spd(rng, 6), "batch": batch}
-        found.append({**given, "weights": weights, "alpha": 0.7})
+        Q, update = rng.standard_normal((3, 2)), KernelUpdate(mdp, kernel=spd(rng, 6), weights=weights, alpha=0.7)
+        found.append({"update": update, "Q": Q, "batch": batch})
     return found
 
 
 # Two states that lead to state 2 and pay 1, spill 2: (1, 1) has 1 - 2 * 1 = -1, and keeps it.
-KEPT = {
-    "Q": np.ones((2, 1)),
-    "mdp": FiniteMDP(np.array([[[0.0, 1.0]], [[0.0, 1.0]]]), np.ones((2, 1)), 0.9),
-    "kernel": np.array([[1.0, 2.0], [2.0, 5.0]]),
-    "batch": [0],
-    "weights": np.array([1.0, 0.0]),
-    "alpha": 0.1,
-}
+TO_SECOND = FiniteMDP(np.array([[[0.0, 1.0]], [[0.0, 1.0]]]), np.ones((2, 1)), 0.9)
+KEPT = KernelUpdate(TO_SECOND, kernel=[[1.0, 2.0], [2.0, 5.0]], weights=[1.0, 0.0], alpha=0.1)
 
 # --- overshoot ---
 
 
-def overshoot(kernel, weights, *, bound=2.0, data=True, pick=max):
+def overshoot(update, *, bound=2.0, data=True, pick=max):
     """Transcribe eq-overshoot, the largest step size."""
-    eigenvalues = np.linalg.eigvals(kernel * (weights if data else 1.0)).real
+    eigenvalues = np.linalg.eigvals(update.kernel * (update.weights if data else 1.0)).real
     return bound / pick(eigenvalues)
 
 
 def overshoot_cases(rng):
-    return [{"kernel": spd(rng, 4), "weights": rng.dirichlet(np.ones(4))} for _ in range(5)]
+    return [{"update": anywhere(spd(rng, 4), rng.dirichlet(np.ones(4)), gamma=0)} for _ in range(5)]
 
 
 EQUATIONS = {
@@ -201,17 +197,15 @@ EQUATIONS = {
         package=package_both,
         cases=step_cases,
         # A table, two pairs, half the data each: 2 / (1.9 / 2), and 2.2 is too long.
-        closed=({"kernel": np.eye(2), "weights": HALF, "alpha": 2.2, "gamma": 0.9}, np.array([2 / 0.95, 0.0])),
+        closed=({"update": anywhere(np.eye(2), HALF, gamma=0.9, alpha=2.2)}, np.array([2 / 0.95, 0.0])),
         wrong={
-            "no gamma": lambda **k: both(**k, front=1.0),
-            "one minus gamma": lambda kernel, weights, alpha, gamma: both(
-                kernel, weights, alpha, gamma, front=1 - gamma
-            ),
-            "own pull left out": lambda **k: both(**k, own=False),
-            "rho_i for rho_j": lambda **k: both(**k, column=False),
-            "some pair for every pair": lambda **k: both(**k, pick=min),
-            "1 for 2": lambda **k: both(**k, bound=1),
-            "or for and": lambda **k: both(**k, dominance=False),
+            "no gamma": lambda update: both(update, sign=0),
+            "one minus gamma": lambda update: both(update, sign=-1),
+            "own pull left out": lambda update: both(update, own=False),
+            "rho_i for rho_j": lambda update: both(update, column=False),
+            "some pair for every pair": lambda update: both(update, pick=min),
+            "1 for 2": lambda update: both(update, bound=1),
+            "or for and": lambda update: both(update, dominance=False),
         },
     ),
     "eq-row-ratio": Equation(
@@ -243,10 +237,10 @@ EQUATIONS = {
     ),
     "eq-discount-limit": Equation(
         printed=discount,
-        package=contraction.discount_limit,
+        package=lambda update: contraction.discount_limit(update.kernel, update.weights),
         cases=discount_cases,
         # One part in 199: 0.99.
-        closed=({"kernel": np.array([[199.0, 1.0], [1.0, 300.0]]), "weights": HALF}, 0.99),
+        closed=({"update": anywhere(np.array([[199.0, 1.0], [1.0, 300.0]]), HALF, gamma=0)}, 0.99),
         wrong={
             "no absolute value": lambda **k: discount(**k, absolute=False),
             "rho_i for rho_j": lambda **k: discount(**k, column=False),
@@ -293,7 +287,7 @@ EQUATIONS = {
         printed=conserved,
         package=package_conserved,
         cases=conserved_cases,
-        closed=(KEPT, np.array([-1.0])),
+        closed=({"update": KEPT, "Q": np.ones((2, 1)), "batch": [0]}, np.array([-1.0])),
         wrong={
             "plus": lambda **k: conserved(**k, sign=1.0),
             "not divided": lambda **k: conserved(**k, divide=False),
@@ -302,9 +296,9 @@ EQUATIONS = {
     ),
     "eq-overshoot": Equation(
         printed=overshoot,
-        package=contraction.overshoot_limit,
+        package=lambda update: contraction.overshoot_limit(update.kernel, update.weights),
         cases=overshoot_cases,
-        closed=({"kernel": np.array([[1.0, 0.5], [0.5, 1.0]]), "weights": HALF}, 8 / 3),
+        closed=({"update": anywhere(np.array([[1.0, 0.5], [0.5, 1.0]]), HALF, gamma=0)}, 8 / 3),
         wrong={
             "1 for 2": lambda **k: overshoot(**k, bound=1.0),
             "no rho": lambda **k: overshoot(**k, data=False),

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from divergence_notes import networks, ntk, updates
-from divergence_notes.mdp import random_mdp
+from divergence_notes.mdp import FiniteMDP, random_mdp
+from divergence_notes.updates import KernelUpdate, Update
 from tests.equations import Equation
 from tests.strategies import make_kernel
 
@@ -153,42 +154,63 @@ def td_errors(Q, mdp, *, discount=True, outside=False, sign=1.0):
     return sign * out.ravel()
 
 
-def summed(kernel, weights, td_error, alpha, *, row_weight=False, flipped=False, weighted=True, rate=True):
+def summed(update, td_error, *, row_weight=False, flipped=False, weighted=True, rate=True):
     """Transcribe the right side of eq-predicted-change."""
-    n = len(td_error)
+    kernel, weights, n = update.kernel, update.weights, len(td_error)
     out = np.zeros(n)
     for i in range(n):
         for j in range(n):
             pull = kernel[j, i] if flipped else kernel[i, j]
             share = (weights[i] if row_weight else weights[j]) if weighted else 1.0
-            out[i] += (alpha if rate else 1.0) * pull * share * td_error[j]
+            out[i] += (update.alpha if rate else 1.0) * pull * share * td_error[j]
     return out
 
 
-def table_after(Q, mdp, kernel, weights, alpha, *, backup=None, **spread):
+def table_after(update, Q, *, backup=None, **spread):
     """Transcribe eq-key-equation without r, which is also eq-u3."""
-    delta = td_errors(Q, mdp, **(backup or {}))
-    return Q + summed(kernel, weights, delta, alpha, **spread).reshape(Q.shape)
+    delta = td_errors(Q, update.mdp, **(backup or {}))
+    return Q + summed(update, delta, **spread).reshape(Q.shape)
+
+
+def moved(matrix, mdp, Q, *, sign=1.0, minus=True, flipped=False, discount=True):
+    """Transcribe eq-update, entry by entry."""
+    error, n = td_errors(Q, mdp, discount=discount), Q.size
+    error = sign * error if minus else error + Q.ravel()
+    change = [sum((matrix[j, i] if flipped else matrix[i, j]) * error[j] for j in range(n)) for i in range(n)]
+    return Q + np.reshape(change, Q.shape)
+
+
+def moved_cases(rng):
+    """Return random matrices with random processes and tables."""
+    draws = [(random_mdp(3, 2, gamma=0.8, branching=2, rng=rng), rng.standard_normal((3, 2))) for _ in range(4)]
+    return [{"matrix": rng.standard_normal((6, 6)), "mdp": mdp, "Q": Q} for mdp, Q in draws]
 
 
 def table_cases(rng):
     out = []
     for _ in range(4):
         mdp = random_mdp(3, 2, gamma=0.8, branching=2, rng=rng)
-        given = {"kernel": make_kernel("unsymmetric", 6, rng), "weights": rng.dirichlet(np.ones(6)), "alpha": 0.3}
-        out.append({"Q": rng.standard_normal((3, 2)), "mdp": mdp, **given})
+        kernel, weights = make_kernel("unsymmetric", 6, rng), rng.dirichlet(np.ones(6))
+        update = KernelUpdate(mdp, kernel=kernel, weights=weights, alpha=0.3)
+        out.append({"update": update, "Q": rng.standard_normal((3, 2))})
     return out
 
 
-def without(*names):
-    """Return the table cases without some arguments."""
-    return lambda rng: [{k: v for k, v in each.items() if k not in names} for each in table_cases(rng)]
+def parts(*names):
+    """Return the table cases with the table and these parts of the update in place of the whole."""
+    return lambda rng: [
+        {"Q": case["Q"], **{name: getattr(case["update"], name) for name in names}} for case in table_cases(rng)
+    ]
 
 
 def linear_cases(rng):
+    """Return features and parameters with the process, the shares and the step of a table case."""
     features = [{"theta": rng.standard_normal(4), "features": rng.standard_normal((6, 4))} for _ in range(4)]
-    tables = without("Q", "kernel")(rng)
-    return [{**table, **linear} for table, linear in zip(tables, features, strict=True)]
+    updates = [case["update"] for case in table_cases(rng)]
+    return [
+        {**linear, "mdp": update.mdp, "weights": update.weights, "alpha": update.alpha}
+        for linear, update in zip(features, updates, strict=True)
+    ]
 
 
 def semi_gradient(theta, features, mdp, weights, alpha, *, factor=1.0, weighted=True, full=False, discount=True):
@@ -207,22 +229,12 @@ def semi_gradient(theta, features, mdp, weights, alpha, *, factor=1.0, weighted=
 
 def chain():
     """Return one state that pays 1 and stays, twice the same: backup 1 + 0.5 * max Q."""
-    mdp = random_mdp(1, 2, gamma=0.5, branching=1, rng=np.random.default_rng(0))
-    return type(mdp)(mdp.P, np.ones((1, 2)), 0.5)
+    return FiniteMDP(np.ones((1, 2, 1)), np.ones((1, 2)), 0.5)
 
 
 # Q = (2, 0): backup (2, 2), TD error (0, 2). K = [[1, 3], [0, 1]], rho = (1/4, 3/4), alpha = 1/2.
-TWO = {
-    "Q": np.array([[2.0, 0.0]]),
-    "mdp": chain(),
-    "kernel": np.array([[1.0, 3.0], [0.0, 1.0]]),
-    "weights": np.array([0.25, 0.75]),
-    "alpha": 0.5,
-}
-
-
-def pick(*names):
-    return {name: TWO[name] for name in names}
+TWO = KernelUpdate(chain(), kernel=[[1.0, 3.0], [0.0, 1.0]], weights=[0.25, 0.75], alpha=0.5)
+TABLE = np.array([[2.0, 0.0]])
 
 
 EQUATIONS = {
@@ -234,7 +246,13 @@ EQUATIONS = {
         cases=linear_cases,
         # features (1, 0) and (0, 1) twice over give Q = theta = (2, 0): only the second entry moves, by 1/2 * 3/4 * 2
         closed=(
-            {**pick("mdp", "weights", "alpha"), "theta": np.array([2.0, 0.0]), "features": np.eye(2)},
+            {
+                "mdp": TWO.mdp,
+                "weights": TWO.weights,
+                "alpha": 0.5,
+                "theta": np.array([2.0, 0.0]),
+                "features": np.eye(2),
+            },
             np.array([2.0, 0.75]),
         ),
         wrong={
@@ -271,11 +289,11 @@ EQUATIONS = {
     ),
     "eq-predicted-change": Equation(
         printed=summed,
-        package=lambda kernel, weights, td_error, alpha: updates.predicted_change(
-            kernel, weights, td_error, alpha=alpha
+        package=lambda update, td_error: updates.predicted_change(
+            update.kernel, update.weights, td_error, alpha=update.alpha
         ),
-        cases=lambda rng: [each | {"td_error": rng.standard_normal(6)} for each in without("Q", "mdp")(rng)],
-        closed=({**pick("kernel", "weights", "alpha"), "td_error": np.array([0.0, 2.0])}, np.array([2.25, 0.75])),
+        cases=lambda rng: [{"update": each["update"], "td_error": rng.standard_normal(6)} for each in table_cases(rng)],
+        closed=({"update": TWO, "td_error": np.array([0.0, 2.0])}, np.array([2.25, 0.75])),
         wrong={
             "rho_i for rho_j": lambda **given: summed(**given, row_weight=True),
             "K_ji for K_ij": lambda **given: summed(**given, flipped=True),
@@ -285,11 +303,9 @@ EQUATIONS = {
     ),
     "eq-key-equation": Equation(
         printed=table_after,
-        package=lambda Q, mdp, kernel, weights, alpha: updates.kernel_update(
-            Q, mdp, kernel=kernel, weights=weights, alpha=alpha
-        ),
+        package=lambda update, Q: update(Q),
         cases=table_cases,
-        closed=(TWO, np.array([[4.25, 0.75]])),
+        closed=({"update": TWO, "Q": TABLE}, np.array([[4.25, 0.75]])),
         wrong={
             "no gamma": lambda **given: table_after(**given, backup={"discount": False}),
             "sign of the TD error": lambda **given: table_after(**given, backup={"sign": -1.0}),
@@ -323,9 +339,9 @@ EQUATIONS = {
     ),
     "eq-u1": Equation(
         printed=lambda Q, mdp, alpha: Q + alpha * td_errors(Q, mdp).reshape(Q.shape),
-        package=lambda Q, mdp, alpha: updates.value_update(Q, mdp, alpha=alpha),
-        cases=without("kernel", "weights"),
-        closed=(pick("Q", "mdp", "alpha"), np.array([[2.0, 1.0]])),
+        package=lambda Q, mdp, alpha: Update.table(mdp, alpha=alpha)(Q),
+        cases=parts("mdp", "alpha"),
+        closed=({"Q": TABLE, "mdp": TWO.mdp, "alpha": 0.5}, np.array([[2.0, 1.0]])),
         wrong={
             "sign": lambda Q, mdp, alpha: Q - alpha * td_errors(Q, mdp).reshape(Q.shape),
             "no alpha": lambda Q, mdp, alpha: Q + td_errors(Q, mdp).reshape(Q.shape),
@@ -334,9 +350,9 @@ EQUATIONS = {
     ),
     "eq-u2": Equation(
         printed=lambda Q, mdp, weights, alpha: Q + alpha * (weights * td_errors(Q, mdp)).reshape(Q.shape),
-        package=lambda Q, mdp, weights, alpha: updates.weighted_update(Q, mdp, weights=weights, alpha=alpha),
-        cases=without("kernel"),
-        closed=(pick("Q", "mdp", "weights", "alpha"), np.array([[2.0, 0.75]])),
+        package=lambda Q, mdp, weights, alpha: Update.shares(mdp, weights=weights, alpha=alpha)(Q),
+        cases=parts("mdp", "weights", "alpha"),
+        closed=({"Q": TABLE, "mdp": TWO.mdp, "weights": TWO.weights, "alpha": 0.5}, np.array([[2.0, 0.75]])),
         wrong={
             "no rho": lambda Q, mdp, weights, alpha: Q + alpha * td_errors(Q, mdp).reshape(Q.shape),
             "rho times n": lambda Q, mdp, weights, alpha: (
@@ -349,16 +365,28 @@ EQUATIONS = {
     ),
     "eq-u3": Equation(
         printed=table_after,
-        package=lambda Q, mdp, kernel, weights, alpha: updates.kernel_update(
-            Q, mdp, kernel=kernel, weights=weights, alpha=alpha
-        ),
+        package=lambda update, Q: update(Q),
         cases=table_cases,
-        closed=(TWO, np.array([[4.25, 0.75]])),
+        closed=({"update": TWO, "Q": TABLE}, np.array([[4.25, 0.75]])),
         wrong={
             "D K for K D": lambda **given: table_after(**given, row_weight=True),
             "K transposed": lambda **given: table_after(**given, flipped=True),
             "no rho": lambda **given: table_after(**given, weighted=False),
             "no gamma": lambda **given: table_after(**given, backup={"discount": False}),
+        },
+    ),
+    "eq-update": Equation(
+        printed=moved,
+        package=lambda matrix, mdp, Q: Update(mdp, matrix)(Q),
+        cases=moved_cases,
+        # M = [[1, 2], [0, 3]] on the TD error (0, 2)
+        closed=({"matrix": np.array([[1.0, 2.0], [0.0, 3.0]]), "mdp": TWO.mdp, "Q": TABLE}, np.array([[6.0, 6.0]])),
+        wrong={
+            "Q - T*Q": lambda **given: moved(**given, sign=-1.0),
+            "T*Q without minus Q": lambda **given: moved(**given, minus=False),
+            "M transposed": lambda **given: moved(**given, flipped=True),
+            "the diagonal of M only": lambda matrix, **given: moved(np.diag(np.diag(matrix)), **given),
+            "no gamma": lambda **given: moved(**given, discount=False),
         },
     ),
 }

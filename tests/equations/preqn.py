@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from divergence_notes import networks, ntk, preqn, updates
+from divergence_notes import examples, networks, ntk, preqn, updates
 from divergence_notes.mdp import FiniteMDP, random_mdp
 from tests.equations import Equation
 
@@ -143,9 +143,10 @@ def package_rate(kernel, alpha, gamma):
     for state in (0, 1):
         P = np.zeros((2, 1, 2))
         P[:, :, state] = 1.0
-        given = {"mdp": FiniteMDP(P, np.ones((2, 1)), gamma), "kernel": kernel, "batch": [0], "alpha": alpha}
+        mdp = FiniteMDP(P, np.ones((2, 1)), gamma)
+        update = updates.Update.preconditioned(mdp, kernel=kernel, batch=[0], alpha=alpha)
         here, there = np.array([[1.5], [0.2]]), np.array([[0.5], [0.2 - spilled]])
-        found.append(updates.preconditioned_update(here, **given) - updates.preconditioned_update(there, **given))
+        found.append(update(here) - update(there))
     return max(abs(difference[0, 0]) for difference in found)
 
 
@@ -263,22 +264,27 @@ def accept_cases(rng):
     return found
 
 
-def standing(Q, mdp, kernel, weights, alpha, inner, *, power=None, outer=True, plain=False):
+def standing(update, Q, inner, *, power=None, outer=True, plain=False):
     """Transcribe eq-frozen-target."""
-    n = len(kernel)
-    one = np.eye(n) - alpha * kernel @ np.diag(weights)
-    bracket = np.eye(n) - np.linalg.matrix_power(one, inner if power is None else power(inner))
+    n = Q.size
+    pull = update.alpha * update.kernel @ np.diag(update.weights)
+    bracket = np.eye(n) - np.linalg.matrix_power(np.eye(n) - pull, inner if power is None else power(inner))
     if not outer:
-        bracket = np.linalg.matrix_power(one, inner)
+        bracket = np.linalg.matrix_power(np.eye(n) - pull, inner)
     if plain:
-        bracket = inner * alpha * kernel @ np.diag(weights)
-    return np.asarray(Q) + (bracket @ td_error(Q, mdp)).reshape(np.shape(Q))
+        bracket = inner * pull
+    return Q + (bracket @ td_error(Q, update.mdp)).reshape(Q.shape)
 
 
 def standing_cases(rng):
     return [
-        {k: v for k, v in case.items() if k != "batch"}
-        | {"weights": rng.dirichlet(np.ones(6)), "alpha": 0.1, "inner": inner}
+        {
+            "update": updates.KernelUpdate(
+                case["mdp"], kernel=case["kernel"], weights=rng.dirichlet(np.ones(6)), alpha=0.1
+            ),
+            "Q": case["Q"],
+            "inner": inner,
+        }
         for case, inner in zip(table_cases(rng), (1, 2, 3, 6), strict=True)
     ]
 
@@ -350,7 +356,9 @@ EQUATIONS = {
     ),
     "eq-preconditioned-update": Equation(
         printed=undone,
-        package=lambda Q, mdp, **k: updates.preconditioned_update(Q, mdp, **k),
+        package=lambda Q, mdp, kernel, batch, alpha: updates.Update.preconditioned(
+            mdp, kernel=kernel, batch=batch, alpha=alpha
+        )(Q),
         cases=table_cases,
         closed=(PAIR, np.array([[1.225, 0.09]])),
         wrong={
@@ -424,18 +432,11 @@ EQUATIONS = {
     ),
     "eq-frozen-target": Equation(
         printed=standing,
-        package=lambda Q, mdp, **k: updates.frozen_target_update(Q, mdp, **k),
+        package=lambda update, Q, inner: update.frozen_target(inner)(Q),
         cases=standing_cases,
         # A table of one pair, K = 1, error 1: two steps of 1/2 make three quarters of it.
         closed=(
-            {
-                "Q": np.zeros((1, 1)),
-                "mdp": FiniteMDP(np.ones((1, 1, 1)), np.ones((1, 1)), 0.5),
-                "kernel": np.eye(1),
-                "weights": np.ones(1),
-                "alpha": 0.5,
-                "inner": 2,
-            },
+            {"update": examples.self_loop(0.5).update, "Q": np.zeros((1, 1)), "inner": 2},
             np.array([[0.75]]),
         ),
         wrong={
