@@ -129,7 +129,7 @@ def halves_within(sweeps):
 
 
 def test_the_error_halves_within_69_sweeps():
-    cases = [examples.self_loop(0.99).mdp, *processes(20)]
+    cases = [examples.self_loop(0.99).update.mdp, *processes(20)]
     attack(cases, halves_within(69), {"within 68": halves_within(68)})
 
 
@@ -142,7 +142,7 @@ def test_where_games_end_the_error_halves_long_before():
 
     ending = [from_gymnasium(gymnasium.make(name), gamma=0.99) for name in ("FrozenLake-v1", "Taxi-v4")]
     assert counterexample(long_before, ending) is None
-    assert counterexample(long_before, [*ending, examples.self_loop(0.99).mdp]) is not None
+    assert counterexample(long_before, [*ending, examples.self_loop(0.99).update.mdp]) is not None
 
 
 def test_policy_iteration_is_exact():

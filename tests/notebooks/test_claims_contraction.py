@@ -1,28 +1,30 @@
 """Attacks on the claims of chapter 4: on its summary, line by line, and on sentences that were once false."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from divergence_notes import bellman, contraction, dynamics, examples, features, updates, verdicts
 from divergence_notes.mdp import FiniteMDP
+from divergence_notes.updates import KernelUpdate
 from tests import oracles, strategies
-from tests.attacks import attack, given, kernel_updates, pieces, processes, radius, size, step
+from tests.attacks import attack, kernel_updates, processes, radius, size
 
 SMALL = {"max_states": 3, "max_actions": 2}
 
 
 def modulus(case):
     """Return the largest row sum over all pieces: the modulus by brute force."""
-    return float(np.abs(oracles.jacobians(case["mdp"], **given(case))).sum(axis=2).max())
+    return float(oracles.lipschitz(case))
 
 
 def comes_home(case, *, steps=250):
     """Say whether runs from several starts end at the optimal table."""
-    star, rng = oracles.best_table(case["mdp"]), np.random.default_rng(0)
+    star, rng = oracles.best_table(case.mdp), np.random.default_rng(0)
     starts = [np.zeros_like(star), *(10 * rng.standard_normal((3, *star.shape)))]
-    runs = [dynamics.iterate(step(case), Q, max_iter=steps, tol=1e-12, bound=1e9) for Q in starts]
+    runs = [dynamics.iterate(case, Q, max_iter=steps, tol=1e-12, bound=1e9) for Q in starts]
     return all(np.allclose(run.values[-1], star, atol=1e-6) for run in runs)
 
 
@@ -51,20 +53,20 @@ class TestOneFactorBelowOne:
 
 def closer(case):
     """Say whether two random tables come closer in one step."""
-    Q1, Q2 = np.random.default_rng(1).standard_normal((2, *case["mdp"].R.shape))
-    return size(step(case)(Q1) - step(case)(Q2)) < size(Q1 - Q2)
+    Q1, Q2 = np.random.default_rng(1).standard_normal((2, *case.mdp.R.shape))
+    return size(case(Q1) - case(Q2)) < size(Q1 - Q2)
 
 
 def stretches(case):
     """Return how far one update stretches the distance of tables: of random ones, and of two close by each policy."""
-    mdp, rng = case["mdp"], np.random.default_rng(2)
+    mdp, rng = case.mdp, np.random.default_rng(2)
     pairs = [rng.standard_normal((2, *mdp.R.shape)) for _ in range(10)]
-    for policy, J in zip(oracles.policies(mdp), oracles.jacobians(mdp, **given(case)), strict=True):
+    for policy, J in zip(oracles.policies(mdp), oracles.jacobians(case), strict=True):
         base = np.eye(mdp.n_actions)[policy]
         row = J[np.abs(J).sum(axis=1).argmax()]
         worst = np.where(row >= 0, 1.0, -1.0).reshape(base.shape)
         pairs.append((base + worst / 4, base))
-    return [size(step(case)(Q1) - step(case)(Q2)) / size(Q1 - Q2) for Q1, Q2 in pairs]
+    return [size(case(Q1) - case(Q2)) / size(Q1 - Q2) for Q1, Q2 in pairs]
 
 
 class TestEachPiece:
@@ -76,21 +78,22 @@ class TestEachPiece:
 
         attack(
             kernel_updates(150, **SMALL),
-            largest(lambda case: contraction.exact_modulus(case["mdp"], **given(case))),
+            largest(contraction.exact_modulus),
             {
-                "the piece of one policy": largest(lambda case: np.abs(pieces(case)[0]).sum(axis=1).max()),
-                "the largest eigenvalue of a piece": largest(lambda case: max(map(radius, pieces(case)))),
+                "the piece of one policy": largest(lambda case: np.abs(case.jacobians()[0]).sum(axis=1).max()),
+                "the largest eigenvalue of a piece": largest(lambda case: max(map(radius, case.jacobians()))),
                 "the bound that does not look at P": largest(
                     lambda case: contraction.row_sum_bound(
-                        case["kernel"], case["weights"], alpha=case["alpha"], gamma=case["mdp"].gamma
+                        case.kernel, case.weights, alpha=case.alpha, gamma=case.mdp.gamma
                     )
                 ),
             },
         )
 
 
-def margins(kernel, weights, gamma, *, column=True, sizes=True):
+def margins(case, *, column=True, sizes=True):
     """Return the margins of row dominance, or of a version of it with another share or without absolute values."""
+    kernel, weights, gamma = case.kernel, case.weights, case.mdp.gamma
     shares = weights[None, :] if column else weights[:, None]
     pull = (np.abs(kernel) if sizes else kernel) * shares
     own = np.diag(kernel) * weights
@@ -110,7 +113,7 @@ def dominant_updates(count):
         own = (np.diag(kernel) * weights).max()
         alpha = float(rng.choice([0.5, 1, 3])) / own
         mdp = FiniteMDP(P[:, None], np.zeros((n, 1)), gamma)
-        drawn.append({"mdp": mdp, "kernel": kernel, "weights": weights, "alpha": alpha})
+        drawn.append(KernelUpdate(mdp, kernel=kernel, weights=weights, alpha=alpha))
     return drawn
 
 
@@ -118,9 +121,9 @@ def certifies(*, strict=True, step_matters=True, **version):
     """Return the claim that a version of row dominance makes the update contract."""
 
     def claim(case):
-        found = margins(case["kernel"], case["weights"], case["mdp"].gamma, **version)
+        found = margins(case, **version)
         holds = (found > 1e-12).all() if strict else (found >= 0).all()
-        short = (case["alpha"] * np.diag(case["kernel"]) * case["weights"] <= 1).all()
+        short = (case.alpha * np.diag(case.kernel) * case.weights <= 1).all()
         return not (holds and (short or not step_matters)) or modulus(case) < 1
 
     return claim
@@ -145,21 +148,21 @@ class TestRowDominance:
         """Where it fails, with no negative entry and a short step, some process is no contraction: all to one state."""
 
         def worst(case):
-            n, gamma = len(case["weights"]), case["mdp"].gamma
+            n, gamma = len(case.weights), case.mdp.gamma
             all_to = [FiniteMDP(np.tile(row, (n, 1))[:, None], np.zeros((n, 1)), gamma) for row in np.eye(n)]
-            return max(modulus(case | {"mdp": mdp}) for mdp in all_to)
+            return max(modulus(replace(case, mdp=mdp)) for mdp in all_to)
 
         def margins_hold(case):
-            return (margins(case["kernel"], case["weights"], case["mdp"].gamma) > 0).all()
+            return (margins(case) > 0).all()
 
         def sharp(case):
             return margins_hold(case) or worst(case) >= 1 - 1e-12
 
         cases = []
         for case in dominant_updates(300):
-            alpha = 0.9 / (np.diag(case["kernel"]) * case["weights"]).max()
-            cases.append(case | {"kernel": np.abs(case["kernel"]), "alpha": alpha})
-        signed = [case | {"kernel": np.where(np.eye(len(case["kernel"])), 1, -1) * case["kernel"]} for case in cases]
+            alpha = 0.9 / (np.diag(case.kernel) * case.weights).max()
+            cases.append(replace(case, kernel=np.abs(case.kernel), alpha=alpha))
+        signed = [replace(case, kernel=np.where(np.eye(case.mdp.n_pairs), 1, -1) * case.kernel) for case in cases]
         attack(
             cases,
             sharp,
@@ -169,9 +172,10 @@ class TestRowDominance:
 
     def test_199(self):
         """At 0.99 a coupling of 1/199 of the own pull is the border: the condition holds below, and not above."""
+        mdp = FiniteMDP(np.zeros((2, 1, 2)), np.zeros((2, 1)), 0.99)
         for factor, holds in ((0.999, True), (1.001, False)):
             kernel = np.array([[1.0, factor / 199], [factor / 199, 1.0]])
-            assert (margins(kernel, np.full(2, 0.5), 0.99) > 0).all() == holds
+            assert (margins(KernelUpdate(mdp, kernel=kernel, weights=np.full(2, 0.5), alpha=1)) > 0).all() == holds
 
 
 CAST = [
@@ -190,8 +194,8 @@ class TestFailingSaysNothing:
     @staticmethod
     def seen(example):
         """Return what happens, and the crudest certificate that covers it."""
-        run = dynamics.iterate(example.operator, example.Q0, max_iter=4000, bound=1e6)
-        return {"status": run.status, "certificate": verdicts.verdicts(example).certified_by}
+        run = dynamics.iterate(example.update, example.Q0, max_iter=4000, bound=1e6)
+        return {"status": run.status, "certificate": verdicts.verdicts(example.update).certified_by}
 
     def test_cast(self):
         attack(
@@ -220,36 +224,33 @@ class TestNoNormNoVerdict:
 
     def test_it_comes_home(self):
         """The orbit without its reward, from ten random starts; with its reward it does not."""
-        orbit = examples.closed_orbit()
+        orbit = examples.closed_orbit().update
         assert verdicts.verdicts(orbit).certified_by is None
         starts = np.random.default_rng(8).standard_normal((10, 1, 2))
 
-        def home(mdp):
-            case = {"mdp": mdp, **orbit.settings}
-            return all(dynamics.iterate(step(case), Q, max_iter=3000).status == "converged" for Q in starts)
+        def home(update):
+            return all(dynamics.iterate(update, Q, max_iter=3000).status == "converged" for Q in starts)
 
-        free = FiniteMDP(orbit.mdp.P, 0 * orbit.mdp.R, orbit.mdp.gamma)
-        assert home(free)
-        assert not home(orbit.mdp)
+        assert home(replace(orbit, mdp=replace(orbit.mdp, R=0 * orbit.mdp.R)))
+        assert not home(orbit)
 
 
 class TestEquality:
     """With equality in row dominance the bound is 1, and certifies nothing; the update may contract all the same."""
 
     def test_equality(self):
-        calm = examples.sup_norm_only().mdp
-        loops = FiniteMDP(calm.P, calm.R, 0.5)
-        to_first = FiniteMDP(np.tile([1.0, 0.0], (2, 1))[:, None], calm.R, 0.5)
+        loops = replace(examples.sup_norm_only().update.mdp, gamma=0.5)
+        to_first = replace(loops, P=np.tile([1.0, 0.0], (2, 1))[:, None])
         cases = [
-            {"mdp": mdp, "kernel": np.array([[3.0, 1.0], [1.0, 3.0]]), "weights": np.full(2, 0.5), "alpha": 0.5}
+            KernelUpdate(mdp, kernel=[[3.0, 1.0], [1.0, 3.0]], weights=[0.5, 0.5], alpha=0.5)
             for mdp in (loops, to_first)
         ]
         for case in cases:
-            assert (margins(case["kernel"], case["weights"], 0.5) == 0).all()
+            assert (margins(case) == 0).all()
         attack(
             cases,
             lambda case: np.isclose(
-                contraction.row_sum_bound(case["kernel"], case["weights"], alpha=0.5, gamma=0.5), 1, rtol=0, atol=1e-12
+                contraction.row_sum_bound(case.kernel, case.weights, alpha=0.5, gamma=0.5), 1, rtol=0, atol=1e-12
             ),
             {
                 "with equality nothing contracts": lambda case: modulus(case) >= 1,
@@ -276,29 +277,29 @@ class TestEquality:
 
 
 def features_updates(count):
-    """Return updates of few parameters: process, features, weights and a step; on-policy evaluation among them."""
+    """Return updates of few parameters beside their features; on-policy evaluation among them."""
     rng = np.random.default_rng(5)
     cases = []
     for mdp in processes(count, seed=5, kinds=("dense", "deterministic"), gammas=(0.3, 0.4, 0.9), max_actions=1):
         phi = rng.standard_normal((mdp.n_pairs, int(rng.integers(1, mdp.n_pairs + 1))))
         weights = strategies.make_weights(("uniform", "random", "zeros")[rng.integers(3)], mdp.n_pairs, rng)
         if np.linalg.matrix_rank(phi.T @ (weights[:, None] * phi)) == phi.shape[1]:
-            cases.append({"mdp": mdp, "phi": phi, "kernel": features.kernel(phi), "weights": weights, "alpha": 0.1})
-    w_to_2w = np.array([[1.0], [2.0]])
-    to_second = FiniteMDP(np.tile([0.0, 1.0], (2, 1))[:, None], np.zeros((2, 1)), 0.4)
-    cases.append({"mdp": to_second, "phi": w_to_2w, "kernel": w_to_2w @ w_to_2w.T, "weights": [1.0, 0.0], "alpha": 0.5})
-    return cases
+            cases.append((KernelUpdate(mdp, kernel=features.kernel(phi), weights=weights, alpha=0.1), phi))
+    w_to_2w = examples.w_to_2w(0.4)
+    return [*cases, (replace(w_to_2w.update, alpha=0.5), w_to_2w.features)]
 
 
 def on_parameters(case):
     """Return the matrix that acts on theta, for a process with one action."""
-    phi, D, P = case["phi"], np.diag(case["weights"]), oracles.chain_of_one_action(case["mdp"])
-    return np.eye(phi.shape[1]) - case["alpha"] * phi.T @ D @ (np.eye(len(P)) - case["mdp"].gamma * P) @ phi
+    update, phi = case
+    P = oracles.chain_of_one_action(update.mdp)
+    drift = phi.T @ np.diag(update.weights) @ (np.eye(len(P)) - update.mdp.gamma * P) @ phi
+    return np.eye(phi.shape[1]) - update.alpha * drift
 
 
 def has_one(case):
     """Say whether every piece has the eigenvalue 1."""
-    return all(np.abs(np.linalg.eigvals(J) - 1).min() < 1e-6 for J in pieces(case))
+    return all(np.abs(np.linalg.eigvals(J) - 1).min() < 1e-6 for J in case.jacobians())
 
 
 class TestSingular:
@@ -306,7 +307,7 @@ class TestSingular:
 
     def test_on_all_tables(self):
         def singular(case):
-            return np.linalg.matrix_rank(case["kernel"] * case["weights"]) < case["mdp"].n_pairs
+            return np.linalg.matrix_rank(case.kernel * case.weights) < case.mdp.n_pairs
 
         attack(
             kernel_updates(300, kernels=("gram", "singular", "dominant"), **SMALL),
@@ -321,24 +322,24 @@ class TestSingular:
         """Each has two fixed points, so in no metric whatever is it a contraction."""
 
         def two_fixed_points(case):
-            direction = np.linalg.svd(case["kernel"] * case["weights"])[2][-1].reshape(case["mdp"].R.shape)
+            direction = np.linalg.svd(case.kernel * case.weights)[2][-1].reshape(case.mdp.R.shape)
             found = []
             for wish in (0 * direction, direction):  # the table with T*Q - Q = wish: a fixed point if K D wish = 0
-                shifted = FiniteMDP(case["mdp"].P, case["mdp"].R - wish, case["mdp"].gamma)
+                shifted = FiniteMDP(case.mdp.P, case.mdp.R - wish, case.mdp.gamma)
                 found.append(bellman.policy_iteration(shifted).Q)
-            return size(found[0] - found[1]) > 1e-6 and all(np.allclose(step(case)(Q), Q, atol=1e-8) for Q in found)
+            return size(found[0] - found[1]) > 1e-6 and all(np.allclose(case(Q), Q, atol=1e-8) for Q in found)
 
         attack(
             kernel_updates(60, kernels=("singular",), kinds=("dense", "deterministic"), **SMALL),
-            lambda case: case["mdp"].n_pairs < 2 or two_fixed_points(case),
-            {"the optimum alone": lambda case: case["mdp"].n_pairs < 2 or not two_fixed_points(case)},
+            lambda case: case.mdp.n_pairs < 2 or two_fixed_points(case),
+            {"the optimum alone": lambda case: case.mdp.n_pairs < 2 or not two_fixed_points(case)},
         )
 
     def test_on_the_tables_of_the_features(self):
         """The old sentence, "never a contraction", read where the iterates live, is refuted by w to 2w at 0.4."""
         attack(
             features_updates(200),
-            lambda case: len(case["phi"]) == case["phi"].shape[1] or has_one(case),
+            lambda case: len(case[1]) == case[1].shape[1] or has_one(case[0]),
             {
                 "never a contraction on range(Phi)": lambda case: radius(on_parameters(case)) >= 1,
                 "always a contraction on range(Phi)": lambda case: radius(on_parameters(case)) < 1,
@@ -428,12 +429,12 @@ class TestInTurn:
         first, second = examples.switching_divergence()
         Q = first.Q0
         for _ in range(2000):
-            Q = second.operator(first.operator(Q))
+            Q = second.update(first.update(Q))
             if size(Q) > 1e6:
                 break
         assert size(Q) > 1e6
         for each in (first, second):
-            assert dynamics.iterate(each.operator, each.Q0, max_iter=20_000).status == "converged"
+            assert dynamics.iterate(each.update, each.Q0, max_iter=20_000).status == "converged"
 
     @pytest.mark.parametrize("beta", [0.5, 0.9])
     def test_near(self, beta):
@@ -456,10 +457,3 @@ class TestInTurn:
                 "within a little less": lambda signs: strays(signs) <= 0.99 * limit,
             },
         )
-
-
-def test_the_step_of_this_file_is_that_of_the_package():
-    """What steps a case here is the kernel update."""
-    case = kernel_updates(1)[0]
-    Q = np.ones(case["mdp"].R.shape)
-    assert np.array_equal(step(case)(Q), updates.kernel_update(Q, case["mdp"], **given(case)))

@@ -1,12 +1,14 @@
 """Attacks on the claims of chapter 2: on its summary, line by line."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from divergence_notes import bellman, dynamics, examples, features, networks, ntk, updates
+from divergence_notes import bellman, dynamics, examples, features, networks, ntk
 from divergence_notes.mdp import FiniteMDP
+from divergence_notes.updates import Update
 from tests import oracles
 from tests.attacks import attack, processes, radius, size
 
@@ -113,7 +115,7 @@ def evaluations(count):
         rho = rng.dirichlet(np.ones(mdp.n_pairs))
         if np.linalg.matrix_rank(phi) == phi.shape[1]:
             cases.append((phi, rho, mdp.gamma * oracles.chain_of_one_action(mdp)))
-    pair = examples.full_data_divergence()  # the values of its first action, as two states that both lead to the first
+    pair = examples.full_data_divergence().update  # its first action's values, as two states that lead to the first
     cases.append((np.linalg.cholesky(pair.kernel), pair.weights, 0.9 * np.tile([1.0, 0.0], (2, 1))))
     return cases
 
@@ -152,14 +154,8 @@ def test_one_weight_at_a_gain_of_one():
     def runs_off(case):
         gain, reward = case
         mdp = FiniteMDP(np.tile([0.0, 1.0], (2, 1))[:, None], np.full((2, 1), reward), gain / 2)
-        kernel, weights = np.outer([1.0, 2.0], [1.0, 2.0]), np.array([1.0, 0.0])
-        run = dynamics.iterate(
-            lambda Q: updates.kernel_update(Q, mdp, kernel=kernel, weights=weights, alpha=0.1),
-            [[1.0], [2.0]],
-            max_iter=20_000,
-            bound=500,
-        )
-        return run.status == "diverged"
+        step = replace(examples.w_to_2w().update, mdp=mdp)
+        return dynamics.iterate(step, [[1.0], [2.0]], max_iter=20_000, bound=500).status == "diverged"
 
     attack(
         itertools.product((0.9, 0.98, 1.0, 1.1), (0.0, 1.0)),
@@ -176,18 +172,18 @@ def test_five_examples_and_no_more():
 
     def fate(legs, example, start=None):
         on = dict(zip(("approximation", "bootstrapping", "off_policy"), legs, strict=True))
-        operator = examples.triad_operator(example, **on)
+        operator = examples.triad_operator(example.update, **on)
         start = example.Q0 if start is None else start
         return dynamics.iterate(operator, start, max_iter=700 if all(legs) else 150, bound=1e6, tol=1e-6)
 
-    examples = [
+    cast = [
         examples.w_to_2w(),
         examples.w_to_2w(weights=(0.5, 0.5)),
         examples.baird_star(),
         examples.baird_control(),
         examples.full_data_divergence(),
     ]
-    cases = [(legs, example) for legs in itertools.product((False, True), repeat=3) for example in examples]
+    cases = [(legs, example) for legs in itertools.product((False, True), repeat=3) for example in cast]
     runs = {id(case): fate(*case).status == "diverged" for case in cases}
     attack(
         cases,
@@ -200,20 +196,19 @@ def test_five_examples_and_no_more():
 
 def test_the_pair_diverges_all_the_same():
     """Every table can be had, every pair is sampled, and steps from 0.1 to 1e-4 of the largest one diverge."""
-    pair = examples.full_data_divergence()
+    pair = examples.full_data_divergence().update
     assert np.linalg.matrix_rank(pair.kernel) == 2 and (pair.weights > 0).all()
-    J = oracles.jacobians(pair.mdp, pair.kernel, pair.weights, 1.0)[0] - np.eye(2)
+    J = oracles.jacobians(replace(pair, alpha=1))[0] - np.eye(2)
     values, vectors = np.linalg.eig(J)
     ray = vectors[:, values.real.argmax()].real
     ray = ray / ray[0]
     assert ray[0] > ray[1]  # the first action is greedy along it, so the ray is mapped into itself
 
     def stretched(alpha, start):
-        settings = {"kernel": pair.kernel, "weights": pair.weights, "alpha": alpha}
-        return size(updates.kernel_update(start, pair.mdp, **settings)) / size(start)
+        return size(replace(pair, alpha=alpha)(start)) / size(start)
 
     def far(Q):
-        return dynamics.iterate(pair.operator, Q, max_iter=700, bound=1e6).sizes[-1] > 1
+        return dynamics.iterate(pair, Q, max_iter=700, bound=1e6).sizes[-1] > 1
 
     attack(
         [10.0**-k for k in range(6)],
@@ -234,8 +229,9 @@ def keeps(*, inside=True, short=True):
         bound = bellman.reward_bound(mdp)
         if (inside and size(Q) > bound) or (short and (alpha * rho > 1).any()):
             return True
+        step = Update.shares(mdp, weights=rho, alpha=alpha)
         for _ in range(60):
-            Q = updates.weighted_update(Q, mdp, weights=rho, alpha=alpha)
+            Q = step(Q)
         return size(Q) <= bound * (1 + 1e-9) + 1e-12
 
     return claim
@@ -270,10 +266,12 @@ def test_a_network_leaves_the_bound_on_data_without_reward():
         run = networks.train(net, x, backup, weights=careful, alpha=0.05, steps=200)[1]
         return run.sizes.max() > bellman.reward_bound(corridor)
 
+    step = Update.shares(corridor, weights=careful, alpha=0.05)
+
     def table(seed):
         Q = np.random.default_rng(seed).uniform(-1, 1, (6, 2))
         for _ in range(200):
-            Q = updates.weighted_update(Q, corridor, weights=careful, alpha=0.05)
+            Q = step(Q)
         return size(Q) > bellman.reward_bound(corridor)
 
     attack(

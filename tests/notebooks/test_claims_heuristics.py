@@ -1,31 +1,39 @@
 """Attacks on the claims of chapter 5: on its summary, line by line, and on sentences that were once false."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from divergence_notes import contraction, diagnostics, dynamics, examples, features, studies, updates
 from divergence_notes.mdp import FiniteMDP
+from divergence_notes.updates import KernelUpdate
 from tests import oracles
-from tests.attacks import attack, given, kernel_updates, pieces, processes, radius, size, step
+from tests.attacks import attack, kernel_updates, processes, radius, size
 
 
 def bound(case):
     """Return the row-sum bound, written out."""
-    move, gamma = case["alpha"] * case["kernel"] * case["weights"], case["gamma"]
-    return (np.abs(np.eye(len(move)) - move) + gamma * np.abs(move)).sum(axis=1).max()
+    move = case.alpha * case.kernel * case.weights
+    return (np.abs(np.eye(len(move)) - move) + case.mdp.gamma * np.abs(move)).sum(axis=1).max()
 
 
 def margins(case, *, share="column"):
     """Return the margins of row dominance."""
-    pull = np.abs(case["kernel"]) * (case["weights"] if share == "column" else case["weights"][:, None])
-    own = np.diag(case["kernel"]) * case["weights"]
-    return (1 - case["gamma"]) * own - (1 + case["gamma"]) * (pull.sum(axis=1) - np.diag(pull))
+    pull = np.abs(case.kernel) * (case.weights if share == "column" else case.weights[:, None])
+    own, gamma = np.diag(case.kernel) * case.weights, case.mdp.gamma
+    return (1 - gamma) * own - (1 + gamma) * (pull.sum(axis=1) - np.diag(pull))
+
+
+def all_to(state, n_states, gamma):
+    """Return a process with one action in which every state leads to one, or ends for None."""
+    row = np.zeros(n_states) if state is None else np.eye(n_states)[state]
+    return FiniteMDP(np.tile(row, (n_states, 1))[:, None], np.zeros((n_states, 1)), gamma)
 
 
 def settings(count):
-    """Return kernels, shares, step sizes and discounts near the border of the conditions."""
+    """Return updates near the border of the conditions, which look at no process: every step ends."""
     rng, drawn = np.random.default_rng(21), []
     for _ in range(count):
         n = int(rng.integers(1, 4))
@@ -33,16 +41,16 @@ def settings(count):
         np.fill_diagonal(kernel, rng.uniform(-0.2, 1.5, n))
         weights = rng.dirichlet(np.ones(n)) if rng.random() < 0.9 else np.eye(n)[0]
         own = max((np.abs(np.diag(kernel)) * weights).max(), 1e-3)
-        gamma = float(rng.choice([0, 0.1, 0.5, 0.9]))
-        drawn.append({"kernel": kernel, "weights": weights, "alpha": rng.uniform(0.1, 2.2) / own, "gamma": gamma})
-    drawn.append({"kernel": np.eye(2), "weights": np.full(2, 0.5), "alpha": 4 / 1.9, "gamma": 0.9})  # the limit itself
-    return drawn
+        mdp = all_to(None, n, float(rng.choice([0, 0.1, 0.5, 0.9])))
+        drawn.append(KernelUpdate(mdp, kernel=kernel, weights=weights, alpha=rng.uniform(0.1, 2.2) / own))
+    limit = KernelUpdate(all_to(None, 2, 0.9), kernel=np.eye(2), weights=[0.5, 0.5], alpha=4 / 1.9)
+    return [*drawn, limit]
 
 
 def short(case):
     """Return whether the step keeps to the second condition, row by row."""
-    total = (np.abs(case["kernel"]) * case["weights"]).sum(axis=1)
-    return case["alpha"] * (1 + case["gamma"]) * total < 2 - 1e-12
+    total = (np.abs(case.kernel) * case.weights).sum(axis=1)
+    return case.alpha * (1 + case.mdp.gamma) * total < 2 - 1e-12
 
 
 def test_both_conditions():
@@ -58,9 +66,7 @@ def test_both_conditions():
             "row dominance alone": exactly(lambda case: (margins(case) > 0).all()),
             "the step alone": exactly(lambda case: short(case).all()),
             "alpha K_ii rho_i at most 1 for the step": exactly(
-                lambda case: (
-                    (margins(case) > 0).all() and (case["alpha"] * np.diag(case["kernel"]) * case["weights"] <= 1).all()
-                )
+                lambda case: (margins(case) > 0).all() and (case.alpha * np.diag(case.kernel) * case.weights <= 1).all()
             ),
             "with the share of the row": exactly(
                 lambda case: (margins(case, share="row") > 0).all() and short(case).all()
@@ -69,27 +75,17 @@ def test_both_conditions():
     )
 
 
-def with_bound(case):
-    """Return a case with its discount beside it."""
-    return case | {"gamma": case["mdp"].gamma}
-
-
-def modulus(case):
-    """Return the exact modulus, by brute force."""
-    return np.abs(oracles.jacobians(case["mdp"], **given(case))).sum(axis=2).max()
-
-
 def test_if_they_hold_every_process_contracts_and_if_not_nothing_follows():
     def comes_home(case):
-        return max(map(radius, pieces(case))) < 1
+        return max(map(radius, oracles.jacobians(case))) < 1
 
     attack(
-        [with_bound(case) for case in kernel_updates(300, max_states=3, max_actions=2)],
-        lambda case: bound(case) >= 1 or modulus(case) < 1,
+        kernel_updates(300, max_states=3, max_actions=2),
+        lambda case: bound(case) >= 1 or oracles.lipschitz(case) < 1,
         {
-            "if they fail it does not contract": lambda case: bound(case) < 1 or modulus(case) >= 1,
+            "if they fail it does not contract": lambda case: bound(case) < 1 or oracles.lipschitz(case) >= 1,
             "if they fail some piece is unstable": lambda case: bound(case) < 1 or not comes_home(case),
-            "it contracts whether they hold or not": lambda case: modulus(case) < 1,
+            "it contracts whether they hold or not": lambda case: oracles.lipschitz(case) < 1,
         },
     )
 
@@ -98,28 +94,27 @@ def test_what_counts_is_relative_and_weighed():
     """Off-diagonal entries count next to the diagonal and with their share; where the pairs lead counts as well."""
     rng, cases = np.random.default_rng(22), settings(400)
 
-    def holds(case, **changed):
-        return (margins(case | changed) > 1e-12).all()
+    def holds(case):
+        return (margins(case) > 1e-12).all()
 
     def same(change):
-        return lambda case: holds(case, **change(case)) == holds(case)
+        return lambda case: holds(change(case)) == holds(case)
 
     def large_entries(case):
-        n = len(case["kernel"])
-        return {"kernel": case["kernel"] + 0.2 * (1 - np.eye(n))}
+        return replace(case, kernel=case.kernel + 0.2 * (1 - np.eye(case.mdp.n_pairs)))
 
     attack(
         cases,
-        same(lambda case: {"kernel": 1000 * case["kernel"]}),
+        same(lambda case: replace(case, kernel=1000 * case.kernel)),
         {
             "off-diagonal entries do not count": same(large_entries),
-            "the shares do not count": same(lambda case: {"weights": rng.permutation(case["weights"])}),
+            "the shares do not count": same(lambda case: replace(case, weights=rng.permutation(case.weights))),
         },
     )
-    tight = {"kernel": np.array([[1.0, 0.99], [0.99, 1.0]]), "weights": np.full(2, 0.5), "alpha": 1.0}
-    for P, contracts in ((np.eye(2), True), (np.tile([0.0, 1.0], (2, 1)), False)):
-        case = tight | {"mdp": FiniteMDP(P[:, None], np.zeros((2, 1)), 0.9)}
-        assert (modulus(case) < 1) == contracts  # the condition is the same for both
+    apart, together = FiniteMDP(np.eye(2)[:, None], np.zeros((2, 1)), 0.9), all_to(1, 2, 0.9)
+    for mdp, contracts in ((apart, True), (together, False)):
+        case = KernelUpdate(mdp, kernel=[[1.0, 0.99], [0.99, 1.0]], weights=[0.5, 0.5], alpha=1)
+        assert (oracles.lipschitz(case) < 1) == contracts  # the condition is the same for both
 
 
 def left_out(count):
@@ -134,29 +129,35 @@ def left_out(count):
         kernel, inside = phi @ phi.T, int(rng.integers(1, n))
         weights = np.zeros(n)
         weights[:inside] = rng.dirichlet(np.ones(inside))
-        case = {"mdp": mdp, "kernel": kernel, "weights": weights, "inside": inside}
-        cases.append(case | {"alpha": 0.1 / np.linalg.norm(kernel[:, :inside] * weights[:inside], 2)})
-    quiet = np.array([[9, 2.5, 8.91], [2.5, 1, 2.475], [8.91, 2.475, 10]])
-    to_last = FiniteMDP(np.tile([0.0, 0.0, 1.0], (3, 1))[:, None], np.zeros((3, 1)), 0.9)
-    settings = {"kernel": quiet, "weights": np.array([0.2, 0.8, 0]), "alpha": 0.01}
-    cases.append(settings | {"mdp": to_last, "inside": 2})
-    return cases
+        alpha = 0.1 / np.linalg.norm(kernel[:, :inside] * weights[:inside], 2)
+        cases.append(KernelUpdate(mdp, kernel=kernel, weights=weights, alpha=alpha))
+    return [*cases, replace(examples.low_gain_divergence().update, alpha=0.01)]
+
+
+def inside(case):
+    """Return how many pairs are in the data; they come first."""
+    return np.count_nonzero(case.weights)
 
 
 def spill(case):
     """Return W, by a solve of its own."""
-    b = case["inside"]
-    return np.linalg.solve(case["kernel"][:b, :b], case["kernel"][:b, b:]).T
+    b = inside(case)
+    return np.linalg.solve(case.kernel[:b, :b], case.kernel[:b, b:]).T
 
 
 def gain(case):
     """Return the loop gain."""
-    return case["mdp"].gamma * np.abs(spill(case)).sum(axis=1).max()
+    return case.mdp.gamma * np.abs(spill(case)).sum(axis=1).max()
+
+
+def piece(case):
+    """Return the Jacobian of the one policy, or of the first."""
+    return oracles.jacobians(case)[0]
 
 
 def diverges(case):
     """Say whether a short step makes something grow: an eigenvalue outside the unit circle."""
-    return radius(pieces(case)[0]) > 1 + 1e-9
+    return radius(piece(case)) > 1 + 1e-9
 
 
 class TestMissingData:
@@ -165,19 +166,19 @@ class TestMissingData:
     def test_it_is_kept_and_nothing_contracts(self):
         def kept(combination):
             def claim(case):
-                Q = np.random.default_rng(0).standard_normal(case["mdp"].R.shape)
-                return np.allclose(combination(case, Q), combination(case, step(case)(Q)), atol=1e-9)
+                Q = np.random.default_rng(0).standard_normal(case.mdp.R.shape)
+                return np.allclose(combination(case, Q), combination(case, case(Q)), atol=1e-9)
 
             return claim
 
         def invariant(case, Q):
-            return Q[case["inside"] :, 0] - spill(case) @ Q[: case["inside"], 0]
+            return Q[inside(case) :, 0] - spill(case) @ Q[: inside(case), 0]
 
         attack(
             left_out(150),
-            lambda case: kept(invariant)(case) and np.abs(np.linalg.eigvals(pieces(case)[0]) - 1).min() < 1e-6,
+            lambda case: kept(invariant)(case) and np.abs(np.linalg.eigvals(piece(case)) - 1).min() < 1e-6,
             {
-                "the values outside stay": kept(lambda case, Q: Q[case["inside"] :, 0]),
+                "the values outside stay": kept(lambda case, Q: Q[inside(case) :, 0]),
                 "the sum stays": kept(lambda case, Q: Q.sum()),
             },
         )
@@ -188,7 +189,7 @@ class TestMissingData:
         assert gain(cases[-1]) == pytest.approx(0.891) and diverges(cases[-1])
         attack(
             cases,
-            lambda case: case["inside"] > 1 or gain(case) > 1 or not diverges(case),
+            lambda case: inside(case) > 1 or gain(case) > 1 or not diverges(case),
             {
                 "divergence only with a loop gain above 1": lambda case: gain(case) > 1 or not diverges(case),
                 "missing data makes it diverge": diverges,
@@ -201,10 +202,10 @@ class TestMissingData:
         kernel, weights = np.array([[1.0, 2.0], [2.0, 5.0]]), np.array([1.0, 0.0])
 
         def runs_off(gamma):
-            mdp = FiniteMDP(np.tile([0.0, 1.0], (2, 1))[:, None], np.ones((2, 1)), gamma)
-            case = {"mdp": mdp, "kernel": kernel, "weights": weights, "alpha": 0.1, "inside": 1}
+            mdp = replace(all_to(1, 2, gamma), R=np.ones((2, 1)))
+            case = KernelUpdate(mdp, kernel=kernel, weights=weights, alpha=0.1)
             assert gain(case) == pytest.approx(2 * gamma)
-            run = dynamics.iterate(step(case), np.zeros((2, 1)), max_iter=20_000, bound=500)
+            run = dynamics.iterate(case, np.zeros((2, 1)), max_iter=20_000, bound=500)
             return run.status == "diverged"
 
         attack(
@@ -212,22 +213,22 @@ class TestMissingData:
             lambda gamma: (gamma >= 0.5) == runs_off(gamma),
             {"only above 1": lambda gamma: gamma > 0.5 or not runs_off(gamma)},
         )
-        backwards = {"kernel": -kernel, "weights": weights, "alpha": 0.1}  # K_jj below 0 is outside: no gain helps
-        alone = FiniteMDP(np.tile([0.0, 1.0], (2, 1))[:, None], np.ones((2, 1)), 0)
-        run = dynamics.iterate(step(backwards | {"mdp": alone}), np.zeros((2, 1)), max_iter=1000, bound=500)
+        alone = replace(all_to(1, 2, 0), R=np.ones((2, 1)))  # K_jj below 0 is outside: no gain helps
+        backwards = KernelUpdate(alone, kernel=-kernel, weights=weights, alpha=0.1)
+        run = dynamics.iterate(backwards, np.zeros((2, 1)), max_iter=1000, bound=500)
         assert run.status == "diverged"
 
     def test_the_witness_runs_off(self):
         """Three states, two of them sampled, a gain of 0.891: at every short step, and not without its spill."""
-        case = left_out(1)[-1] | {"alpha": 0.1}
-        cut = case | {"kernel": case["kernel"] * np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1]])}
+        case = replace(left_out(1)[-1], alpha=0.1)
+        cut = replace(case, kernel=case.kernel * [[1, 1, 0], [1, 1, 0], [0, 0, 1]])
         start = np.array([[1.0], [0.429], [0.99]])
-        runs = [dynamics.iterate(step(each), start, max_iter=4000, bound=50).status for each in (case, cut)]
+        runs = [dynamics.iterate(each, start, max_iter=4000, bound=50).status for each in (case, cut)]
         assert runs == ["diverged", "converged"]
         for alpha in (10, 1, 0.1, 0.01, 0.001, 1e-4):  # two directions grow, and the third is what never moves
-            sizes = np.sort(np.abs(np.linalg.eigvals(pieces(case | {"alpha": alpha})[0])))
+            sizes = np.sort(np.abs(np.linalg.eigvals(piece(replace(case, alpha=alpha)))))
             assert sizes[0] > 1 - 1e-9 and sizes[1] > 1 + 0.01 * alpha
-        assert radius(pieces(cut | {"alpha": 0.01})[0]) < 1 + 1e-12
+        assert radius(piece(replace(cut, alpha=0.01))) < 1 + 1e-12
 
 
 def test_a_long_step_needs_no_bootstrapping():
@@ -235,19 +236,19 @@ def test_a_long_step_needs_no_bootstrapping():
 
     def exactly(limit):
         def claim(case):
-            largest = np.linalg.eigvals(case["kernel"] * case["weights"]).real.max()
-            return (radius(pieces(case)[0]) > 1) == (case["alpha"] * largest > limit)
+            largest = np.linalg.eigvals(case.kernel * case.weights).real.max()
+            return (radius(piece(case)) > 1) == (case.alpha * largest > limit)
 
         return claim
 
     cases = kernel_updates(200, kernels=("gram", "identity"), weights=("uniform", "random"), gammas=(0,), max_actions=1)
     rng = np.random.default_rng(24)
-    cases = [case | {"alpha": case["alpha"] * rng.uniform(0.2, 30)} for case in cases]
+    cases = [replace(case, alpha=case.alpha * rng.uniform(0.2, 30)) for case in cases]
     attack(
         cases,
         exactly(2),
         {
-            "without bootstrapping nothing grows": lambda case: radius(pieces(case)[0]) <= 1,
+            "without bootstrapping nothing grows": lambda case: radius(piece(case)) <= 1,
             "beyond 1 / lambda_max": exactly(1),
         },
     )
@@ -290,8 +291,8 @@ def test_spill_is_generalisation():
     rng = np.random.default_rng(25)
     phi = rng.standard_normal((5, 7))
     kernel, mdp = phi @ phi.T, FiniteMDP(np.zeros((5, 1, 5)), rng.standard_normal((5, 1)), 0.0)
-    case = {"mdp": mdp, "kernel": kernel, "weights": np.array([0.4, 0.3, 0.3, 0, 0]), "inside": 3, "alpha": 0.1}
-    Q = dynamics.iterate(step(case), np.zeros((5, 1)), max_iter=20_000, tol=1e-13).values[-1]
+    case = KernelUpdate(mdp, kernel=kernel, weights=[0.4, 0.3, 0.3, 0, 0], alpha=0.1)
+    Q = dynamics.iterate(case, np.zeros((5, 1)), max_iter=20_000, tol=1e-13).values[-1]
     np.testing.assert_allclose(Q[:3], mdp.R[:3], atol=1e-8)
     np.testing.assert_allclose(Q[3:, 0], spill(case) @ mdp.R[:3, 0], atol=1e-8)
     np.testing.assert_allclose(updates.spill(kernel, batch=[0, 1, 2]), spill(case), atol=1e-10)
@@ -300,9 +301,9 @@ def test_spill_is_generalisation():
 def largest_modulus(kernel, gamma, alpha):
     """Return the largest modulus of the processes in which every pair leads to one state."""
     n = len(kernel)
-    case = {"kernel": kernel, "weights": np.full(n, 1 / n), "alpha": alpha}
-    all_to = [FiniteMDP(np.tile(row, (n, 1))[:, None], np.zeros((n, 1)), gamma) for row in np.eye(n)]
-    return max(modulus(case | {"mdp": mdp}) for mdp in all_to)
+    processes = [all_to(state, n, gamma) for state in range(n)]
+    equal = np.full(n, 1 / n)
+    return max(oracles.lipschitz(KernelUpdate(m, kernel=kernel, weights=equal, alpha=alpha)) for m in processes)
 
 
 class TestRowRatio:
@@ -362,7 +363,7 @@ class TestRowRatio:
 
         def modulus_of(P):
             mdp = FiniteMDP(P[:, None], np.zeros((2, 1)), 0.99)
-            return modulus({"mdp": mdp, "kernel": kernel, "weights": np.full(2, 0.5), "alpha": 0.5})
+            return oracles.lipschitz(KernelUpdate(mdp, kernel=kernel, weights=[0.5, 0.5], alpha=0.5))
 
         def unstable(P):
             return np.linalg.eigvals(kernel @ (np.eye(2) - 0.99 * P)).real.min() < 0
@@ -385,7 +386,7 @@ def test_a_true_value_keeps_the_bound():
         return claim
 
     attack(
-        [examples.self_loop(0.9).mdp, *processes(150, max_states=3)],
+        [examples.self_loop(0.9).update.mdp, *processes(150, max_states=3)],
         within(lambda r, gamma: r / (1 - gamma)),
         {"r_max": within(lambda r, gamma: r), "half of it": within(lambda r, gamma: r / (2 * (1 - gamma)))},
     )
@@ -403,5 +404,5 @@ def test_199():
     for n, factor in itertools.product((2, 5, 40), (0.999, 1.001)):
         kernel = np.full((n, n), factor / 199 / (n - 1))
         np.fill_diagonal(kernel, 1.0)
-        case = {"kernel": kernel, "weights": np.full(n, 1 / n), "gamma": 0.99, "alpha": 1.0}
+        case = KernelUpdate(all_to(None, n, 0.99), kernel=kernel, weights=np.full(n, 1 / n), alpha=1)
         assert (margins(case) > 0).all() == (factor < 1)

@@ -1,13 +1,14 @@
 """Attacks on the claims of chapter 3: on its summary, line by line."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from divergence_notes import bellman, dynamics, examples, networks, ntk, updates
+from divergence_notes import bellman, dynamics, examples, networks, ntk
 from divergence_notes.mdp import random_mdp
-from tests.attacks import attack, given, kernel_updates, size, step
+from tests.attacks import attack, kernel_updates, size
 
 KINDS = ("relu", "tanh", "sin")
 
@@ -135,11 +136,10 @@ def test_the_third_order_asks_for_a_hessian_that_turns_at_a_finite_rate():
 def same(**other):
     """Return the claim that an update is the same with some of its factors changed."""
 
-    def claim(case):
-        Q = np.random.default_rng(0).standard_normal(case["mdp"].R.shape)
-        changed = {name: change(case[name]) for name, change in other.items()}
-        found = updates.kernel_update(Q, case["mdp"], **(given(case) | changed))
-        return np.allclose(found, step(case)(Q), rtol=1e-9, atol=1e-9)
+    def claim(update):
+        Q = np.random.default_rng(0).standard_normal(update.mdp.R.shape)
+        changed = {name: change(getattr(update, name)) for name, change in other.items()}
+        return np.allclose(replace(update, **changed)(Q), update(Q), rtol=1e-9, atol=1e-9)
 
     return claim
 
@@ -160,20 +160,16 @@ def test_only_the_product_enters():
 def test_to_make_one_factor_small_is_no_cure():
     """The pair diverges with a tenth of the kernel, of the step, of the values; with another mixture it does not."""
     pair = examples.full_data_divergence()
+    update = pair.update
 
-    def diverges(*, kernel=1.0, alpha=1.0, Q=1.0, weights=pair.weights):
-        settings = {"kernel": kernel * pair.kernel, "weights": weights, "alpha": alpha * pair.alpha}
-        run = dynamics.iterate(
-            lambda table: updates.kernel_update(table, pair.mdp, **settings),
-            Q * pair.Q0,
-            max_iter=4000,
-            bound=30 * Q,
-            tol=1e-6 * Q,
-        )
+    def diverges(factors, *, weights=update.weights):
+        kernel, alpha, start = factors
+        step = replace(update, kernel=kernel * update.kernel, weights=weights, alpha=alpha * update.alpha)
+        run = dynamics.iterate(step, start * pair.Q0, max_iter=4000, bound=30 * start, tol=1e-6 * start)
         return run.status == "diverged"
 
     attack(
-        [{"kernel": 0.1}, {"alpha": 0.1}, {"Q": 1e-3}, {"kernel": 10, "alpha": 0.01}],
-        lambda case: diverges(**case),
-        {"nor is another mixture": lambda case: diverges(weights=[0.9, 0.1], **case)},
+        [(0.1, 1, 1), (1, 0.1, 1), (1, 1, 1e-3), (10, 0.01, 1)],
+        diverges,
+        {"nor is another mixture": lambda factors: diverges(factors, weights=[0.9, 0.1])},
     )

@@ -1,6 +1,7 @@
 """Attacks on the claims of chapter 6: on its summary, line by line."""
 
 import itertools
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from divergence_notes import diagnostics, dynamics, examples, networks, ntk, preqn, replay, updates
 from divergence_notes.mdp import FiniteMDP
+from divergence_notes.updates import KernelUpdate, Update
 from tests import oracles, strategies
 from tests.attacks import attack, processes, size
 
@@ -61,8 +63,8 @@ def test_the_shortest_step():
 
     def of_the_package(case, wish, rows):
         theta = np.linalg.lstsq(case["phi"], case["Q"].ravel(), rcond=None)[0]
-        given = {"batch": case["batch"], "alpha": case["alpha"]}
-        return updates.minimum_norm_step(theta, case["phi"], case["mdp"], **given) - theta
+        step = updates.minimum_norm_step(theta, case["phi"], case["mdp"], batch=case["batch"], alpha=case["alpha"])
+        return step - theta
 
     attack(
         batches(60),
@@ -81,10 +83,8 @@ def test_inside_and_outside():
         def claim(case):
             B, K = case["batch"], case["kernel"]
             o = np.setdiff1d(np.arange(len(K)), B)
-            moved = (
-                updates.preconditioned_update(case["Q"], case["mdp"], kernel=K, batch=B, alpha=case["alpha"])
-                - case["Q"]
-            ).ravel()
+            step = Update.preconditioned(case["mdp"], kernel=K, batch=B, alpha=case["alpha"])
+            moved = (step(case["Q"]) - case["Q"]).ravel()
             asked = case["alpha"] * (backup(case["Q"], case["mdp"]) - case["Q"]).ravel()
             inside = np.allclose(moved[B], asked[B], atol=1e-7)
             return inside and np.allclose(moved[o], outside(K, B, o, asked), atol=1e-7)
@@ -179,7 +179,7 @@ class TestNotAlwaysCured:
 
     def test_the_wrong_pair(self):
         pair = examples.full_data_divergence()
-        case = {"mdp": pair.mdp, "kernel": pair.kernel, "alpha": 0.1, "Q": pair.Q0}
+        case = {"mdp": pair.update.mdp, "kernel": pair.update.kernel, "alpha": 0.1, "Q": pair.Q0}
         fates = {name: run(case, batch=list(name), steps=3000).status for name in ((0, 1), (0,), (1,))}
         assert fates == {(0, 1): "converged", (0,): "converged", (1,): "diverged"}
 
@@ -222,7 +222,7 @@ class TestNotAlwaysCured:
         """w to 2w, both states in the batch: least squares diverges above 5/6 and converges below."""
         for gamma, fate in ((0.82, "converged"), (0.85, "diverged")):
             w = examples.w_to_2w(gamma)
-            fit = {"features": w.features, "mdp": w.mdp, "batch": [0, 1], "alpha": 1.0}
+            fit = {"features": w.features, "mdp": w.update.mdp, "batch": [0, 1], "alpha": 1.0}
             found = dynamics.iterate(
                 lambda theta, fit=fit: updates.minimum_norm_step(theta, **fit), [1.0], max_iter=3000
             )
@@ -323,12 +323,12 @@ class TestMinibatch:
 def test_the_line_search_looks_at_the_batch():
     """The star with six of seven states in the batch: its cosine there is 1 at every step, and the values run off."""
     star = examples.baird_star()
-    case = {"mdp": star.mdp, "kernel": star.kernel, "alpha": 1.0, "Q": star.Q0}
+    case = {"mdp": star.update.mdp, "kernel": star.update.kernel, "alpha": 1.0, "Q": star.Q0}
 
     def cosines(batch, steps):
         Q, seen = star.Q0, []
         for _ in range(steps):
-            delta, new = (backup(Q, star.mdp) - Q).ravel(), undone(case, Q, batch=batch)
+            delta, new = (backup(Q, star.update.mdp) - Q).ravel(), undone(case, Q, batch=batch)
             moved = (new - Q).ravel()
             seen.append([diagnostics.alignment(moved[batch], delta[batch]), diagnostics.alignment(moved, delta)])
             Q = new
@@ -364,38 +364,37 @@ def test_a_low_cosine_outside_has_two_readings():
     )
 
 
-def waited(Q, mdp, *, kernel, weights, alpha, inner):
+def waited(update, Q, inner):
     """Return the table after `inner` updates towards a backup that stands still, by a power of a matrix."""
-    left = np.linalg.matrix_power(np.eye(Q.size) - alpha * kernel * weights, inner)
-    return Q + ((np.eye(Q.size) - left) @ (backup(Q, mdp) - Q).ravel()).reshape(Q.shape)
+    left = np.linalg.matrix_power(np.eye(Q.size) - update.alpha * update.kernel * update.weights, inner)
+    return Q + ((np.eye(Q.size) - left) @ (backup(Q, update.mdp) - Q).ravel()).reshape(Q.shape)
 
 
 class TestStandingTarget:
     """A copy that stands still for long undoes the kernel: linear Q, short steps, a batch that can be fitted."""
 
     def test_the_power_is_the_update_of_the_package(self):
-        for case in self.cases()[:8]:
-            given = {"kernel": case["kernel"], "weights": case["weights"], "alpha": 1 / case["largest"], "inner": 7}
-            found = updates.frozen_target_update(case["Q"], case["mdp"], **given)
-            np.testing.assert_allclose(waited(case["Q"], case["mdp"], **given), found, atol=1e-8)
+        for case, update in self.cases()[:8]:
+            found = update.frozen_target(7)(case["Q"])
+            np.testing.assert_allclose(waited(update, case["Q"], 7), found, atol=1e-8)
 
     @staticmethod
     def cases():
-        rng = np.random.default_rng(33)
-        cases = batches(60, seed=33)
-        for case in cases:
-            weights = np.zeros(case["mdp"].n_pairs)
+        """Return cases, each with an update on its batch by the step 1 / lambda_max(K D)."""
+        rng, cases = np.random.default_rng(33), []
+        for case in batches(60, seed=33):
+            mdp, kernel, weights = case["mdp"], case["kernel"], np.zeros(case["mdp"].n_pairs)
             weights[case["batch"]] = rng.dirichlet(5 * np.ones(len(case["batch"])))
-            largest = np.linalg.eigvals(case["kernel"] * weights).real.max()
-            case |= {"weights": weights, "largest": largest}
-        return [case for case in cases if np.linalg.cond(case["kernel"]) < 200]
+            alpha = 1 / np.linalg.eigvals(kernel * weights).real.max()
+            cases.append((case, KernelUpdate(mdp, kernel=kernel, weights=weights, alpha=alpha)))
+        return [(case, update) for case, update in cases if np.linalg.cond(update.kernel) < 200]
 
     @staticmethod
     def waits(*, length=1.0, inner=10**7, fit=True):
-        def claim(case):
-            kernel = case["kernel"] if fit else np.outer(case["phi"][:, 0], case["phi"][:, 0])
-            given = {"kernel": kernel, "weights": case["weights"], "alpha": length / case["largest"]}
-            found = waited(case["Q"], case["mdp"], inner=inner, **given)
+        def claim(pair):
+            case, update = pair
+            kernel = update.kernel if fit else np.outer(case["phi"][:, 0], case["phi"][:, 0])
+            found = waited(replace(update, kernel=kernel, alpha=length * update.alpha), case["Q"], inner)
             return np.allclose(found, undone(case | {"alpha": 1.0}, case["Q"]), atol=1e-6)
 
         return claim
@@ -415,24 +414,23 @@ class TestStandingTarget:
         """The pair with its second action only runs off for each period; with both, long enough a wait cures it."""
         pair = examples.full_data_divergence()
 
-        def fate(weights, inner):
-            given = {"kernel": pair.kernel, "weights": weights, "alpha": 0.1, "inner": inner}
+        def fate(update, inner):
             return dynamics.iterate(
-                lambda Q: waited(Q, pair.mdp, **given), pair.Q0, max_iter=3000, bound=1e6, tol=1e-8
+                lambda Q: waited(update, Q, inner), pair.Q0, max_iter=3000, bound=1e6, tol=1e-8
             ).status
 
+        second_only = replace(pair.update, weights=[0.0, 1.0])
         attack(
             [1, 2, 5, 20, 100],
-            lambda inner: fate([0.0, 1.0], inner) == "diverged",
+            lambda inner: fate(second_only, inner) == "diverged",
             {
-                "with both actions too": lambda inner: fate(pair.weights, inner) == "diverged",
-                "with both actions never": lambda inner: fate(pair.weights, inner) == "converged",
+                "with both actions too": lambda inner: fate(pair.update, inner) == "diverged",
+                "with both actions never": lambda inner: fate(pair.update, inner) == "converged",
             },
         )
 
 
 def test_the_step_of_this_file_is_that_of_the_package():
     for case in batches(20):
-        given = {"kernel": case["kernel"], "batch": case["batch"], "alpha": case["alpha"]}
-        found = updates.preconditioned_update(case["Q"], case["mdp"], **given)
-        np.testing.assert_allclose(undone(case, case["Q"]), found, atol=1e-8)
+        found = Update.preconditioned(case["mdp"], kernel=case["kernel"], batch=case["batch"], alpha=case["alpha"])
+        np.testing.assert_allclose(undone(case, case["Q"]), found(case["Q"]), atol=1e-8)
