@@ -1,10 +1,10 @@
 """The explorable figures of the chapters: the question before, the words for the ear, and what each position shows."""
 
 import ast
-import dataclasses
 import functools
 import itertools
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 from unittest import mock
 
@@ -133,11 +133,11 @@ class TestLegs:
 
     def wrong(self, legs):
         """Return the switches whose curve is not the run of `triad_operator`, called anew."""
-        example, found = legs.namespace["examples"]["pair"], []
+        pair, found = examples.full_data_divergence(), []
         for switches in itertools.product((False, True), repeat=3):
             keys = ("approximation", "bootstrapping", "off_policy")
-            operator = examples.triad_operator(example, **dict(zip(keys, switches, strict=True)))
-            want = dynamics.iterate(operator, example.Q0, max_iter=4000)
+            operator = examples.triad_operator(pair.update, **dict(zip(keys, switches, strict=True)))
+            want = dynamics.iterate(operator, pair.Q0, max_iter=4000)
             position = dict(zip(list(legs.options)[1:], switches, strict=True))
             line = drawn(legs, example="pair", **position)[0].lines[0]
             same = np.array_equal(line.get_ydata(), want.sizes)
@@ -220,19 +220,19 @@ class TestPhases:
     def wrong(self, phases):
         """Return the positions whose dot stands in another region than the words and the certificates name."""
         map_, couplings, gammas = (phases.namespace[name] for name in ("phases", "couplings", "gammas"))
-        orbit, found = examples.closed_orbit(), []
+        orbit, found = examples.closed_orbit().update, []
         for position in positions(phases):
             gamma, coupling = position["gamma"], position["coupling"]
             row, column = np.abs(gammas - gamma).argmin(), np.abs(couplings - coupling).argmin()
             assert (gammas[row], couplings[column]) == pytest.approx((gamma, coupling), abs=1e-9)
             code, words = map_[row, column], phases.alt(**position)
-            given = orbit.settings | {"kernel": np.array([[8, coupling], [coupling, 1]])}
-            mdp = dataclasses.replace(orbit.mdp, R=np.zeros((1, 2)), gamma=gamma)
+            mdp, kernel = replace(orbit.mdp, R=np.zeros((1, 2)), gamma=gamma), [[8, coupling], [coupling, 1]]
+            update = replace(orbit, mdp=mdp, kernel=kernel)
             holds = [
-                contraction.row_sum_bound(**given, gamma=gamma) < 1,
-                contraction.exact_modulus(mdp, **given) < 1,
-                norms.weighted_modulus(mdp, **given)[0] < 1,
-                norms.some_norm(mdp, **given) is True,
+                contraction.row_sum_bound(kernel, orbit.weights, alpha=orbit.alpha, gamma=gamma) < 1,
+                contraction.exact_modulus(update) < 1,
+                norms.weighted_modulus(update)[0] < 1,
+                norms.some_norm(update) is True,
                 not words.endswith(" 0 of six runs run off"),
             ]
             named = f"the dot in region {code + 1}, {verdicts.PHASES[code].replace('_', ' ')};" in words
