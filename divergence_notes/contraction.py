@@ -317,7 +317,8 @@ def modulus_witness(update: Update) -> Witness:
     Returns
     -------
     Witness
-        Both tables have the same greedy policy, so that between them the update is linear.
+        Both tables have the same greedy policy, so that between them the update is linear; with a policy of its own it
+        is linear between any two.
 
     Notes
     -----
@@ -325,7 +326,7 @@ def modulus_witness(update: Update) -> Witness:
     """
     modulus, row, policy = _sharpest_row(update)
     worst = update.jacobian(policy)[row]
-    Q1 = update.mdp.policy_matrix(policy)
+    Q1 = np.zeros(update.mdp.R.shape) if update.policy is not None else update.mdp.policy_matrix(policy)
     return Witness(modulus, row, policy, Q1, Q1 + update.mdp.unflatten(np.where(worst < 0, -0.25, 0.25)))
 
 

@@ -7,16 +7,21 @@ The suite judges a hundred.
 import itertools
 import sys
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 
 from divergence_notes import bellman, contraction, norms, updates
 from divergence_notes.mdp import FiniteMDP
+from divergence_notes.updates import KernelUpdate
+from tests import oracles
 from tests import oracles_exact as exact
+from tests.strategies import make_update
 
-KINDS = ("ordinary", "singular", "nearly singular", "defective", "badly scaled")
-SHARES = (2, 1, 1, 1, 1)  # a third ordinary, a third singular or nearly so, a third defective or badly scaled
+KINDS = ("ordinary", "singular", "nearly singular", "defective", "badly scaled", "another form")
+SHARES = (2, 1, 1, 1, 1, 2)  # a quarter ordinary, singular, defective or badly scaled, and one not made of a kernel
+FORMS = ("any", "table", "shares", "frozen", "preconditioned", "policy", "chances", "residual")
 SIZES = ((1, 1), (1, 2), (2, 1), (1, 3), (3, 1), (2, 2), (4, 1))
 ORDER = tuple(kind for kind, share in zip(KINDS, SHARES, strict=True) for _ in range(share))
 
@@ -70,8 +75,20 @@ def near_one(rng):
     return float(rng.choice([0.5, 0.75, 0.9375, 1 - 2.0**-20, 1 - 2.0**-40, 1.0, 1 + 2.0**-40, -0.875, -1.0, 1.125]))
 
 
+def another_form(rng):
+    """Draw an update with a matrix that is no alpha K D, or with a policy of its own, of the parts of another kind."""
+    while True:
+        parts = instance(KINDS[rng.integers(len(KINDS) - 1)], rng)
+        try:
+            return make_update(FORMS[rng.integers(len(FORMS))], parts, rng)
+        except ValueError:  # the powers of a frozen target overflow
+            continue
+
+
 def instance(kind, rng):
     """Draw an update of a kind."""
+    if kind == "another form":
+        return another_form(rng)
     size = SIZES[rng.integers(len(SIZES))]
     n = size[0] * size[1]
     gamma = float(rng.choice([0.0, 0.5, 0.75, 0.9, 0.99]))
@@ -129,7 +146,7 @@ def instance(kind, rng):
             mdp = process(rng, size, gamma)
             P = mdp.pair_transitions(np.zeros(size[0], dtype=int))
             K = (np.eye(n) - J) @ np.linalg.inv(np.eye(n) - gamma * P) / rho
-            return {"mdp": mdp, "kernel": K, "weights": rho, "alpha": alpha}
+            return KernelUpdate(mdp, kernel=K, weights=rho, alpha=alpha)
     else:  # badly scaled
         powers = 2.0 ** rng.integers(-40, 41, size=n)
         base = rng.choice([0, 1, 2])
@@ -144,68 +161,70 @@ def instance(kind, rng):
             rho = 2.0 ** -rng.integers(1, 40, size=n).astype(float)
             rho[rng.integers(n)] += 1 - rho.sum()
             rho = np.abs(rho) / np.abs(rho).sum()
-    mdp = process(rng, size, gamma)
+    update = KernelUpdate(process(rng, size, gamma), kernel=K, weights=rho, alpha=alpha)
     if rng.random() < 0.3:  # a step size at the very end of the interval
-        end = contraction.max_step_size(mdp, kernel=K, weights=rho)
+        end = contraction.max_step_size(update)
         if 0 < end < np.inf:
-            alpha = float(end * (1 + rng.integers(-4, 5) * 2.0**-52))
+            update = replace(update, alpha=float(end * (1 + rng.integers(-4, 5) * 2.0**-52)))
     elif rng.random() < 0.3 and np.abs(K @ rho).max() > 0:
-        alpha = float(2.0 / np.abs(K @ np.diag(rho)).max() * rng.choice([0.1, 0.5, 1.0]))
-    return {"mdp": mdp, "kernel": K, "weights": rho, "alpha": alpha}
+        longest = 2.0 / np.abs(K @ np.diag(rho)).max()
+        update = replace(update, alpha=float(longest * rng.choice([0.1, 0.5, 1.0])))
+    return update
 
 
-def judge(given):
-    """Return the certificates that were given for an update, and the names of those that are false."""
-    mdp, kernel, rho, alpha = (given[name] for name in ("mdp", "kernel", "weights", "alpha"))
-    n, gamma, one = mdp.n_pairs, Fraction(mdp.gamma), Fraction(1)
-    data, there = {"kernel": kernel, "weights": rho}, {"kernel": kernel, "weights": rho, "alpha": alpha}
-    J, G, KD = exact.jacobians(mdp, **there), exact.drifts(mdp, **data), exact.moved(kernel, rho)
-    singular = exact.rank(KD) < n
-    claims, false = Counter(), []
+class Record:
+    """The certificates that were given for an update, and the names of those that are false."""
 
-    def say(name, certified, holds):
-        claims[name] += bool(certified)
+    def __init__(self):
+        self.claims, self.false = Counter(), []
+
+    def say(self, name, certified, holds):
+        self.claims[name] += bool(certified)
         if not holds:
-            false.append(name)
+            self.false.append(name)
 
-    # rows, whatever the process
-    a = Fraction(alpha)
-    step = [[a * x for x in row] for row in KD]
-    beta = max(sum(abs((i == j) - x) + gamma * abs(x) for j, x in enumerate(row)) for i, row in enumerate(step))
-    found = contraction.row_sum_bound(**there, gamma=mdp.gamma)
-    say("row_sum_bound", found < 1, Fraction(found) >= beta and not (singular and found < 1))
-    own, others = [KD[i][i] for i in range(n)], [sum(abs(x) for j, x in enumerate(KD[i]) if j != i) for i in range(n)]
-    margins = [(1 - gamma) * x - (1 + gamma) * y for x, y in zip(own, others, strict=True)]
-    found = contraction.row_dominance(kernel, rho, gamma=mdp.gamma)
-    holds = all(Fraction(float(f)) <= m for f, m in zip(found, margins, strict=True))
-    say("row_dominance", found.min() > 0, holds and not (singular and found.min() > 0))
-    found = contraction.discount_limit(kernel, rho)
-    limit = min((x - y) / (abs(x) + y) if abs(x) + y else Fraction(0) for x, y in zip(own, others, strict=True))
-    say("discount_limit", found > 0, Fraction(found) <= max(limit, 0) and not (singular and found > 0))
-    if any(any(row) for row in KD):
-        found = contraction.step_size_limit(kernel, rho, gamma=mdp.gamma)
-        pull = max(sum(abs(x) for x in row) for row in KD)
-        say("step_size_limit", True, Fraction(found) * (1 + gamma) * pull <= 2)
-    # the sup norm
+
+def judge(update):
+    """Return the certificates that were given for an update, and the names of those that are false."""
+    record = Record()
+    singular = exact.rank(exact.moved(update)) < update.mdp.n_pairs
+    judge_norms(update, singular, record.say)
+    if isinstance(update, KernelUpdate):
+        judge_kernel(update, singular, record.say)
+    return record.claims, record.false
+
+
+def judge_norms(update, singular, say):
+    """Judge what is said of any matrix, towards T* or one policy."""
+    n, one = update.mdp.n_pairs, Fraction(1)
+    J, G = exact.jacobians(update), exact.drifts(update)
     modulus = max(sum(abs(x) for x in row) for each in J for row in each)
-    found = contraction.exact_modulus(mdp, **there)
+    found = contraction.exact_modulus(update)
     say("exact_modulus", found < 1, Fraction(found) >= modulus and not (singular and found < 1))
-    found = contraction.max_step_size(mdp, **data)
+    witness = contraction.modulus_witness(update)
+    apart = [
+        Fraction(float(x)) - Fraction(float(y)) for x, y in zip(witness.Q1.ravel(), witness.Q2.ravel(), strict=True)
+    ]
+    policy = next(k for k, each in enumerate(oracles.targets_of(update)) if np.array_equal(each, witness.policy))
+    reached = abs(exact.apply(J[policy], apart)[witness.row]) * 4
+    near = Fraction(1, 10**9) * max(one, modulus)
+    say("modulus_witness", True, max(map(abs, apart)) == Fraction(1, 4) and modulus - near <= reached <= modulus)
+    found = contraction.max_scale(update)
+    dominant = all(2 * each[i][i] > sum(map(abs, each[i])) for each in G for i in range(n))
+    longest = max(sum(map(abs, row)) for each in G for row in each)
     if found > 0:
-        dominant = all(2 * each[i][i] > sum(map(abs, each[i])) for each in G for i in range(n))
-        longest = max(sum(map(abs, row)) for each in G for row in each)
-        say("max_step_size", True, dominant and Fraction(found) * longest <= 2 and not singular)
+        say("max_scale", True, dominant and Fraction(found) * longest <= 2 and not singular)
     # weights
-    value, w = norms.weighted_modulus(mdp, **there)
+    value, w = norms.weighted_modulus(update)
     weights = exact.exact(w)
     holds = min(weights) > 0 and all(exact.norm(each, weights) <= Fraction(value) for each in J)
     say("weighted_modulus", value < 1, holds and not (singular and value < 1))
     lowest = Fraction(value) - max(one, Fraction(value)) / 100
     if lowest > 0 and all(exact.dominates(lowest, M) for M in exact.selections(J, weights)):
-        false.append("weighted_modulus is not the best")
+        say("weighted_modulus is not the best", False, False)
     # products
     depth = 3 if len(J) < 3 else 2
-    lower, upper = norms.joint_spectral_radius(mdp, **there, depth=depth)
+    lower, upper = norms.joint_spectral_radius(update, depth=depth)
     products = {length: exact.words(J, length) for length in range(1, depth + 1)}
     shorter = any(
         max(exact.norm(word, weights) for word in group) <= Fraction(upper) ** length
@@ -216,36 +235,63 @@ def judge(given):
         not exact.radius_below(word, Fraction(lower) ** length) for length, group in products.items() for word in group
     )
     say("lower", lower >= 1, grows)
-    found = norms.some_norm(mdp, **there, products=200)
+    found = norms.some_norm(update, products=200)
     if found is True:
         holds = not singular
         if holds and len(J) == 1:
             holds = exact.radius_below(J[0], one)  # powers that get short late would take long in fractions
         elif holds and value >= 1:
-            root = contraction._ellipse(contraction.jacobians(mdp, **there), w)
+            root = norms._ellipse(update.jacobians(), w)
             holds = exact.splits_into_shorter(J, root, 200) is True
         say("some_norm: True", True, holds)
     elif found is False:
-        near = Fraction(1) - Fraction(1, 10**9)
+        near = one - Fraction(1, 10**9)
         say("some_norm: False", True, not (shorter and Fraction(upper) < near) and Fraction(value) > near)
         seen = singular or any(
             not exact.radius_below(x, one - Fraction(1, 10**11)) for g in products.values() for x in g
         )
-        claims["some_norm: False, seen in products of three"] += seen
+        say("some_norm: False, seen in products of three", seen, True)
     else:
-        claims["some_norm: None"] += 1
-        if singular:
-            false.append("some_norm of a singular K D")
+        say("some_norm: None", True, True)
+        say("some_norm of a singular matrix", False, not singular)
+
+
+def judge_kernel(update, singular, say):
+    """Judge what is said of the kernel, whatever the process, and in units of the step size."""
+    kernel, rho, n = update.kernel, update.weights, update.mdp.n_pairs
+    gamma, KD = Fraction(update.mdp.gamma), exact.pulled(update.kernel, update.weights)
+    step = exact.moved(update)
+    beta = max(sum(abs((i == j) - x) + gamma * abs(x) for j, x in enumerate(row)) for i, row in enumerate(step))
+    found = contraction.row_sum_bound(kernel, rho, alpha=update.alpha, gamma=update.mdp.gamma)
+    say("row_sum_bound", found < 1, Fraction(found) >= beta and not (singular and found < 1))
+    own, others = [KD[i][i] for i in range(n)], [sum(abs(x) for j, x in enumerate(KD[i]) if j != i) for i in range(n)]
+    margins = [(1 - gamma) * x - (1 + gamma) * y for x, y in zip(own, others, strict=True)]
+    found = contraction.row_dominance(kernel, rho, gamma=update.mdp.gamma)
+    holds = all(Fraction(float(f)) <= m for f, m in zip(found, margins, strict=True))
+    say("row_dominance", found.min() > 0, holds and not (singular and found.min() > 0))
+    found = contraction.discount_limit(kernel, rho)
+    limit = min((x - y) / (abs(x) + y) if abs(x) + y else Fraction(0) for x, y in zip(own, others, strict=True))
+    say("discount_limit", found > 0, Fraction(found) <= max(limit, 0) and not (singular and found > 0))
+    if any(any(row) for row in KD):
+        found = contraction.step_size_limit(kernel, rho, gamma=update.mdp.gamma)
+        pull = max(sum(abs(x) for x in row) for row in KD)
+        say("step_size_limit", True, Fraction(found) * (1 + gamma) * pull <= 2)
+    found = contraction.max_step_size(update)
+    if found > 0:
+        G = exact.drifts(replace(update, alpha=1))
+        dominant = all(2 * each[i][i] > sum(map(abs, each[i])) for each in G for i in range(n))
+        longest = max(sum(map(abs, row)) for each in G for row in each)
+        say("max_step_size", True, dominant and Fraction(found) * longest <= 2 and not singular)
     # the batch
     batch = np.arange(max(1, n - 1))
     block = [[Fraction(float(kernel[i][j])) for j in batch] for i in batch]
     try:
-        found = updates.loop_gain(kernel, batch=batch, gamma=mdp.gamma)
+        found = updates.loop_gain(kernel, batch=batch, gamma=update.mdp.gamma)
     except ValueError:
         found = None
     if found is not None and np.isfinite(found):
         if exact.rank(block) < len(batch):
-            false.append("loop_gain of a singular block")
+            say("loop_gain of a singular block", False, False)
         else:
             rows = [exact.solve(exact.transpose(block), [Fraction(float(kernel[o][j])) for j in batch])
                     for o in range(len(batch), n)]  # fmt: skip
@@ -262,7 +308,6 @@ def judge(given):
                 [[bound * (i == j) / Fraction(float(rho[i])) - K[i][j] for j in range(n)] for i in range(n)]
             )
             say("overshoot_limit", True, holds)
-    return claims, false
 
 
 def judge_planning(rng):
@@ -292,12 +337,12 @@ def run(count, *, seed=0, report=None, until_false=False):
     kinds = itertools.cycle(ORDER)
     for k in range(count):
         kind = next(kinds)
-        given = instance(kind, rng)
-        found, false = judge(given)
+        update = instance(kind, rng)
+        found, false = judge(update)
         planned, lies = judge_planning(rng)
         claims[kind] += found + Counter(instances=1)
         claims["planning"] += planned + Counter(instances=1)
-        wrong += [(kind, name, given) for name in false] + [("planning", name, k) for name in lies]
+        wrong += [(kind, name, update) for name in false] + [("planning", name, k) for name in lies]
         if until_false and wrong:
             break
         if report and (k + 1) % report == 0:
@@ -313,5 +358,5 @@ if __name__ == "__main__":
         for name, number in sorted(counts.items()):
             print(f"    {name:50} {number}")
     print(len(wrong), "false certificates", Counter(name for _, name, _ in wrong))
-    for kind, name, given in wrong[:10]:
-        print(kind, name, given)
+    for kind, name, found in wrong[:10]:
+        print(kind, name, found)

@@ -39,31 +39,41 @@ def sizes(A):
 
 
 def chain(mdp, policy):
-    """Return P_pi."""
+    """Return P_pi of a policy, of actions or of their chances."""
     P, order = exact(oracles.dense(mdp)), oracles.pairs(mdp)
-    return [[P[s][a][t] * (b == policy[t]) for t, b in order] for s, a in order]
+    chances = policy if np.ndim(policy) == 2 else np.eye(mdp.n_actions)[list(policy)]
+    chance = exact(chances)
+    return [[P[s][a][t] * chance[t][b] for t, b in order] for s, a in order]
 
 
-def moved(kernel, weights):
+def pulled(kernel, weights):
     """Return K D."""
     K, rho = exact(kernel), exact(weights)
     return [[k * r for k, r in zip(row, rho, strict=True)] for row in K]
 
 
-def drifts(mdp, kernel, weights):
-    """Return K D (I - gamma P_pi) for every deterministic policy."""
-    KD, gamma, n = moved(kernel, weights), Fraction(mdp.gamma), mdp.n_pairs
-    found = []
-    for policy in oracles.policies(mdp):
+def moved(update):
+    """Return M: of a kernel update alpha K D of what it holds, which the stored matrix rounds; else what is stored."""
+    if not hasattr(update, "kernel"):
+        return exact(update.matrix)
+    alpha = Fraction(update.alpha)
+    return [[alpha * x for x in row] for row in pulled(update.kernel, update.weights)]
+
+
+def drifts(update):
+    """Return M (I - gamma P_pi) for every policy that targets may follow."""
+    M, mdp, n = moved(update), update.mdp, update.mdp.n_pairs
+    gamma, found = Fraction(mdp.gamma), []
+    for policy in oracles.targets_of(update):
         P = chain(mdp, policy)
-        found.append(product(KD, [[(i == j) - gamma * P[i][j] for j in range(n)] for i in range(n)]))
+        found.append(product(M, [[(i == j) - gamma * P[i][j] for j in range(n)] for i in range(n)]))
     return found
 
 
-def jacobians(mdp, kernel, weights, alpha):
-    """Return I - alpha K D (I - gamma P_pi) for every deterministic policy."""
-    alpha, n = Fraction(alpha), mdp.n_pairs
-    return [[[(i == j) - alpha * G[i][j] for j in range(n)] for i in range(n)] for G in drifts(mdp, kernel, weights)]
+def jacobians(update):
+    """Return I - M (I - gamma P_pi) for every policy that targets may follow."""
+    n = update.mdp.n_pairs
+    return [[[(i == j) - G[i][j] for j in range(n)] for i in range(n)] for G in drifts(update)]
 
 
 def rank(A):

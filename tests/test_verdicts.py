@@ -115,3 +115,67 @@ class TestCoupling:
             drawn = [examples.random_update(3, 2, gamma=0.5, coupling=coupling, rng=rng) for _ in range(20)]
             shares.append(np.mean([verdicts.verdicts(each.update, products=8).exact_modulus < 1 for each in drawn]))
         assert shares[0] == 1 and shares[0] >= shares[1] > shares[2] == 0
+
+
+def test_a_missing_pair_is_in_no_region_of_the_map():
+    """The last certificate of the map is a proof too: an eigenvalue of 1 that rounds to less is none."""
+    safe = examples.row_dominant().update
+    codes = verdicts.certificate_map(safe, couplings=[1.0, -1.0, 0.3], alphas=[0.1, 0.3, 1.0, 2.0])
+    assert (codes[:, :2] == 4).all()
+    assert (codes[:, 2] < 4).all()
+
+
+def orbit_at(gamma, coupling):
+    """Return the orbit without reward, at another discount and coupling."""
+    orbit = examples.closed_orbit().update
+    mdp = replace(orbit.mdp, R=np.zeros((1, 2)), gamma=gamma)
+    return replace(orbit, mdp=mdp, kernel=np.array([[8.0, coupling], [coupling, 1.0]]))
+
+
+class TestPhaseMap:
+    """Each cell names the crudest certificate that holds there, or what runs without reward do where none does."""
+
+    COUPLINGS, GAMMAS = np.linspace(-1.2, 2.7, 14), np.array([0.1, 0.5, 0.7, 0.9])
+
+    def test_agrees_with_the_verdicts_and_the_runs(self):
+        codes = verdicts.phase_map(examples.closed_orbit().update, couplings=self.COUPLINGS, gammas=self.GAMMAS)
+        assert set(codes.ravel()) == set(range(6))
+        for (row, column), code in np.ndenumerate(codes):
+            here = orbit_at(self.GAMMAS[row], self.COUPLINGS[column])
+            found = verdicts.verdicts(here, products=500)
+            if code < 3:
+                assert found.certified_by == verdicts.PHASES[code]
+                continue
+            assert found.weighted_modulus >= 1
+            assert found.joint_spectral_radius[0] < 1 or code > 3
+            assert found.joint_spectral_radius[1] >= 1 or code == 3
+            fates = {
+                dynamics.iterate(here, [start], max_iter=3000, tol=1e-7, bound=1e6).status
+                for start in ([0.8, -0.6], [-0.6, 0.8], [-1, 0], [1, 0], [0.6, 0.8])
+            }
+            assert ("diverged" in fates) == (code == 5), (self.GAMMAS[row], self.COUPLINGS[column])
+
+    def test_a_process_with_one_policy(self):
+        """There the fourth certificate is exact, and the map is that of `certificate_map`."""
+        safe = examples.row_dominant().update
+        couplings = np.linspace(-1.1, 1.1, 7)
+        for gamma in (0.3, 0.9):
+            here = replace(safe, mdp=replace(safe.mdp, gamma=gamma))
+            want = verdicts.certificate_map(here, couplings=couplings, alphas=[safe.alpha])
+            found = verdicts.phase_map(safe, couplings=couplings, gammas=[gamma], max_iter=20_000)
+            np.testing.assert_array_equal(found, np.where(want == 4, 5, want))
+
+    def test_reward_does_not_matter(self):
+        calls = [
+            verdicts.phase_map(update, couplings=[0.2, 2.5], gammas=[0.5, 0.7])
+            for update in (examples.closed_orbit().update, orbit_at(0.1, 1.0))
+        ]
+        np.testing.assert_array_equal(*calls)
+        assert calls[0].tolist() == [[2, 4], [3, 5]]
+
+    def test_refuses(self):
+        message = "update must be on two state-action pairs, its process has 7"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            verdicts.phase_map(examples.baird_star().update, couplings=[0.1], gammas=[0.5])
+        with pytest.raises(ValueError, match="gamma"):
+            verdicts.phase_map(examples.closed_orbit().update, couplings=[0.1], gammas=[1.0])
