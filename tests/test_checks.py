@@ -201,7 +201,7 @@ calls = [
     lambda: mdp.FiniteMDP(process.P, process.R, "a"),
     lambda: mdp.FiniteMDP(process.P, "a", 0.5),
     lambda: mdp.random_mdp(2.0, 2, gamma=0.5, branching=1, rng=np.random.default_rng(0)),
-    lambda: updates.value_update(process.R, process, alpha="big"),
+    lambda: updates.Update.table(process, alpha="big"),
     lambda: contraction.row_dominance(np.eye(2), None, gamma=0.5),
     lambda: bellman.value_iteration(process, tol=None),
     lambda: bellman.policy_value(process, [0.0, 1.0]),

@@ -55,7 +55,7 @@ def kernel_step(case, *, alpha=ALPHA):
     """Return the kernel update with the batch's own frequencies and its own backup."""
     Q = (case["phi"] @ case["theta"]).reshape(4, 2)
     K = features.kernel(case["phi"])
-    return updates.kernel_update(Q, case["mdp"], kernel=K, weights=case["weights"], alpha=alpha)
+    return updates.KernelUpdate(case["mdp"], kernel=K, weights=case["weights"], alpha=alpha)(Q)
 
 
 def test_half_squared_error_batch_mean_plain_gradient(case):

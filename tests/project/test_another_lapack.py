@@ -126,25 +126,28 @@ def loop(n, *, n_actions=1):
 
 def some_norms():
     """Ask of one policy whose Jacobian has a complex pair on top: an ellipsoid to measure by has many names then."""
-    from divergence_notes import contraction
+    from divergence_notes import norms
     from divergence_notes.mdp import random_mdp
+    from divergence_notes.updates import KernelUpdate
 
     rng = np.random.default_rng(3)
     for _ in range(800):
         mdp, phi = random_mdp(3, 1, gamma=0.9, branching=2, rng=rng), rng.standard_normal((3, 3))
-        given = {"kernel": phi @ phi.T, "weights": rng.dirichlet(np.ones(3)), "alpha": 1.0}
-        values = np.linalg.eigvals(contraction.jacobian(mdp, **given, policy=[0, 0, 0]))
+        update = KernelUpdate(mdp, kernel=phi @ phi.T, weights=rng.dirichlet(np.ones(3)), alpha=1.0)
+        values = np.linalg.eigvals(update.jacobian([0, 0, 0]))
         if values[np.abs(values).argmax()].imag:
-            yield VERDICTS[norms.some_norm(mdp, **given)]
+            yield VERDICTS[norms.some_norm(update)]
 
 
 def judged(name, kernel, n_actions=1, **more):
-    """Ask `contraction` about a kernel on a loop."""
-    from divergence_notes import contraction
+    """Ask `contraction` or `norms` about a kernel on a loop."""
+    from divergence_notes import contraction, norms
+    from divergence_notes.updates import KernelUpdate
 
     n = len(kernel)
     mdp = loop(n // n_actions, n_actions=n_actions)
-    return getattr(contraction, name)(mdp, kernel=kernel, weights=np.full(n, 1 / n), alpha=1.0, **more)
+    update = KernelUpdate(mdp, kernel=kernel, weights=np.full(n, 1 / n), alpha=1.0)
+    return getattr(contraction if hasattr(contraction, name) else norms, name)(update, **more)
 
 
 def solved(**how):

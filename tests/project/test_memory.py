@@ -1,6 +1,7 @@
 """What would need more than 2 GB says so before it starts, with the size; and it says so of small arguments alone."""
 
 import re
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -9,6 +10,7 @@ import scipy.sparse as sp
 
 from divergence_notes import _checks, bellman, contraction, dynamics, features, mdp, norms, updates
 from divergence_notes.mdp import FiniteMDP, from_transitions, random_mdp, stationary_distribution
+from divergence_notes.updates import KernelUpdate, Update
 
 
 def many(n_states, n_actions):
@@ -16,8 +18,9 @@ def many(n_states, n_actions):
     return FiniteMDP(sp.csr_array((n_states * n_actions, n_states)), np.zeros((n_states, n_actions)), 0.5)
 
 
-def data(n):
-    return {"kernel": np.eye(n), "weights": np.full(n, 1 / n)}
+def update(n_states, n_actions):
+    n = n_states * n_actions
+    return KernelUpdate(many(n_states, n_actions), kernel=np.eye(n), weights=np.full(n, 1 / n), alpha=1.0)
 
 
 class _Wide:
@@ -34,13 +37,13 @@ class _Tabular:
 
 RNG = np.random.default_rng(0)
 TOO_MUCH = {
-    "jacobians": (lambda: contraction.jacobians(many(2, 300), **data(600), alpha=1.0), "518.4 GB"),
-    "stable_discount": (lambda: contraction.stable_discount(many(2, 300), **data(600)), "1,036.8 GB"),
-    "some_norm": (lambda: norms.some_norm(many(1, 100), **data(100), alpha=1.0), "3.2 GB"),
-    "joint_spectral_radius": (
-        lambda: norms.joint_spectral_radius(many(1, 100), **data(100), alpha=1.0, depth=3), "240.0 GB"),
-    "norm_ball": (
-        lambda: norms.norm_ball(many(1, 2), **data(2), alpha=1.0, rate=2, depth=30), "412.3 GB"),
+    "jacobians": (lambda: update(2, 300).jacobians(), "518.4 GB"),
+    "table": (lambda: Update.table(many(10**5, 1), alpha=1.0), "160.0 GB"),
+    "shares": (lambda: Update.shares(many(10**5, 1), weights=np.full(10**5, 1e-5), alpha=1.0), "160.0 GB"),
+    "stable_discount": (lambda: contraction.stable_discount(update(2, 300)), "1,036.8 GB"),
+    "some_norm": (lambda: norms.some_norm(update(1, 100)), "3.2 GB"),
+    "joint_spectral_radius": (lambda: norms.joint_spectral_radius(update(1, 100), depth=3), "240.0 GB"),
+    "norm_ball": (lambda: norms.norm_ball(update(1, 2), rate=2, depth=30), "412.3 GB"),
     "pair_transitions": (lambda: many(10**5, 1).pair_transitions(np.zeros(10**5, dtype=int)), "80.0 GB"),
     "random_mdp": (lambda: random_mdp(10**5, 2, gamma=0.5, branching=1, rng=RNG), "320.0 GB"),
     "stationary_distribution": (
@@ -70,9 +73,10 @@ def test_says_so_before_it_starts(name):
 
 def test_weighted_modulus(monkeypatch):
     """Its arguments are as large as a part of what it needs; here the limit comes down to them."""
+    few = update(20, 1)
     monkeypatch.setattr(_checks, "MEMORY", 1e4)
     with pytest.raises(ValueError, match=r"^weighted_modulus would need 0\.0 GB of memory, more than 1e-05 GB: "):
-        norms.weighted_modulus(many(20, 1), **data(20), alpha=1.0)
+        norms.weighted_modulus(few)
 
 
 def test_the_way_round():
@@ -84,11 +88,11 @@ def test_the_way_round():
 
 
 def test_nothing_grows_beside_small_arguments():
-    """A policy of many actions and shares of many pairs take no square of their number."""
+    """A policy of many actions and the step of a linear Q on many pairs take no square of their number."""
     wide = many(1, 10**6)
     assert wide.policy_matrix([5]).sum() == 1
-    Q = updates.weighted_update(np.zeros((1, 10**6)), wide, weights=np.full(10**6, 1e-6), alpha=1.0)
-    assert not Q.any()
+    theta = updates.linear_step([0.0], np.ones((10**6, 1)), wide, weights=np.full(10**6, 1e-6), alpha=1.0)
+    assert theta.tolist() == [0]
     assert features.radial_basis(np.zeros((2000, 500)), np.zeros((2000, 500)), width=1.0).shape == (2000, 2000)
 
 
@@ -96,24 +100,23 @@ BOTH = {
     "P and R": (lambda: FiniteMDP(np.zeros((2, 1, 2)), np.zeros((3, 1)), 0.5), "P and R", "(3, 1)", "(2, 1, 2)"),
     "sparse P and R": (lambda: FiniteMDP(sp.csr_array((2, 2)), np.zeros((3, 1)), 0.5), "P and R", "(3, 1)", "(2, 2)"),
     "weights and kernel": (lambda: contraction.row_dominance(np.eye(2), [1.0], gamma=0.5), "weights", "kernel"),
-    "kernel and mdp": (lambda: contraction.exact_modulus(many(3, 1), **data(2), alpha=1), "kernel", "mdp"),
-    "weights and mdp": (
-        lambda: contraction.exact_modulus(many(2, 1), kernel=np.eye(2), weights=[1.0], alpha=1), "weights", "mdp"),
+    "kernel and mdp": (lambda: replace(update(2, 1), kernel=np.eye(3)), "kernel", "mdp"),
+    "weights and mdp": (lambda: replace(update(2, 1), weights=[1.0]), "weights", "mdp"),
+    "matrix and mdp": (lambda: Update(many(2, 1), np.eye(3)), "matrix", "mdp"),
+    "another mdp": (lambda: replace(update(2, 1), mdp=many(3, 1)), "kernel", "mdp"),
+    "policy of an update": (lambda: replace(update(2, 1), policy=[0]), "policy", "mdp"),
+    "table of an update": (lambda: update(2, 1)(np.zeros((3, 1))), "Q", "mdp"),
+    "weights of shares": (lambda: Update.shares(many(2, 1), weights=[1.0], alpha=1), "weights", "mdp"),
     "Q and mdp": (lambda: bellman.optimality_backup(np.zeros((2, 2)), many(2, 1)), "Q", "mdp"),
     "q and mdp": (lambda: many(2, 1).unflatten(np.zeros(3)), "q", "mdp"),
     "policy and mdp": (lambda: many(2, 1).policy_matrix([0]), "policy", "mdp"),
     "policy matrix and mdp": (lambda: many(2, 1).policy_matrix([[1.0]]), "policy", "mdp"),
     "policy and env": (lambda: bellman.policy_return(_Tabular(), [0], episodes=1, seed=0), "policy", "env"),
-    "kernel and Q": (
-        lambda: updates.kernel_update(np.zeros((2, 1)), many(2, 1), **data(3), alpha=1), "kernel", "mdp"),
-    "shares and Q": (
-        lambda: updates.weighted_update(np.zeros((2, 1)), many(2, 1), weights=[1.0], alpha=1), "weights", "mdp"),
     "kernel and td_error": (
         lambda: updates.predicted_change(np.eye(2), [0.5, 0.5], np.zeros(3), alpha=1), "kernel", "td_error"),
     "fit and mdp": (lambda: updates.fitted_update(np.zeros((2, 1)), many(2, 1), fit=np.eye(3)), "fit", "mdp"),
     "kernel of a batch": (
-        lambda: updates.preconditioned_update(np.zeros((2, 1)), many(2, 1), kernel=np.eye(3), batch=[0], alpha=1),
-        "kernel", "mdp"),
+        lambda: Update.preconditioned(many(2, 1), kernel=np.eye(3), batch=[0], alpha=1), "kernel", "mdp"),
     "features and mdp": (
         lambda: updates.linear_step([0.0], np.zeros((3, 1)), many(2, 1), weights=[0.5, 0.5], alpha=1),
         "features", "mdp", "theta"),

@@ -1,11 +1,23 @@
 """The random instances are not vacuous: each kind has what it is named for."""
 
 import numpy as np
+import pytest
 import scipy.sparse as sp
 from hypothesis import find
 
+from divergence_notes.updates import KernelUpdate
 from tests import oracles
-from tests.strategies import kernel_cases, make_kernel, make_mdp, make_weights, mdps, tables
+from tests.strategies import (
+    FORMS,
+    kernel_cases,
+    make_kernel,
+    make_mdp,
+    make_update,
+    make_weights,
+    mdps,
+    tables,
+    update_cases,
+)
 
 
 class TestProcesses:
@@ -24,8 +36,8 @@ class TestProcesses:
     def test_corners_are_reached(self):
         assert find(mdps(), lambda mdp: mdp.n_pairs == 1).n_pairs == 1
         assert find(mdps(), lambda mdp: mdp.gamma == 0 and mdp.n_actions == 3 and (mdp.continuation == 0).any())
-        tied = find(kernel_cases(), lambda case: case["mdp"].n_actions > 1 and len(np.unique(case["Q"][0])) == 1)
-        assert tied["Q"].shape[1] > 1
+        tied = find(kernel_cases(), lambda case: case.Q.shape[1] > 1 and len(np.unique(case.Q[0])) == 1)
+        assert tied.Q.shape[1] > 1
 
 
 class TestKernelsAndWeights:
@@ -46,3 +58,23 @@ class TestKernelsAndWeights:
     def test_integer_tables_tie(self, rng):
         Q = tables(make_mdp("dense", 30, 3, 0.9, rng), rng, integers=True)
         assert ((Q == Q.max(axis=1, keepdims=True)).sum(axis=1) > 1).any()
+
+
+class TestUpdates:
+    """Every form of an update is drawn, on processes of every kind."""
+
+    def test_forms(self, rng):
+        parts = KernelUpdate(
+            make_mdp("dense", 2, 2, 0.9, rng), kernel=make_kernel("gram", 4, rng), weights=np.full(4, 0.25), alpha=0.7
+        )
+        made = {form: make_update(form, parts, rng) for form in FORMS}
+        assert len({update.matrix.tobytes() for update in made.values()}) == len(FORMS) - 2
+        for form in ("policy", "chances"):  # these have the matrix of the kernel
+            np.testing.assert_array_equal(made[form].matrix, parts.matrix)
+        assert {form for form, update in made.items() if update.policy is not None} == {"policy", "chances", "residual"}
+        assert set(np.unique(made["policy"].policy)) == {0.0, 1.0} != set(np.unique(made["chances"].policy))
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_each_is_drawn_with_a_sparse_process(self, form):
+        found = find(update_cases(forms=(form,), kinds=("sparse",)), lambda case: case.update.mdp.n_pairs > 1)
+        assert sp.issparse(found.update.mdp.P)
