@@ -193,7 +193,8 @@ class TestBox:
 
     @pytest.fixture
     def box(self):
-        return explorer("contraction", "setup", "fig-boxes", "explore-box", "explore-box-show")
+        before = ("setup", "fig-boxes", "ratios", "table-moduli", "verdict", "verdict-check")
+        return explorer("contraction", *before, "explore-box", "explore-box-show")
 
     def test_inside_or_out(self, box):
         for position in positions(box):
