@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divergence_notes import bellman
+from divergence_notes import bellman, dynamics
 from divergence_notes.mdp import FiniteMDP, from_gymnasium, random_mdp
 from tests import oracles
 from tests.strategies import generators, mdps, tables
@@ -334,6 +334,19 @@ class TestRewardBound:
         assert bellman.reward_bound(loop(0.9, reward)) == pytest.approx(10)
 
 
+class TestOverEstimates:
+    """A new over-estimate in every target adds up to gamma b / (1 - gamma) in a table, and to no more."""
+
+    def test_on_the_loop(self):
+        mdp = loop(0.9, 0.0)
+        run = dynamics.iterate(
+            lambda Q: Q + 0.5 * (bellman.optimality_backup(Q + 1.54, mdp) - Q), [[0.0]], max_iter=2000
+        )
+        assert run.status == "converged"
+        assert run.values[-1, 0, 0] == pytest.approx(0.9 * 1.54 / 0.1, abs=1e-4)
+        assert (np.diff(run.sizes) >= 0).all()
+
+
 class _Model:
     def __init__(self, P):
         self.P = P
@@ -554,6 +567,13 @@ class TestPolicyReturn:
         halved = bellman.policy_return(env, [1, 0], episodes=1, seed=7, gamma=0.5)
         assert halved.tolist() == [1 + 10 / 2 + 1 / 4]
 
+    def test_along_the_cliff(self):
+        cliff, policy = gymnasium.make("CliffWalking-v1"), np.full(48, 1)  # along the top row and down: 17 steps
+        policy[[36, 24, 12]], policy[[11, 23, 35]] = 0, 2
+        np.testing.assert_allclose(bellman.policy_return(cliff, policy, episodes=1, seed=0), [-17])
+        discounted = bellman.policy_return(cliff, policy, episodes=1, seed=0, gamma=0.5)
+        np.testing.assert_allclose(discounted, [-(1 - 0.5**17) / 0.5])
+
     def test_agrees_with_the_model(self):
         env = gymnasium.make("FrozenLake-v1")
         mdp = from_gymnasium(env, 0.9999)
@@ -584,19 +604,22 @@ class TestPolicyReturn:
 class TestDiscountedReturns:
     """The return after each step is a sum over what follows, and equals the reward plus gamma times the next return."""
 
-    @given(rng=generators(), gamma=st.sampled_from([0, 0.5, 0.9, 1]), length=st.integers(0, 6))
+    @given(rng=generators(), gamma=st.sampled_from([0, 0.5, 0.9, 1]), length=st.integers(0, 12))
     @few
     def test_against_the_sum(self, rng, gamma, length):
         rewards = rng.standard_normal(length)
         expected = [sum(gamma ** (k - t) * rewards[k] for k in range(t, length)) for t in range(length)]
-        np.testing.assert_allclose(bellman.discounted_returns(rewards, gamma=gamma), expected, atol=1e-12)
+        found = bellman.discounted_returns(rewards, gamma=gamma)
+        assert found.shape == (length,)
+        np.testing.assert_allclose(found, expected, atol=1e-12)
 
     def test_closed_form(self):
         assert bellman.discounted_returns([1.0, 2.0, 4.0], gamma=0.5).tolist() == [3.0, 4.0, 4.0]
 
     def test_refuses(self):
-        with refuses(ValueError, "gamma must be in [0, 1], got 1.1"):
-            bellman.discounted_returns([1.0], gamma=1.1)
+        for gamma in (-0.1, 1.1):
+            with refuses(ValueError, f"gamma must be in [0, 1], got {gamma}"):
+                bellman.discounted_returns([1.0], gamma=gamma)
         with refuses(ValueError, "rewards must have 1 dimensions, got shape (1, 1)"):
             bellman.discounted_returns([[1.0]], gamma=1)
 

@@ -512,6 +512,31 @@ class TestReachable:
                     waiting.append(t)
         assert reachable(mdp, start).tolist() == [s in met for s in range(mdp.n_states)]
 
+    def test_against_a_walk(self):
+        """Twenty thousand random steps on the cliff meet every state that can be met, and no other."""
+        cliff = gymnasium.make("CliffWalking-v1")
+        state, _ = cliff.reset(seed=0)
+        cliff.action_space.seed(0)
+        met = reachable(from_gymnasium(cliff, 0.9), int(state))
+        walked = {int(state)}
+        for _ in range(20_000):
+            state, _, terminated, _, _ = cliff.step(int(cliff.action_space.sample()))
+            walked.add(int(cliff.reset()[0] if terminated else state))
+        assert walked == set(np.flatnonzero(met))
+
+    def test_dense_is_sparse(self, rng):
+        sparse = random_mdp(40, 2, gamma=0.9, branching=1, rng=rng, sparse=True)
+        dense = FiniteMDP(oracles.dense(sparse), sparse.R, 0.9)
+        for start in range(40):
+            assert (reachable(sparse, start) == reachable(dense, start)).all()
+
+    def test_chain(self):
+        P = np.zeros((4, 2, 4))
+        P[0, 0, 1] = P[1, 1, 2] = P[3, 0, 0] = 1.0
+        mdp = FiniteMDP(P, np.zeros((4, 2)), 0.9)
+        assert reachable(mdp, 0).tolist() == [True, True, True, False]
+        assert reachable(mdp, 2).tolist() == [False, False, True, False]
+
     def test_cliff(self):
         """The cells of the cliff itself are never entered: a fall puts the player back at the start."""
         mdp = from_gymnasium(gymnasium.make("CliffWalking-v1"), 0.9)

@@ -224,7 +224,9 @@ class TestCurves:
         for status, color in zip(("converged", "diverged"), colors, strict=True):
             assert tuple(color) == to_rgba(plotting.STATUS_STYLE[status]["color"])[:3]
         low, high = (patch.get_paths()[0].vertices[:, 1] for patch in ax.collections)
-        assert (low.min(), high.max()) == (0, 0.9)
+        assert (low.min(), high.max()) == ax.get_ylim() == (0, 0.9)
+        plotting.plot_boundary([0.0, 1.0], [0.2, 0.6], below="converged", above="diverged", ax=ax, low=-1, high=2)
+        assert ax.get_ylim() == (-1, 2)
 
     def test_ratios(self, ax):
         CALLS["plot_ratios"](ax)
@@ -341,6 +343,8 @@ class TestTables:
         np.testing.assert_array_equal(ax.images[0].get_array(), KERNEL)
         assert ax.lines[0].get_xydata().tolist() == [[0, 2]]  # column 0, row 2
         assert (ax.get_xlabel(), ax.get_ylabel()) == ("column", "row")
+        plotting.plot_response(KERNEL, trained=(2, 0), ax=ax, limit=8)
+        assert ax.images[-1].get_clim() == (-8, 8)
 
 
 class TestPlane:
