@@ -66,15 +66,17 @@ class TestUpdate:
         np.testing.assert_array_equal(case.Q, before)
         np.testing.assert_array_equal(update.mdp.R, R)
 
-    @pytest.mark.parametrize("name", ["matrix", "policy", "kernel", "weights"])
-    def test_holds_read_only_copies(self, name):
-        parts = KernelUpdate(all_to_second(0.9), kernel=np.eye(2), weights=[0.5, 0.5], alpha=0.1)
-        mine = {"matrix": np.eye(2), "policy": np.ones((2, 1)), "kernel": np.ones((2, 2)), "weights": np.ones(2) / 2}
-        whole = Update(parts.mdp, np.eye(2)) if name == "matrix" else parts
-        update = dataclasses.replace(whole, **{name: mine[name]})
+    @pytest.mark.parametrize(
+        ("name", "shape", "value"),
+        [("matrix", (2, 2), 1.0), ("policy", (2, 1), 1.0), ("kernel", (2, 2), 1.0), ("weights", (2,), 0.5)],
+    )
+    def test_holds_read_only_copies(self, name, shape, value):
+        mdp, mine = all_to_second(0.9), np.full(shape, value)
+        whole = Update(mdp, np.eye(2)) if name == "matrix" else equal(mdp)
+        update = dataclasses.replace(whole, **{name: mine})
         held = getattr(update, name)
-        assert held is not mine[name] and not np.shares_memory(held, mine[name])
-        mine[name][...] = 7.0
+        assert not np.shares_memory(held, mine)
+        mine[...] = 7.0
         assert held.max() <= 1
         with pytest.raises(ValueError, match="read-only"):
             held[...] = 7.0
@@ -100,9 +102,10 @@ class TestUpdate:
         good = Update(all_to_second(0.9), np.eye(2))
         with pytest.raises(ValueError, match="^" + re.escape(message)):
             dataclasses.replace(good, **change)
-        fields = {field.name: getattr(good, field.name) for field in dataclasses.fields(good)}
+        now = SimpleNamespace(mdp=good.mdp, matrix=good.matrix, policy=None)
+        now.__dict__.update(change)
         with pytest.raises(ValueError, match="^" + re.escape(message)):
-            Update(**fields | change)
+            Update(now.mdp, now.matrix, now.policy)
 
     @pytest.mark.parametrize(
         ("Q", "message"),
@@ -317,12 +320,12 @@ class TestPreconditioned:
         ],
     )  # fmt: skip
     def test_refuses(self, changes, error, message):
-        there = {"kernel": np.eye(2), "batch": [0], "alpha": 0.1} | changes
+        kernel, batch, alpha = (changes.get("kernel", np.eye(2)), changes.get("batch", [0]), changes.get("alpha", 0.1))
         with refuses(error, message):
-            Update.preconditioned(all_to_second(0.9), **there)
-        if "alpha" not in changes and there["kernel"] is not changes.get("kernel", 0):
+            Update.preconditioned(all_to_second(0.9), kernel=kernel, batch=batch, alpha=alpha)
+        if "alpha" not in changes and (len(batch) == 2 or "kernel" not in changes):
             with refuses(error, message):
-                updates.spill(there["kernel"], batch=there["batch"])
+                updates.spill(kernel, batch=batch)
 
 
 class TestFrozenTarget:
@@ -571,9 +574,10 @@ class TestLinearStep:
         ],
     )
     def test_refuses(self, changes, message):
-        there = {"theta": np.zeros(2), "features": np.eye(2), "weights": [0.5, 0.5], "alpha": 0.1} | changes
+        theta, phi = changes.get("theta", np.zeros(2)), changes.get("features", np.eye(2))
+        weights, alpha = changes.get("weights", [0.5, 0.5]), changes.get("alpha", 0.1)
         with refuses(ValueError, message):
-            updates.linear_step(there.pop("theta"), there.pop("features"), all_to_second(0.9), **there)
+            updates.linear_step(theta, phi, all_to_second(0.9), weights=weights, alpha=alpha)
 
 
 class TestLoopGain:
@@ -638,9 +642,9 @@ class TestMinimumNormStep:
         ],
     )
     def test_refuses(self, changes, message):
-        there = {"features": np.eye(2), "batch": [0], "alpha": 0.1} | changes
+        phi, batch, alpha = (changes.get("features", np.eye(2)), changes.get("batch", [0]), changes.get("alpha", 0.1))
         with refuses(ValueError, message):
-            updates.minimum_norm_step(np.zeros(2), there.pop("features"), all_to_second(0.9), **there)
+            updates.minimum_norm_step(np.zeros(2), phi, all_to_second(0.9), batch=batch, alpha=alpha)
 
 
 class TestLinearFixedPoints:
