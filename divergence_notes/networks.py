@@ -10,7 +10,7 @@ from torch import nn
 
 from divergence_notes import _checks
 from divergence_notes._checks import ArrayLike
-from divergence_notes.dynamics import Trajectory
+from divergence_notes.dynamics import Status, Trajectory
 
 
 class Sine(nn.Module):
@@ -214,7 +214,8 @@ def train(
         If an argument is out of range or a shape disagrees.
     """
     steps = _checks.integer("steps", steps, low=1)
-    recorded, status = [values(net, x)], "undecided"
+    recorded = [values(net, x)]
+    status: Status = "undecided"
     for _ in range(steps):
         stepped = semi_gradient_step(net, x, backup(recorded[-1]), weights=weights, alpha=alpha)
         recorded.append(values(stepped, x))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from divergence_notes import _checks, networks, ntk, replay
+from divergence_notes import _checks, networks, ntk, replay, training
 
 TILE = 128
 """Rows and columns of a minibatch kernel that are worked on at a time: half of a usual batch, so that symmetry pays."""
@@ -415,7 +415,7 @@ class PreQN:
         -----
         Where a value or TD error is not finite, or beyond ``config.bound``, nothing is learned: the agent goes back to
         its last good state, the latest multiple of `REMEMBER_EVERY` updates at which there was no such value, and
-        ``max_q`` says so. `replay.learn` then ends the run.
+        ``max_q`` says so. `training.learn` then ends the run.
         """
         config, n = self.config, len(batch.reward) - self.config.held_out
         if n < 1:
@@ -555,7 +555,7 @@ class PreQN:
 
 
 def train(
-    env_id: str,
+    env: training.Environment,
     *,
     config: PreQNConfig,
     steps: int,
@@ -566,13 +566,13 @@ def train(
     others: Mapping[str, Callable[["PreQN", np.ndarray], Any]] | None = None,
     progress: bool = False,
     device: torch.device | str = "cpu",
-) -> replay.Run:
+) -> training.Run:
     """Train a `PreQN` from nothing.
 
     Parameters
     ----------
-    env_id : str
-        Name of a registered environment with vectors for observations.
+    env : str, gymnasium.Env, or callable
+        As in `training.learn`; with vectors for observations.
     config : PreQNConfig
         The settings; its seed gives way to `seed`.
     steps : int
@@ -580,20 +580,20 @@ def train(
     seed : int
         Of everything random: on one thread, two runs with the same seed are the same, bit by bit.
     eval_every, eval_episodes, keep, others, progress
-        As in `replay.learn`.
+        As in `training.learn`.
     device : torch.device or str
         As of `PreQN`.
 
     Returns
     -------
     Run
-        Its status is "diverged" if values left ``config.bound`` or were not finite; then its agent is in the last good
+        Its ending is "diverged" if values left ``config.bound`` or were not finite; then its agent is in the last good
         state. It is "faulty" if the environment gave something that is no observation or no reward.
     """
-    agent = PreQN(*replay.spaces(env_id), dataclasses.replace(config, seed=seed), device=device)
-    return replay.learn(
+    agent = PreQN(*training.spaces(env), dataclasses.replace(config, seed=seed), device=device)
+    return training.learn(
         agent,
-        env_id,
+        env,
         steps=steps,
         seed=seed,
         warmup=config.warmup,
