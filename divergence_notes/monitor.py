@@ -3,10 +3,9 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from gymnasium import spaces
 from stable_baselines3 import DQN, TD3
@@ -15,6 +14,9 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import nn
 
 from divergence_notes import _checks, diagnostics, ntk
+
+if TYPE_CHECKING:
+    import pandas
 
 COLUMNS = [
     "step",
@@ -119,9 +121,11 @@ class DivergenceCallback(BaseCallback):
         self._restart()
 
     @property
-    def history(self) -> pd.DataFrame:
+    def history(self) -> "pandas.DataFrame":
         """Return one row for each record so far, with the columns of `COLUMNS`; a new run begins a new history."""
-        return pd.DataFrame(self._records, columns=COLUMNS)
+        import pandas
+
+        return pandas.DataFrame(self._records, columns=COLUMNS)
 
     def _restart(self) -> None:
         self._rng = np.random.default_rng(self.seed)

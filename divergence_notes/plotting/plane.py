@@ -7,7 +7,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from scipy.ndimage import distance_transform_edt
 
 from divergence_notes import _checks
 from divergence_notes._checks import ArrayLike
@@ -274,6 +273,8 @@ def plot_regions(
     (left, right), (low, high) = ((v[0] - (v[1] - v[0]) / 2, v[-1] + (v[-1] - v[-2]) / 2) for v in (x, y))
     look = {"vmin": -0.5, "vmax": len(labels) - 0.5, "interpolation": "none", "origin": "lower", "aspect": "auto"}
     ax.imshow(codes, cmap=colors, extent=(left, right, low, high), **look)  # one pixel a cell: a small file
+    from scipy.ndimage import distance_transform_edt
+
     for code in np.unique(codes):
         depth = distance_transform_edt(np.pad(codes == code, 1))[1:-1, 1:-1]
         row, column = np.unravel_index(depth.argmax(), depth.shape)
