@@ -1,6 +1,6 @@
 """Check what differs from the last commit, in less than a minute: linter, import contracts, and the nearest tests.
 
-    check.py                        in the environment of the book
+    check.py [--seconds N]          in the environment of the book
     check.py PYTHON                 what runs without torch, with another Python, in an environment of its own
 
 The nearest tests: the files of tests that were changed, those named after a changed file, those that import it, and
@@ -8,7 +8,9 @@ those of the modules that import it, in this order, with few random instances. W
 end, and so is what asks for the built site: `make test` runs all.
 """
 
+import argparse
 import ast
+import functools
 import hashlib
 import re
 import signal
@@ -20,8 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-SECONDS = 50
-"""After these the test that is running is stopped, and the rest is left."""
+SECONDS = 50  # then the test that is running is stopped, and the rest is left
 START = time.monotonic()
 FEW = ["-q", "-p", "no:cacheprovider", "--hypothesis-profile=few"]
 BUILT = re.compile(r"\bSITE\b|\bpage_checks\b|\bbrowser\b|import course\b")
@@ -58,6 +59,7 @@ def names_of(path):
     return {name.removesuffix(".__init__") for name in dotted}
 
 
+@functools.cache
 def imports(text):
     """Return the dotted names that a file imports, within functions too."""
     found = set()
@@ -72,6 +74,11 @@ def imports(text):
 def is_test(path):
     """Say whether a file holds tests."""
     return path.startswith("tests/") and Path(path).name.startswith("test_")
+
+
+def named_after(stem, files):
+    """Return the files of tests named after a module or a folder."""
+    return [path for path in files if re.fullmatch(rf"test_{stem}(_\w+)?", Path(path).stem)]
 
 
 def nearest(changes, files):
@@ -93,9 +100,10 @@ def nearest(changes, files):
                 rank[path] = min(distance, rank.get(path, distance))
 
     for change in changes:
-        stem = Path(change).stem
+        stem, folder = Path(change).stem, Path(change).parent.name
         put([change], 0)
-        put([path for path in files if re.fullmatch(rf"test_{stem}(_\w+)?", Path(path).stem)], 1)
+        put(named_after(stem, files), 1)
+        put(named_after(folder, files), 3)
         put([path for path in files if re.fullmatch(rf"test_(course|claims)_{stem}", Path(path).stem)], 2)
         put([path for path, text in files.items() if Path(change).name in text], 2)
         if change.startswith("book/"):
@@ -104,7 +112,7 @@ def nearest(changes, files):
             users = {path for path in files if asked[path] & names_of(change)}
             put(users, 2)
             for user in users - {path for path in users if is_test(path)}:
-                put([path for path in files if re.fullmatch(rf"test_{Path(user).stem}(_\w+)?", Path(path).stem)], 3)
+                put(named_after(Path(user).stem, files), 3)
                 put([path for path in files if asked[path] & names_of(user)], 4)
     return sorted(rank, key=lambda path: (rank[path], path))
 
@@ -137,7 +145,7 @@ class Minute:
             terminalreporter.write_line(f"{self.ran} of {self.all} tests, the nearest, ran in this minute; make test")
 
 
-def tests(paths, *, seconds=SECONDS):
+def tests(paths, *, seconds):
     """Run the tests of these files, in this order, and return whether they passed."""
     import pytest
 
@@ -196,11 +204,15 @@ def with_another(python, files):
     return subprocess.run([*command, *paths], cwd=ROOT).returncode
 
 
-def main(python=None):
+def main():
     """Check what differs, or with another Python what runs without torch; return 1 at a fault."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("python", nargs="?", metavar="PYTHON")
+    options = parser.parse_args()
     files = sources()
-    if python and version(python) != version(sys.executable):
-        return with_another(python, files)
+    if options.python and version(options.python) != version(sys.executable):
+        return with_another(options.python, files)
     changes = changed()
     print("These differ:", *changes or ["nothing"], flush=True)
     here = Path(sys.executable).parent
@@ -211,7 +223,7 @@ def main(python=None):
     near = nearest(changes, files)
     far = [path for path in near if BUILT.search(files[path])]
     near = [path for path in near if path not in far]
-    good = tests(near) if near else True
+    good = tests(near, seconds=options.seconds) if near else True
     for tool in running:
         said, _ = tool.communicate()
         if tool.returncode:
@@ -223,4 +235,4 @@ def main(python=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main())
