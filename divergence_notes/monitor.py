@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import nn
 
-from divergence_notes import _checks, diagnostics, ntk
+from divergence_notes import _checks, _passes, diagnostics, ntk
 
 if TYPE_CHECKING:
     import pandas
@@ -297,7 +297,7 @@ def _evaluating(policy: nn.Module) -> Iterator[None]:
     """Put every module in evaluation mode; modes, buffers and torch's generators are put back afterwards."""
     device = next(policy.parameters()).device
     forked = torch.random.fork_rng([device] if device.type == "cuda" and torch.cuda.is_available() else [])
-    with forked, ntk._put_back(policy):
+    with forked, _passes.put_back(policy):
         policy.eval()
         yield
 

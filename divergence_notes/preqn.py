@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from divergence_notes import _checks, networks, ntk, replay, training
+from divergence_notes.linearization import Linearization
 
 TILE = 128
 """Rows and columns of a minibatch kernel that are worked on at a time: half of a usual batch, so that symmetry pays."""
@@ -171,13 +172,13 @@ def solve(kernel: torch.Tensor, td_error: torch.Tensor, *, solver: str, jitter: 
 
 
 def direction(
-    linear: ntk.Linearization, td_error: torch.Tensor, *, solver: str = "cholesky", jitter: float | int = 1e-4
+    linear: Linearization, td_error: torch.Tensor, *, solver: str = "cholesky", jitter: float | int = 1e-4
 ) -> Direction:
     """Return the shortest step in parameters that moves the values of a batch by their TD errors, to first order.
 
     Parameters
     ----------
-    linear : ntk.Linearization
+    linear : Linearization
         The network at the n inputs of the batch, as `ntk.linearize` returns it.
     td_error : tensor of shape (n,)
         What each value should change by.
