@@ -1,4 +1,4 @@
-"""The Bellman equation: its two operators, three ways to solve it, and what a solved table is worth in the env.
+"""The Bellman equation: its two operators, three ways to solve it, and the returns of a policy in an environment.
 
 Values are tables here, and the process is known, or is played one step at a time by `q_learning`. What happens when a
 step moves more than one entry is `updates`; iterating any operator is `dynamics`.

@@ -1,4 +1,8 @@
-"""Numbers about a run that say how far its kernel is from a table's, and whether its values can be true."""
+"""Numbers about a run that say how far its kernel is from a table's, and whether its values can be true.
+
+They take arrays, of a run of anybody. Where the numbers come from while an agent trains is `monitor`; what follows
+from a kernel and a process together, to the last case, is `contraction`; the pictures are `plotting`.
+"""
 
 from typing import TYPE_CHECKING
 

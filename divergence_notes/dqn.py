@@ -1,4 +1,8 @@
-"""Deep Q-learning (Mnih et al., 2015), small enough to read in one sitting."""
+"""Deep Q-learning (Mnih et al., 2015), small enough to read in one sitting.
+
+Its settings, its targets, its `act` and its `update`. The loop that trains it is `training`, what it remembers
+`replay`; a Q-network that needs no target network is `preqn`.
+"""
 
 import copy
 import dataclasses

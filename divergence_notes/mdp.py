@@ -272,7 +272,7 @@ def from_gymnasium(env: Any, gamma: float | int) -> FiniteMDP:
     Returns
     -------
     FiniteMDP
-        A transition flagged `terminated` pays its reward and adds nothing to P: the episode ends there. A time limit
+        A transition flagged `terminated` counts its reward and adds nothing to P: the episode ends there. A time limit
         is no part of the model: truncation is not termination.
 
     Raises
@@ -463,7 +463,7 @@ def stationary_distribution(mdp: FiniteMDP, policy: ArrayLike) -> np.ndarray:
 
 
 def reachable(mdp: FiniteMDP, start: int) -> np.ndarray:
-    """Return which states can ever be met after `start`, whatever the player does.
+    """Return which states can ever be met after `start`, whatever the policy.
 
     Parameters
     ----------
@@ -511,8 +511,8 @@ def from_transitions(
     Returns
     -------
     mdp : FiniteMDP
-        Frequencies in place of probabilities, averages in place of expected rewards. A pair without data pays nothing
-        and ends the episode; its weight is 0.
+        Frequencies in place of probabilities, averages in place of expected rewards. A pair without data has the
+        reward 0 and ends the episode; its weight is 0.
     weights : ndarray of shape (n_pairs,)
         The share of each pair.
 

@@ -1,4 +1,8 @@
-"""A callback for stable-baselines3 that watches the kernel and the values of a Q-network while it trains."""
+"""A callback for stable-baselines3 that watches the kernel and the values of a Q-network while it trains.
+
+Here is what talks to the algorithm: when to look, at which transitions, without changing the run. The numbers
+themselves are `diagnostics`, the kernel is `ntk`, and the pictures of a history are `plotting`.
+"""
 
 import logging
 from collections.abc import Callable, Iterator

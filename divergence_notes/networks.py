@@ -1,4 +1,8 @@
-"""A small network and its real semi-gradient step, the thing that the key equation approximates."""
+"""A small network and its real semi-gradient step, the thing that the key equation approximates.
+
+Values of all pairs go in and out as arrays of numpy, the parameters stay in torch. What the step is to first order is
+`ntk` and `updates`; a whole agent, with a memory and an optimiser, is `dqn` or `preqn`.
+"""
 
 import copy
 import itertools

@@ -1,4 +1,8 @@
-"""Preconditioned Q-networks: undo the kernel on every minibatch (PreQN of arXiv:1903.08894, after its description)."""
+"""Preconditioned Q-networks: undo the kernel on every minibatch (PreQN of arXiv:1903.08894, after its description).
+
+Its settings, its solver, its line search, its `act` and its `update`. The kernel of a minibatch comes from `ntk`; the
+loop that trains it is `training`; the same update of a table is in `updates`.
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping

@@ -22,7 +22,7 @@ class Transition(NamedTuple):
     action: Any
     """What it did: an integer, or an array of shape (m,)."""
     reward: float
-    """What it was paid."""
+    """The reward of this step."""
     next_obs: np.ndarray
     """What it saw next, shape (d,); the last observation of the old episode where one ended."""
     terminated: bool

@@ -1,4 +1,4 @@
-"""The loop that every agent shares: play, remember, update, and now and then evaluate.
+"""The loop that every agent shares: act, remember, update, and now and then evaluate.
 
 An `Agent` is whatever acts and learns from a batch; an environment is given by its name, as an object, or as a function
 that makes one; what comes back is a `Run`. The memory is `replay`; agents and their settings are `dqn` and `preqn`.

@@ -1,4 +1,8 @@
-"""The plane of Q: flows, paths, boxes, and maps of regions."""
+"""The plane of Q: flows, paths, boxes, and maps of regions.
+
+Q has two numbers here, and each is an axis. Values against the iteration are `runs`; tables of more numbers are
+`tables`.
+"""
 
 from collections.abc import Sequence
 from typing import Any

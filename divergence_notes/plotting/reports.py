@@ -1,4 +1,7 @@
-"""What the monitor saw: the report of one moment, and the history of a run."""
+"""What the monitor saw: the report of one moment, and the history of a run.
+
+What they draw is made by `diagnostics.report` and by `monitor`; runs of single numbers are `runs`.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,8 @@
-"""Runs: what became of a number from step to step, and samples side by side."""
+"""Runs: what became of a number from step to step, and samples side by side.
+
+Numbers against the iteration, the step of training or a setting. Paths in the plane are `plane`; histories of the
+monitor are `reports`.
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

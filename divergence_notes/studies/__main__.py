@@ -1,4 +1,7 @@
-"""``python -m divergence_notes.studies list | run NAME | missing NAME``."""
+"""``python -m divergence_notes.studies list | run NAME | missing NAME``.
+
+What a command says and returns. The runs are done and written by `runner`; what they compute is the study's own module.
+"""
 
 import argparse
 import os
