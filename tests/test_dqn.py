@@ -231,7 +231,7 @@ gymnasium.register("DivergenceNotesOver-v0", entry_point=Still, kwargs={"over": 
 
 
 class TestTrain:
-    """From an environment's name to an agent, a curve and a status."""
+    """From an environment's name to an agent, a curve and an ending."""
 
     @pytest.mark.parametrize(
         ("env_id", "value"), [("DivergenceNotesStill-v0", 2.0), ("DivergenceNotesOver-v0", 1.0)], ids=["cut", "over"]
@@ -288,7 +288,7 @@ class TestTrain:
         assert -500 <= run.curve["return"].item() < 0
         assert 0 < run.curve["max_q"].item() < 100
 
-    def test_divergence_is_a_status(self):
+    def test_divergence_is_an_ending(self):
         """A step size that throws the values beyond a million."""
         settings = config(activation="relu", learning_rate=1e4, warmup=50, target_every=None, update_every=1)
         run = dqn.train("CartPole-v1", config=settings, steps=200, seed=0)

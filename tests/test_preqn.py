@@ -957,12 +957,12 @@ for kind in SPACES:
 
 
 class TestDivergenceOfARun:
-    """A status, and a last row without a return; never an exception, and an agent of numbers."""
+    """An ending, and a last row without a return; never an exception, and an agent of numbers."""
 
     @both_kinds
     @pytest.mark.parametrize("eta", [0.97, -1])
     @pytest.mark.parametrize("after", [5, 45])
-    def test_status(self, kind, eta, after):
+    def test_ending(self, kind, eta, after):
         settings = config(eta=eta, warmup=20, batch_size=16)
         env_id = f"DivergenceNotesRich{kind.capitalize()}{after}-v0"
         run = preqn.train(env_id, config=settings, steps=200, seed=0, eval_every=10, eval_episodes=1)

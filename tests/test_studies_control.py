@@ -228,7 +228,7 @@ class TestEvaluations:
 
 
 class TestPreQN:
-    """Our agent's curve is what training returns, with the status beside it."""
+    """Our agent's curve is what training returns, with the ending beside it."""
 
     def test_curve(self):
         curve = protocol.preqn_curve(PENDULUM, SMALL, steps=90, seed=SEED, **EVALUATION)
