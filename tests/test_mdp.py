@@ -513,7 +513,7 @@ class TestReachable:
         assert reachable(mdp, start).tolist() == [s in met for s in range(mdp.n_states)]
 
     def test_cliff(self):
-        """The cells of the cliff itself are never entered: a fall puts the player back at the start."""
+        """The cells of the cliff itself are never entered: a fall leads back to the start."""
         mdp = from_gymnasium(gymnasium.make("CliffWalking-v1"), 0.9)
         met = reachable(mdp, 36)
         assert not met[37:48].any()  # the ten cells of the cliff, and the goal, which ends the episode

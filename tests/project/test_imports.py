@@ -72,15 +72,16 @@ def test_small_processes_need_no_scipy():
 import sys
 sys.modules["scipy"] = None  # whoever imports it fails
 import numpy as np
-from divergence_notes import bellman, diagnostics, mdp
+from divergence_notes import bellman, diagnostics
+from divergence_notes.mdp import from_transitions, random_mdp, reachable, stationary_distribution
 
-game = mdp.random_mdp(20, 3, gamma=0.9, branching=4, rng=np.random.default_rng(0))
+mdp = random_mdp(20, 3, gamma=0.9, branching=4, rng=np.random.default_rng(0))
 policy = np.zeros(20, dtype=int)
-best = bellman.policy_iteration(game)
-assert best.status == bellman.value_iteration(game, tol=1e-8).status == "converged"
-game.state_transitions(policy), game.pair_transitions(policy), bellman.policy_value(game, policy)
-assert np.isclose(mdp.stationary_distribution(game, policy).sum(), 1) and mdp.reachable(game, 0).any()
-counted, _ = mdp.from_transitions([(0, 0, 1.0, 0, True)], n_states=1, n_actions=1, gamma=0.5)
+best = bellman.policy_iteration(mdp)
+assert best.status == bellman.value_iteration(mdp, tol=1e-8).status == "converged"
+mdp.state_transitions(policy), mdp.pair_transitions(policy), bellman.policy_value(mdp, policy)
+assert np.isclose(stationary_distribution(mdp, policy).sum(), 1) and reachable(mdp, 0).any()
+counted, _ = from_transitions([(0, 0, 1.0, 0, True)], n_states=1, n_actions=1, gamma=0.5)
 assert bellman.policy_iteration(counted).Q == 1 and diagnostics.row_ratio(np.eye(2)).sum() == 0
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=pages.ROOT, capture_output=True, text=True)
