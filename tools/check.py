@@ -78,7 +78,7 @@ def is_test(path):
 
 def named_after(stem, files):
     """Return the files of tests named after a module or a folder."""
-    return [path for path in files if re.fullmatch(rf"test_{stem}(_\w+)?", Path(path).stem)]
+    return [path for path in files if re.fullmatch(rf"test_{stem.lstrip('_')}(_\w+)?", Path(path).stem)]
 
 
 def nearest(changes, files):

@@ -53,6 +53,8 @@ def test_every_module_has_tests_that_are_near():
     files = check.sources()
     modules = [path for path in files if path.startswith("divergence_notes/") and not path.endswith("__init__.py")]
     assert [path for path in modules if not check.nearest([path], files)] == []
+    for name in ("_checks", "_rounding", "_rowwise"):
+        assert check.nearest([f"divergence_notes/{name}.py"], files)[0] == f"tests/test{name}.py"
 
 
 def test_the_tabular_half_asks_for_no_torch():
