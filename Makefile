@@ -7,16 +7,19 @@ BIN := .venv/bin
 PYTEST := pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 CORE := mdp dynamics bellman features networks updates contraction ntk
 
-.PHONY: help env book check test elsewhere nightly serve zip lab lock study bench course student clean
+.PHONY: help env book page check test elsewhere nightly serve zip lab lock study bench course student clean
 
 help:
-	@echo "make book | check | test | elsewhere | nightly | serve | zip | lab | lock | study NAME=kernels | bench | course SEED=secret | student | clean     see README.md"
+	@echo "make book | page NAME=bellman | check | test | elsewhere | nightly | serve | zip | lab | lock | study NAME=kernels | bench | course SEED=secret | student | clean     see README.md"
 
 env:
 	@$(PYTHON) tools/environment.py
 
 book: env
 	@$(BIN)/python tools/build_book.py
+
+page: env
+	@$(BIN)/python tools/build_book.py --page "$(NAME)" --port $(PORT)
 
 # With a Python of its own choice it tests what runs without torch, in an environment beside .venv.
 GIVEN := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))

@@ -9,6 +9,7 @@ import sys
 import clean_notebooks
 import nbformat
 import pytest
+import reads
 from build_book import BUILD, toc_files
 from jupyter_cache import get_cache
 
@@ -89,10 +90,12 @@ def differences(committed, executed):
 def test_checked_cells_print_what_they_printed(path):
     """The build ran the notebook, and an error would have stopped it: this reads what the checked cells said there.
 
-    The cache of the build knows a notebook by its code: where it holds no run of this one, `make book` makes it.
+    The cache of the build knows a run by the cells and by what is behind them (`reads.keyed`): where it holds no run of
+    this notebook with this package, `make book` makes it.
     """
-    _, executed = get_cache(BUILD / ".jupyter_cache").merge_match_into_notebook(pages.notebook(path))
-    pages.none(differences(pages.notebook(path), executed), "the notebook says something else than is committed")
+    notebook = pages.notebook(path)
+    _, executed = get_cache(BUILD / ".jupyter_cache").merge_match_into_notebook(reads.keyed(notebook))
+    pages.none(differences(notebook, executed), "the notebook says something else than is committed")
 
 
 class TestDifferences:
