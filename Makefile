@@ -1,15 +1,16 @@
 # `make book` builds the site, `make test` checks everything. Both make .venv when it is missing or out of date.
-# `make elsewhere` and `make nightly` check the core of the package and the numbers of the chapters as on another processor.
+# `make check` looks at what differs from the last commit, in a minute; what is long and rare is `make elsewhere` and
+# `make nightly`. CONTRIBUTING.md says what runs where, and how long.
 PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
-PYTEST := pytest -n auto --maxprocesses 4 --dist loadfile
+PYTEST := pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 CORE := mdp dynamics bellman features networks updates contraction ntk
 
-.PHONY: help env book test elsewhere nightly serve zip lab lock study bench course student clean
+.PHONY: help env book page check test elsewhere nightly serve zip lab lock study bench course student clean
 
 help:
-	@echo "make book | test | elsewhere | nightly | serve | zip | lab | lock | study NAME=kernels | bench | course SEED=secret | student | clean     see README.md"
+	@echo "make book | page NAME=bellman | check | test | elsewhere | nightly | serve | zip | lab | lock | study NAME=kernels | bench | course SEED=secret | student | clean     see README.md"
 
 env:
 	@$(PYTHON) tools/environment.py
@@ -17,14 +18,25 @@ env:
 book: env
 	@$(BIN)/python tools/build_book.py
 
+page: env
+	@$(BIN)/python tools/build_book.py --page "$(NAME)" --port $(PORT)
+
+# With a Python of its own choice it tests what runs without torch, in an environment beside .venv.
+GIVEN := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
+check: $(if $(GIVEN),,env)
+	@test -x $(BIN)/python || $(PYTHON) tools/environment.py
+	@$(BIN)/python tools/check.py $(GIVEN)
+
 test: book
 	$(BIN)/python -m $(PYTEST)
 
 elsewhere: env
 	$(BIN)/python tools/another_machine.py $(PYTEST) $(wildcard $(CORE:%=tests/test_%*.py))
 
-nightly: env
+nightly: book
+	$(BIN)/python -m $(PYTEST) -m nightly
 	$(BIN)/python tools/another_machine.py $(PYTEST) book
+	$(BIN)/python -m tests.judge 2000
 
 serve: book
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
@@ -51,4 +63,4 @@ student: env
 	@$(BIN)/python coursework/course.py --student
 
 clean:
-	rm -rf .venv .venv-bench* _build _offline node_modules .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* _build _offline node_modules .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -11,7 +11,7 @@ import torch
 from stable_baselines3 import TD3
 
 from benchmarks import measure
-from divergence_notes import ntk, preqn, replay
+from divergence_notes import ntk, preqn, replay, training
 from divergence_notes.studies.protocol import mujoco_in_the_log
 
 OURS, PEER = "divergence_notes", "stable-baselines3, TD3"
@@ -41,7 +41,7 @@ class Agents:
                 for activation in ("relu", "sin")
             }
             self.buffer = replay.ReplayBuffer(*spaces, capacity=transitions)
-            walk = replay.transitions(env, lambda obs: env.action_space.sample(), seed=0)
+            walk = training.transitions(env, lambda obs: env.action_space.sample(), seed=0)
             for transition in itertools.islice(walk, transitions):
                 self.buffer.add(*transition)
             self.theirs = TD3(

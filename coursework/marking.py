@@ -26,7 +26,7 @@ def draw_parameters(chapter, seed):
     made = importlib.import_module(f"questions.{chapter}")
     digest = hashlib.sha256(f"{chapter}:{seed}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "big"))
-    values = [exercise for exercise in made.EXERCISES if exercise.kind == "value" and exercise.judge is None]
+    values = [exercise for exercise in made.EXERCISES if isinstance(exercise, grading.Value) and exercise.judge is None]
     for _ in range(1000):
         given = made.parameters(rng)
         if all(_distinct(exercise, exercise.draw(rng, **given)) for exercise in values):

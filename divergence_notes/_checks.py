@@ -5,6 +5,7 @@ Every message names the argument, what was expected, what was found and the firs
 
 import math
 import operator
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +46,15 @@ def array(
         raise ValueError(f"{name} must have shape {_shape(shape)}, got {out.shape}{_while(beside)}")
     finite(name, out)
     return out
+
+
+def is_sparse(value: Any) -> bool:
+    """Return whether `value` is a matrix of scipy.sparse.
+
+    Who has one has imported scipy.sparse; nobody else should wait for it.
+    """
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and sparse.issparse(value)
 
 
 def _while(beside: str | None) -> str:

@@ -5,7 +5,6 @@ exact arithmetic on those inputs, whatever the order in which a library adds.
 """
 
 import numpy as np
-from scipy.sparse.csgraph import connected_components
 
 EPS = float(np.finfo(np.float64).eps)
 """Twice the most by which one operation is off, so that every bound below has a factor of two to spare."""
@@ -91,6 +90,8 @@ def _from_discs(matrix: np.ndarray, error: float) -> float:
         return 0.0
     centres = np.diag(near)
     touch = np.abs(centres[:, None] - centres) <= (radii[:, None] + radii) * (1 + rough)
+    from scipy.sparse.csgraph import connected_components
+
     groups, member = connected_components(touch, directed=False)
     inner = np.abs(centres) * (1 - rough) - radii * (1 + rough)  # a group of m discs holds m eigenvalues
     return max(0.0, *(float(inner[member == group].min()) for group in range(groups)))

@@ -1,15 +1,22 @@
-"""The Bellman equation: its two operators, three ways to solve it, and what a solved table is worth in the env."""
+"""The Bellman equation: its two operators, three ways to solve it, and the returns of a policy in an environment.
+
+Values are tables here, and the process is known, or is played one step at a time by `q_learning`. What happens when a
+step moves more than one entry is `updates`; iterating any operator is `dynamics`.
+"""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
-from scipy.sparse.linalg import spsolve
 
 from divergence_notes import _checks, _rounding
 from divergence_notes._checks import ArrayLike
+from divergence_notes.dynamics import Status
 from divergence_notes.mdp import FiniteMDP
+
+DENSE = 500
+"""Up to so many states a sparse process is solved as a dense one: no slower on random processes, and
+`scipy.sparse.linalg` need not be imported."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +27,7 @@ class Solution:
     """Action values, shape (n_states, n_actions), in units of discounted reward."""
     policy: np.ndarray
     """Greedy actions, shape (n_states,)."""
-    status: str
+    status: Status
     """``"converged"``, or ``"undecided"`` when the iterations ran out or rounding allows no smaller bound."""
     iterations: int
     """Sweeps, or policies evaluated."""
@@ -133,11 +140,16 @@ def policy_value(mdp: FiniteMDP, policy: ArrayLike) -> np.ndarray:
     pi = mdp.policy_matrix(policy)
     reward = (pi * mdp.R).sum(axis=1)
     chain = mdp.state_transitions(pi)  # (S, S)
-    if sp.issparse(mdp.P):
-        V = spsolve(sp.eye_array(mdp.n_states, format="csc") - mdp.gamma * chain.tocsc(), reward)
+    if _checks.is_sparse(chain) and mdp.n_states <= DENSE:
+        chain = chain.toarray()
+    if _checks.is_sparse(chain):
+        from scipy import sparse
+        from scipy.sparse.linalg import spsolve
+
+        V = spsolve(sparse.eye_array(mdp.n_states, format="csc") - mdp.gamma * chain.tocsc(), reward)
     else:
         V = np.linalg.solve(np.eye(mdp.n_states) - mdp.gamma * chain, reward)
-    return _backup(np.atleast_1d(V), mdp)
+    return _backup(V, mdp)
 
 
 def value_iteration(mdp: FiniteMDP, *, tol: float | int, max_iter: int = 100_000) -> Solution:
@@ -198,7 +210,7 @@ def value_iteration(mdp: FiniteMDP, *, tol: float | int, max_iter: int = 100_000
 def _fill(mdp: FiniteMDP) -> int:
     """Return the most next states that a pair has; adding a zero rounds nothing."""
     rows = mdp.transitions
-    return int((np.diff(rows.indptr) if sp.issparse(rows) else np.count_nonzero(rows, axis=1)).max())
+    return int((np.diff(rows.indptr) if _checks.is_sparse(rows) else np.count_nonzero(rows, axis=1)).max())
 
 
 def _masses(mdp: FiniteMDP) -> tuple[float, float]:

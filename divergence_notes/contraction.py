@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from divergence_notes import _checks, _rounding, _rows
+from divergence_notes import _checks, _jacobian_rows, _rounding
 from divergence_notes._checks import ArrayLike
 from divergence_notes.updates import KernelUpdate, Update, _pulled
 
@@ -278,10 +278,10 @@ def _sharpest_row(update: Update) -> tuple[float, int, np.ndarray]:
     """Return the largest absolute row sum of any Jacobian, its row, and the policy that reaches it."""
     mdp = update.mdp
     best, ones = (-np.inf, 0, np.zeros(mdp.n_states, dtype=np.intp)), np.ones(mdp.n_pairs)
-    for pairs, pull, own, inflow in _rows.blocks(update):
-        doubt = _rows.doubt(pull, mdp, ones[: len(pairs)], ones)
+    for pairs, pull, own, inflow in _jacobian_rows.blocks(update):
+        doubt = _jacobian_rows.doubt(pull, mdp, ones[: len(pairs)], ones)
         own[np.arange(len(pairs)), pairs] += 1
-        growth = _rows.growth(own, inflow, mdp.n_actions)
+        growth = _jacobian_rows.growth(own, inflow, mdp.n_actions)
         sums = np.abs(own).sum(axis=1) + growth.max(axis=0).sum(axis=1) + doubt
         row = int(sums.argmax())
         if sums[row] > best[0]:
@@ -352,10 +352,10 @@ def max_scale(update: Update) -> float:
     """
     mdp = update.mdp
     largest, n_actions = 0.0, mdp.n_actions
-    for pairs, pull, own, inflow in _rows.blocks(update):  # own and inflow: the rows of minus G_pi
+    for pairs, pull, own, inflow in _jacobian_rows.blocks(update):  # own and inflow: the rows of minus G_pi
         rows = np.arange(len(pairs))
-        growth = _rows.growth(own, inflow, n_actions)
-        doubt = _rows.doubt(pull, mdp, np.zeros(len(pairs)), np.ones(mdp.n_pairs))
+        growth = _jacobian_rows.growth(own, inflow, n_actions)
+        doubt = _jacobian_rows.doubt(pull, mdp, np.zeros(len(pairs)), np.ones(mdp.n_pairs))
         doubt += mdp.n_pairs * _rounding.TINY  # no identity is added here that would hide what underflow has lost
         sums = np.abs(own).sum(axis=1) + growth.max(axis=0).sum(axis=1) + doubt
         # the same with the entry on the diagonal itself in place of its absolute value: minus the dominance of the row

@@ -1,11 +1,18 @@
-"""Numbers about a run that say how far its kernel is from a table's, and whether its values can be true."""
+"""Numbers about a run that say how far its kernel is from a table's, and whether its values can be true.
+
+They take arrays, of a run of anybody. Where the numbers come from while an agent trains is `monitor`; what follows
+from a kernel and a process together, to the last case, is `contraction`; the pictures are `plotting`.
+"""
+
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from scipy import stats
 
 from divergence_notes import _checks
 from divergence_notes._checks import ArrayLike
+
+if TYPE_CHECKING:
+    import pandas
 
 
 def row_ratio(kernel: ArrayLike) -> np.ndarray:
@@ -166,7 +173,9 @@ def mean_interval(samples: ArrayLike, *, level: float | int = 0.95) -> tuple[np.
         raise ValueError(f"samples must have shape (n, m) with m >= 2, got {samples.shape}")
     level = _checks.scalar("level", level, low=0, high=1, low_open=True, high_open=True)
     m = samples.shape[1]
-    half = stats.t.ppf((1 + level) / 2, m - 1) * samples.std(axis=1, ddof=1) / np.sqrt(m)
+    from scipy.special import stdtrit  # the quantile of Student's t, without the second that scipy.stats takes
+
+    half = stdtrit(m - 1, (1 + level) / 2) * samples.std(axis=1, ddof=1) / np.sqrt(m)
     return samples.mean(axis=1) - half, samples.mean(axis=1) + half
 
 
@@ -311,7 +320,7 @@ def report(
     gamma: float | int,
     r_max: float | int,
     dq: ArrayLike | None = None,
-) -> pd.DataFrame:
+) -> "pandas.DataFrame":
     """Return a table that says how far a sample of pairs is from a table, and whether its values can be true.
 
     Parameters
@@ -369,14 +378,16 @@ def report(
         ("mean |TD error|", numbers["td_error"], 0.0, "error", "zero at the fixed point"),
         ("alignment", cosine, 1.0, "change", _of_cosine(cosine, "leading order" if dq is None else "real change")),
     ]
-    return pd.DataFrame(
+    import pandas
+
+    return pandas.DataFrame(
         {
             "value": [float(value) for _, value, *_ in rows],
             "reference": [float(reference) for _, _, reference, *_ in rows],
             "alarm": [bool(not finite[needs] or (name == "max |Q|" and over)) for name, _, _, needs, _ in rows],
             "reading": [reading if finite[needs] else "not finite: diverged" for *_, needs, reading in rows],
         },
-        index=pd.Index([name for name, *_ in rows], name="quantity"),
+        index=pandas.Index([name for name, *_ in rows], name="quantity"),
     )
 
 

@@ -1,4 +1,8 @@
-"""Deep Q-learning (Mnih et al., 2015), small enough to read in one sitting."""
+"""Deep Q-learning (Mnih et al., 2015), small enough to read in one sitting.
+
+Its settings, its targets, its `act` and its `update`. The loop that trains it is `training`, what it remembers
+`replay`; a Q-network that needs no target network is `preqn`.
+"""
 
 import copy
 import dataclasses
@@ -10,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from divergence_notes import _checks, networks, replay
+from divergence_notes import _checks, networks, replay, training
 
 LOSSES = {"huber": nn.functional.smooth_l1_loss, "squared": lambda q, target: 0.5 * ((target - q) ** 2).mean()}
 
@@ -191,7 +195,7 @@ class DQN:
 
 
 def train(
-    env_id: str,
+    env: training.Environment,
     *,
     config: DQNConfig,
     steps: int,
@@ -201,13 +205,13 @@ def train(
     keep: str = "best",
     progress: bool = False,
     device: torch.device | str = "cpu",
-) -> replay.Run:
+) -> training.Run:
     """Train a `DQN` from nothing.
 
     Parameters
     ----------
-    env_id : str
-        Name of a registered environment with vectors for observations and discrete actions.
+    env : str, gymnasium.Env, or callable
+        As in `training.learn`; with vectors for observations and discrete actions.
     config : DQNConfig
         The settings; its seed gives way to `seed`.
     steps : int
@@ -215,7 +219,7 @@ def train(
     seed : int
         Of everything random: two runs with the same seed are the same, bit by bit.
     eval_every, eval_episodes, keep, progress
-        As in `replay.learn`.
+        As in `training.learn`.
     device : torch.device or str
         As of `DQN`.
 
@@ -230,11 +234,11 @@ def train(
     of 20 new episodes, for each of the seeds 0 to 4. It is the best evaluated network that does: returns go up and down
     to the end, and the last evaluations of the same runs are 231, 183, 379, 500 and 220.
     """
-    agent = DQN(*replay.spaces(env_id), dataclasses.replace(config, seed=seed), device=device)
+    agent = DQN(*training.spaces(env), dataclasses.replace(config, seed=seed), device=device)
     shared = {name: getattr(config, name) for name in ("warmup", "batch_size", "capacity", "update_every")}
-    return replay.learn(
+    return training.learn(
         agent,
-        env_id,
+        env,
         steps=steps,
         seed=seed,
         eval_every=eval_every,

@@ -1,15 +1,24 @@
-"""Iterating an operator, and saying what became of the iterates."""
+"""Iterating an operator, and saying what became of the iterates.
+
+Any map of arrays will do: a Bellman operator, an update, a sweep. What the iterates of a network's training do is told
+with the same words, `Status`; the operators themselves are `bellman` and `updates`, the pictures `plotting`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
 from divergence_notes import _checks
 from divergence_notes._checks import ArrayLike
 
-STATUSES = ("converged", "diverged", "undecided")
-"""How a run can end; divergence is a result, never an exception."""
+Status = Literal["converged", "diverged", "undecided"]
+"""What becomes of iterates, and the only thing that `status` means in this package: they came to rest, they left a
+bound or were not finite, or neither was seen in the steps that were taken. Divergence is a result, no exception."""
+
+STATUSES = get_args(Status)
+"""The three words."""
 
 Operator = Callable[[np.ndarray], np.ndarray]
 
@@ -22,8 +31,8 @@ class Trajectory:
     """The iterates Q_0, Q_1, ..., stacked: shape (k + 1, ...)."""
     errors: np.ndarray | None
     """Sup-norm distance of each iterate to the target, shape (k + 1,); None when no target was given."""
-    status: str
-    """``"converged"``, ``"diverged"`` or ``"undecided"``."""
+    status: Status
+    """What became of them."""
 
     @property
     def steps(self) -> np.ndarray:
@@ -95,7 +104,8 @@ def iterate(
     bound = _checks.scalar("bound", bound, low=0, low_open=True)
     goal = None if target is None else _checks.array("target", target, shape=Q.shape, beside=f"Q0 has shape {Q.shape}")
     _checks.memory("iterate", max_iter + 1, *Q.shape, copies=2, hint="; it keeps every iterate: lower max_iter")
-    values, status = [Q], "undecided"
+    values = [Q]
+    status: Status = "undecided"
     with np.errstate(over="ignore", invalid="ignore"):
         for _ in range(max_iter):
             Q = np.array(operator(Q.copy()), dtype=np.float64)  # copies: an operator may work in place

@@ -1,7 +1,10 @@
-"""Features: the numbers that a linear Q-function sees of a pair, and how much two pairs share of them."""
+"""Features: the numbers that a linear Q-function sees of a pair, and how much two pairs share of them.
+
+Their inner products are a kernel; the step that a linear Q-function takes is `updates.linear_step`. A network learns
+its features: `networks`, and its kernel is `ntk`.
+"""
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from divergence_notes import _checks
 from divergence_notes._checks import ArrayLike
@@ -70,6 +73,8 @@ def radial_basis(points: ArrayLike, centers: ArrayLike, *, width: float | int) -
     if points.shape[1] != centers.shape[1]:
         raise ValueError(f"centers must have {points.shape[1]} columns as points has, got {centers.shape[1]}")
     _checks.memory("radial_basis", len(points), len(centers), copies=2)
+    from scipy.spatial.distance import cdist
+
     return np.exp(-cdist(points, centers, "sqeuclidean") / (2 * width**2))
 
 

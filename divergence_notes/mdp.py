@@ -1,17 +1,23 @@
-"""Finite Markov decision processes: the model, where it comes from, and the one way to number its pairs."""
+"""Finite Markov decision processes: the model, where it comes from, and the one way to number its pairs.
+
+A model is given, drawn at random, read off an environment of gymnasium, or counted from stored transitions; what a
+policy makes of it is a matrix. Values and policies that are good in it are `bellman`.
+"""
 
 import dataclasses
 import itertools
 import math
 import numbers
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from divergence_notes import _checks
 from divergence_notes._checks import ArrayLike
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,7 +55,7 @@ class FiniteMDP:
         R = _checks.array("R", self.R, ndim=2).copy()
         if R.size == 0:
             raise ValueError(f"R must have at least one state and one action, got shape {R.shape}")
-        P = _sparse_rows(self.P, R.shape) if sp.issparse(self.P) else _dense_rows(self.P, R.shape)
+        P = _sparse_rows(self.P, R.shape) if _checks.is_sparse(self.P) else _dense_rows(self.P, R.shape)
         gamma = _checks.scalar("gamma", self.gamma, low=0, high=1, high_open=True)
         R.setflags(write=False)
         for name, value in (("P", P), ("R", R), ("gamma", gamma)):
@@ -73,7 +79,7 @@ class FiniteMDP:
     @property
     def transitions(self) -> Any:
         """The rows of P, one for each pair: (n_pairs, n_states), dense view or csr array."""
-        return self.P if sp.issparse(self.P) else self.P.reshape(self.n_pairs, self.n_states)
+        return self.P if _checks.is_sparse(self.P) else self.P.reshape(self.n_pairs, self.n_states)
 
     @property
     def continuation(self) -> np.ndarray:
@@ -164,7 +170,7 @@ class FiniteMDP:
             Dense, also where P is sparse.
         """
         _checks.memory("pair_transitions", self.n_pairs, self.n_pairs, hint=", one row for each pair")
-        rows = self.transitions.toarray() if sp.issparse(self.P) else self.transitions
+        rows = self.transitions.toarray() if _checks.is_sparse(self.P) else self.transitions
         return (rows[:, :, None] * self.policy_matrix(policy)).reshape(self.n_pairs, self.n_pairs)
 
     def state_transitions(self, policy: ArrayLike) -> Any:
@@ -181,6 +187,13 @@ class FiniteMDP:
             Dense or sparse, as P is.
         """
         pi = self.policy_matrix(policy)
+        if not _checks.is_sparse(self.P):
+            chain = np.zeros((self.n_states, self.n_states))
+            for action in range(self.n_actions):  # in the order in which the product below adds, to the last bit
+                chain += pi[:, action, None] * self.P[:, action]
+            return chain
+        import scipy.sparse as sp
+
         starts = np.arange(0, self.n_pairs + 1, self.n_actions)
         average = sp.csr_array((pi.ravel(), np.arange(self.n_pairs), starts), shape=(self.n_states, self.n_pairs))
         return average @ self.transitions
@@ -225,7 +238,9 @@ def _agree(found: tuple[int, ...], wanted: tuple[int, ...], shape: tuple[int, in
         raise ValueError(f"P and R must agree in shape: R has shape {shape}, so that P has {wanted}; got {found}")
 
 
-def _sparse_rows(P: Any, shape: tuple[int, int]) -> sp.csr_array:
+def _sparse_rows(P: Any, shape: tuple[int, int]) -> "scipy.sparse.csr_array":
+    import scipy.sparse as sp
+
     n_states, n_actions = shape
     out = sp.csr_array(P, dtype=np.float64, copy=True)
     _agree(out.shape, (n_states * n_actions, n_states), shape)
@@ -275,7 +290,7 @@ def from_gymnasium(env: Any, gamma: float | int) -> FiniteMDP:
     Returns
     -------
     FiniteMDP
-        A transition flagged `terminated` pays its reward and adds nothing to P: the episode ends there. A time limit
+        A transition flagged `terminated` counts its reward and adds nothing to P: the episode ends there. A time limit
         is no part of the model: truncation is not termination.
 
     Raises
@@ -418,10 +433,15 @@ def random_mdp(
     _checks.memory("random_mdp", n_pairs, branching, copies=6)
     columns = np.array([rng.choice(n_states, size=branching, replace=False) for _ in range(n_pairs)])
     mass = rng.dirichlet(np.ones(branching), size=n_pairs)
-    rows = np.repeat(np.arange(n_pairs), branching)
-    P = sp.csr_array((mass.ravel(), (rows, columns.ravel())), shape=(n_pairs, n_states))
     R = rng.standard_normal((n_states, n_actions))
-    return FiniteMDP(P if sparse else P.toarray().reshape(n_states, n_actions, n_states), R, gamma)
+    if sparse:
+        import scipy.sparse as sp
+
+        rows = np.repeat(np.arange(n_pairs), branching)
+        return FiniteMDP(sp.csr_array((mass.ravel(), (rows, columns.ravel())), shape=(n_pairs, n_states)), R, gamma)
+    P = np.zeros((n_pairs, n_states))
+    np.put_along_axis(P, columns, mass, axis=1)
+    return FiniteMDP(P.reshape(n_states, n_actions, n_states), R, gamma)
 
 
 def stationary_distribution(mdp: FiniteMDP, policy: ArrayLike) -> np.ndarray:
@@ -451,7 +471,7 @@ def stationary_distribution(mdp: FiniteMDP, policy: ArrayLike) -> np.ndarray:
     pi = mdp.policy_matrix(policy)
     _checks.memory("stationary_distribution", mdp.n_states, mdp.n_states, copies=5)
     chain = mdp.state_transitions(pi)
-    chain = chain.toarray() if sp.issparse(chain) else chain
+    chain = chain.toarray() if _checks.is_sparse(chain) else chain
     _, sizes, directions = np.linalg.svd(chain.T - np.eye(mdp.n_states))
     basis = directions[sizes <= 1e-10]  # absolute: with one state the whole matrix is rounding
     if len(basis) != 1:
@@ -461,7 +481,7 @@ def stationary_distribution(mdp: FiniteMDP, policy: ArrayLike) -> np.ndarray:
 
 
 def reachable(mdp: FiniteMDP, start: int) -> np.ndarray:
-    """Return which states can ever be met after `start`, whatever the player does.
+    """Return which states can ever be met after `start`, whatever the policy.
 
     Parameters
     ----------
@@ -476,12 +496,12 @@ def reachable(mdp: FiniteMDP, start: int) -> np.ndarray:
         A table can be learned from experience in these states alone.
     """
     start = _checks.integer("start", start, low=0, high=mdp.n_states - 1)
-    links = sp.csr_array(mdp.transitions > 0)
+    links = mdp.transitions > 0
     met = np.arange(mdp.n_states) == start
     fresh = met
     while fresh.any():
         rows = np.repeat(fresh, mdp.n_actions)
-        fresh = (np.asarray(links[rows].sum(axis=0)).ravel() > 0) & ~met
+        fresh = (np.asarray(links[np.flatnonzero(rows)].sum(axis=0)).ravel() > 0) & ~met
         met = met | fresh
     return met
 
@@ -509,8 +529,8 @@ def from_transitions(
     Returns
     -------
     mdp : FiniteMDP
-        Frequencies in place of probabilities, averages in place of expected rewards. A pair without data pays nothing
-        and ends the episode; its weight is 0.
+        Frequencies in place of probabilities, averages in place of expected rewards. A pair without data has the
+        reward 0 and ends the episode; its weight is 0.
     weights : ndarray of shape (n_pairs,)
         The share of each pair.
 

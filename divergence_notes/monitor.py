@@ -1,12 +1,15 @@
-"""A callback for stable-baselines3 that watches the kernel and the values of a Q-network while it trains."""
+"""A callback for stable-baselines3 that watches the kernel and the values of a Q-network while it trains.
+
+Here is what talks to the algorithm: when to look, at which transitions, without changing the run. The numbers
+themselves are `diagnostics`, the kernel is `ntk`, and the pictures of a history are `plotting`.
+"""
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from gymnasium import spaces
 from stable_baselines3 import DQN, TD3
@@ -14,7 +17,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import nn
 
-from divergence_notes import _checks, diagnostics, ntk
+from divergence_notes import _checks, _passes, diagnostics, ntk
+
+if TYPE_CHECKING:
+    import pandas
 
 COLUMNS = [
     "step",
@@ -119,9 +125,11 @@ class DivergenceCallback(BaseCallback):
         self._restart()
 
     @property
-    def history(self) -> pd.DataFrame:
+    def history(self) -> "pandas.DataFrame":
         """Return one row for each record so far, with the columns of `COLUMNS`; a new run begins a new history."""
-        return pd.DataFrame(self._records, columns=COLUMNS)
+        import pandas
+
+        return pandas.DataFrame(self._records, columns=COLUMNS)
 
     def _restart(self) -> None:
         self._rng = np.random.default_rng(self.seed)
@@ -293,7 +301,7 @@ def _evaluating(policy: nn.Module) -> Iterator[None]:
     """Put every module in evaluation mode; modes, buffers and torch's generators are put back afterwards."""
     device = next(policy.parameters()).device
     forked = torch.random.fork_rng([device] if device.type == "cuda" and torch.cuda.is_available() else [])
-    with forked, ntk._put_back(policy):
+    with forked, _passes.put_back(policy):
         policy.eval()
         yield
 

@@ -1,4 +1,8 @@
-"""A small network and its real semi-gradient step, the thing that the key equation approximates."""
+"""A small network and its real semi-gradient step, the thing that the key equation approximates.
+
+Values of all pairs go in and out as arrays of numpy, the parameters stay in torch. What the step is to first order is
+`ntk` and `updates`; a whole agent, with a memory and an optimiser, is `dqn` or `preqn`.
+"""
 
 import copy
 import itertools
@@ -10,7 +14,7 @@ from torch import nn
 
 from divergence_notes import _checks
 from divergence_notes._checks import ArrayLike
-from divergence_notes.dynamics import Trajectory
+from divergence_notes.dynamics import Status, Trajectory
 
 
 class Sine(nn.Module):
@@ -214,7 +218,8 @@ def train(
         If an argument is out of range or a shape disagrees.
     """
     steps = _checks.integer("steps", steps, low=1)
-    recorded, status = [values(net, x)], "undecided"
+    recorded = [values(net, x)]
+    status: Status = "undecided"
     for _ in range(steps):
         stepped = semi_gradient_step(net, x, backup(recorded[-1]), weights=weights, alpha=alpha)
         recorded.append(values(stepped, x))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float
 
-from divergence_notes import _checks, _rounding, _rows
+from divergence_notes import _checks, _jacobian_rows, _rounding
 from divergence_notes.updates import Update
 
 
@@ -46,15 +46,15 @@ def weighted_modulus(update: Update, *, max_iter: int = 1000) -> tuple[float, np
     """
     mdp = update.mdp
     _checks.memory("weighted_modulus", mdp.n_pairs, mdp.n_pairs, copies=8)
-    pairs, pull, own, inflow = next(_rows.blocks(update, size=mdp.n_pairs))
+    pairs, pull, own, inflow = next(_jacobian_rows.blocks(update, size=mdp.n_pairs))
     own[pairs, pairs] += 1
     size, states = np.abs(own), np.arange(mdp.n_states)
-    growth = _rows.growth(own, inflow, mdp.n_actions)  # (A, n, S)
+    growth = _jacobian_rows.growth(own, inflow, mdp.n_actions)  # (A, n, S)
 
     def attained(w: np.ndarray) -> tuple[float, np.ndarray]:
         """Return what w attains, rounded up, and the worst action of each next state for each row."""
         gains = growth * w.reshape(mdp.n_states, mdp.n_actions).T[:, None, :]
-        sums = size @ w + gains.max(axis=0).sum(axis=1) + _rows.doubt(pull, mdp, w, w)
+        sums = size @ w + gains.max(axis=0).sum(axis=1) + _jacobian_rows.doubt(pull, mdp, w, w)
         return float((sums / w).max()) * (1 + _rounding.EPS), gains.argmax(axis=0)
 
     w, root, best, seen = np.ones(mdp.n_pairs), 0.0, (np.inf, np.ones(mdp.n_pairs)), set()
@@ -129,7 +129,7 @@ def joint_spectral_radius(update: Update, *, depth: int) -> tuple[float, float]:
     _checks.memory("joint_spectral_radius", count**depth, mdp.n_pairs, mdp.n_pairs, copies=3)
     _, w = weighted_modulus(update)
     factors = update.jacobians() * w / w[:, None]
-    off = float((_rows.doubt(update.matrix, mdp, w, w) / w).max())  # of each factor, in the norm of w
+    off = float((_jacobian_rows.doubt(update.matrix, mdp, w, w) / w).max())  # of each factor, in the norm of w
     size = float(np.abs(factors).sum(axis=2).max())
     scale = int(np.frexp(size)[1])  # by a power of 2, so that no product overflows, and exactly
     factors = np.ldexp(factors, -scale)

@@ -1,4 +1,8 @@
-"""Preconditioned Q-networks: undo the kernel on every minibatch (PreQN of arXiv:1903.08894, after its description)."""
+"""Preconditioned Q-networks: undo the kernel on every minibatch (PreQN of arXiv:1903.08894, after its description).
+
+Its settings, its solver, its line search, its `act` and its `update`. The kernel of a minibatch comes from `ntk`; the
+loop that trains it is `training`; the same update of a table is in `updates`.
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -11,7 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from divergence_notes import _checks, networks, ntk, replay
+from divergence_notes import _checks, networks, ntk, replay, training
+from divergence_notes.linearization import Linearization
 
 TILE = 128
 """Rows and columns of a minibatch kernel that are worked on at a time: half of a usual batch, so that symmetry pays."""
@@ -171,13 +176,13 @@ def solve(kernel: torch.Tensor, td_error: torch.Tensor, *, solver: str, jitter: 
 
 
 def direction(
-    linear: ntk.Linearization, td_error: torch.Tensor, *, solver: str = "cholesky", jitter: float | int = 1e-4
+    linear: Linearization, td_error: torch.Tensor, *, solver: str = "cholesky", jitter: float | int = 1e-4
 ) -> Direction:
     """Return the shortest step in parameters that moves the values of a batch by their TD errors, to first order.
 
     Parameters
     ----------
-    linear : ntk.Linearization
+    linear : Linearization
         The network at the n inputs of the batch, as `ntk.linearize` returns it.
     td_error : tensor of shape (n,)
         What each value should change by.
@@ -415,7 +420,7 @@ class PreQN:
         -----
         Where a value or TD error is not finite, or beyond ``config.bound``, nothing is learned: the agent goes back to
         its last good state, the latest multiple of `REMEMBER_EVERY` updates at which there was no such value, and
-        ``max_q`` says so. `replay.learn` then ends the run.
+        ``max_q`` says so. `training.learn` then ends the run.
         """
         config, n = self.config, len(batch.reward) - self.config.held_out
         if n < 1:
@@ -555,7 +560,7 @@ class PreQN:
 
 
 def train(
-    env_id: str,
+    env: training.Environment,
     *,
     config: PreQNConfig,
     steps: int,
@@ -566,13 +571,13 @@ def train(
     others: Mapping[str, Callable[["PreQN", np.ndarray], Any]] | None = None,
     progress: bool = False,
     device: torch.device | str = "cpu",
-) -> replay.Run:
+) -> training.Run:
     """Train a `PreQN` from nothing.
 
     Parameters
     ----------
-    env_id : str
-        Name of a registered environment with vectors for observations.
+    env : str, gymnasium.Env, or callable
+        As in `training.learn`; with vectors for observations.
     config : PreQNConfig
         The settings; its seed gives way to `seed`.
     steps : int
@@ -580,20 +585,20 @@ def train(
     seed : int
         Of everything random: on one thread, two runs with the same seed are the same, bit by bit.
     eval_every, eval_episodes, keep, others, progress
-        As in `replay.learn`.
+        As in `training.learn`.
     device : torch.device or str
         As of `PreQN`.
 
     Returns
     -------
     Run
-        Its status is "diverged" if values left ``config.bound`` or were not finite; then its agent is in the last good
+        Its ending is "diverged" if values left ``config.bound`` or were not finite; then its agent is in the last good
         state. It is "faulty" if the environment gave something that is no observation or no reward.
     """
-    agent = PreQN(*replay.spaces(env_id), dataclasses.replace(config, seed=seed), device=device)
-    return replay.learn(
+    agent = PreQN(*training.spaces(env), dataclasses.replace(config, seed=seed), device=device)
+    return training.learn(
         agent,
-        env_id,
+        env,
         steps=steps,
         seed=seed,
         warmup=config.warmup,

@@ -1,23 +1,17 @@
-"""The memory of an agent, and the loop with its environment that every agent shares."""
+"""The memory of an agent: transitions, the buffer that holds the latest of them, and the batches drawn from it.
 
-import copy
-from collections.abc import Callable, Iterator, Mapping
+What observations and actions look like is read off their spaces here. The loop that fills the memory and lets an agent
+learn from it is `training`; what an agent does with a batch is its own module, `dqn` or `preqn`.
+"""
+
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-import pandas as pd
 import torch
 
 from divergence_notes import _checks
-
-STATUSES = ("finished", "diverged", "faulty")
-"""How a training run can end; "faulty" says that the environment gave something that is no observation or no reward.
-Each of them is a result, never an exception."""
-
-Act = Callable[[np.ndarray], Any]
 
 
 class Transition(NamedTuple):
@@ -28,7 +22,7 @@ class Transition(NamedTuple):
     action: Any
     """What it did: an integer, or an array of shape (m,)."""
     reward: float
-    """What it was paid."""
+    """The reward of this step."""
     next_obs: np.ndarray
     """What it saw next, shape (d,); the last observation of the old episode where one ended."""
     terminated: bool
@@ -167,42 +161,6 @@ class ReplayBuffer:
         return Batch(data.obs[rows], data.action[rows], data.reward[rows], data.next_obs[rows], data.terminated[rows])
 
 
-class Fault(ValueError):
-    """What an environment gave is no observation or no reward; the message says what it was."""
-
-
-_LARGEST = float(np.finfo(np.float32).max)
-"""Rewards and observations are kept in float32."""
-
-
-def _heard(value: Any) -> float:
-    """Return a reward as a float."""
-    try:
-        if np.ndim(value) != 0:
-            raise TypeError("not one number")
-        reward = float(value)
-    except OverflowError:  # a whole number can be larger than any float
-        reward = np.inf
-    except (TypeError, ValueError) as error:
-        raise Fault(f"the reward must be a number, got {value!r}") from error
-    if not np.isfinite(reward):
-        raise Fault(f"the reward must be finite, got {reward}")
-    if abs(reward) > _LARGEST:
-        raise Fault(f"the reward must fit into float32, got {reward:.3g}")
-    return reward
-
-
-def _seen(value: Any, space: gymnasium.Space) -> np.ndarray:
-    """Return an observation as it came, if it is one of the space's shape and finite."""
-    try:
-        given = _checks.array("the observation", value, shape=space.shape)
-    except (TypeError, ValueError) as error:
-        raise Fault(str(error)) from error
-    if np.abs(given).max(initial=0.0) > _LARGEST:
-        raise Fault(f"the observation must fit into float32, it has {np.abs(given).max():.3g}")
-    return value
-
-
 def rows(name: str, obs: np.ndarray, d: int) -> tuple[torch.Tensor, bool]:
     """Return observations as a matrix, and whether they were one vector.
 
@@ -275,249 +233,3 @@ def discrete_size(name: str, space: gymnasium.Space) -> int:
     if space.start != 0:
         raise ValueError(f"{name} must start at 0, got {space}")
     return int(space.n)
-
-
-def transitions(env: gymnasium.Env, act: Act, *, seed: int) -> Iterator[Transition]:
-    """Walk through an environment for ever, one episode after another.
-
-    Parameters
-    ----------
-    env : gymnasium.Env
-        The environment; it and its action space are seeded once, at the start.
-    act : callable
-        Maps an observation to an action.
-    seed : int
-        Of the environment and of its action space.
-
-    Yields
-    ------
-    Transition
-        An episode that terminated or was truncated is followed by the next one. Only `terminated` is recorded: where
-        a time limit cut the episode, an agent bootstraps from `next_obs` as anywhere else.
-
-    Raises
-    ------
-    Fault
-        If the environment gives an observation of another shape, or a reward that is not a number; a ValueError.
-    """
-    space = env.observation_space
-    env.action_space.seed(seed)
-    obs = _seen(env.reset(seed=seed)[0], space)
-    while True:
-        action = act(obs)
-        next_obs, reward, terminated, truncated, _ = env.step(action)
-        yield Transition(obs, action, _heard(reward), _seen(next_obs, space), bool(terminated))
-        obs = _seen(env.reset()[0], space) if terminated or truncated else next_obs
-
-
-def evaluate(env_id: str, act: Act, *, episodes: int, seed: int) -> np.ndarray:
-    """Play whole episodes in a fresh environment.
-
-    Parameters
-    ----------
-    env_id : str
-        Name of a registered environment.
-    act : callable
-        Maps an observation to an action.
-    episodes : int
-        How many episodes, at least 1.
-    seed : int
-        Of the environment: the same seed and the same policy give the same returns.
-
-    Returns
-    -------
-    ndarray of shape (episodes,)
-        Sum of the rewards of each episode, not discounted.
-
-    Raises
-    ------
-    ValueError
-        If `episodes` is not positive.
-    Fault
-        If the environment gives an observation of another shape, or a reward that is not a number; a ValueError.
-    """
-    returns = np.zeros(_checks.integer("episodes", episodes, low=1))
-    with gymnasium.make(env_id) as env:
-        space = env.observation_space
-        obs = _seen(env.reset(seed=seed)[0], space)
-        for k in range(len(returns)):
-            over = False
-            while not over:
-                obs, reward, terminated, truncated, _ = env.step(act(obs))
-                obs, over = _seen(obs, space), terminated or truncated
-                returns[k] += _heard(reward)
-            obs = _seen(env.reset()[0], space)
-    return returns
-
-
-def spaces(env_id: str) -> tuple[gymnasium.Space, gymnasium.Space]:
-    """Return the spaces of a registered environment.
-
-    Parameters
-    ----------
-    env_id : str
-        Name of a registered environment.
-
-    Returns
-    -------
-    tuple of gymnasium.Space
-        The space of observations and that of actions.
-    """
-    with gymnasium.make(env_id) as env:
-        return env.observation_space, env.action_space
-
-
-def seeds(rng: np.random.Generator) -> tuple[int, int]:
-    """Return the seeds of a run, as `learn` draws them from its own.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Seeded with the seed of the run.
-
-    Returns
-    -------
-    tuple of int
-        The seed of the environment, and that of its evaluations.
-    """
-    env_seed, eval_seed = (int(seed) for seed in rng.integers(2**31, size=2))
-    return env_seed, eval_seed
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """A trained agent and how its training went."""
-
-    agent: Any
-    """The agent as it was after the last update, or at its best evaluation: as was asked."""
-    curve: pd.DataFrame
-    """One row for each evaluation: `step`, mean `return`, and the metrics of the agent since the row before."""
-    status: str
-    """One of `STATUSES`."""
-    reason: str = ""
-    """Where the run is "faulty": what the environment gave."""
-
-
-def learn(
-    agent: Any,
-    env_id: str,
-    *,
-    steps: int,
-    seed: int,
-    warmup: int,
-    batch_size: int,
-    capacity: int,
-    update_every: int = 1,
-    eval_every: int,
-    eval_episodes: int,
-    keep: str = "last",
-    others: Mapping[str, Callable[[Any, np.ndarray], Any]] | None = None,
-    bound: float | int = 1e6,
-    progress: bool = False,
-) -> Run:
-    """Let an agent act, remember, and learn from what it remembers.
-
-    Parameters
-    ----------
-    agent : object
-        Has ``act(obs, *, explore=False)``, an action, and ``update(batch)``, a dict of numbers.
-    env_id : str
-        Name of a registered environment.
-    steps : int
-        Environment steps to take.
-    seed : int
-        Of the environment, of the batches and of the evaluations. The agent brings its own.
-    warmup : int
-        So many steps at the start are random and without updates; at most `capacity`.
-    batch_size, capacity : int
-        Of the replay buffer.
-    update_every : int
-        Environment steps from one update to the next.
-    eval_every, eval_episodes : int
-        After so many steps the agent plays so many episodes without exploring; the same initial states each time.
-    keep : {"last", "best"}
-        Which agent to return: the one given, after its last update, or a copy of it from the evaluation with the
-        highest mean return, the latest of equals. Judge a chosen one on other episodes: it was chosen on these.
-    others : mapping of str to callable, optional
-        More ways to act, evaluated beside the agent's own in columns of these names: each maps the agent and an
-        observation to an action.
-    bound : float
-        A metric called ``max_...`` beyond this, or any metric that is not finite, ends the run as diverged.
-    progress : bool
-        Whether to show a progress bar.
-
-    Returns
-    -------
-    Run
-        In the curve, a metric called ``max_...`` is the largest of all updates since the row before, any other their
-        mean; before the first update they are missing. A run that diverged, or whose environment is faulty, ends with a
-        row without a return.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range or the agent's metrics are no numbers.
-    """
-    steps = _checks.integer("steps", steps, low=1)
-    capacity = _checks.integer("capacity", capacity, low=1)
-    warmup = _checks.integer("warmup", warmup, low=1, high=capacity)
-    batch_size = _checks.integer("batch_size", batch_size, low=1)
-    update_every = _checks.integer("update_every", update_every, low=1)
-    eval_every = _checks.integer("eval_every", eval_every, low=1)
-    eval_episodes = _checks.integer("eval_episodes", eval_episodes, low=1)
-    keep = _checks.choice("keep", keep, ("last", "best"))
-    bound = _checks.scalar("bound", bound, low=0, low_open=True)
-    rng = np.random.default_rng(seed)
-    env_seed, eval_seed = seeds(rng)
-    env = gymnasium.make(env_id)
-    buffer = ReplayBuffer(env.observation_space, env.action_space, capacity=capacity)
-
-    def act(obs):
-        return env.action_space.sample() if len(buffer) < warmup else agent.act(obs, explore=True)
-
-    curve, recent, status, reason = [], [], "finished", ""
-    kept, best = agent, -np.inf
-    walk = transitions(env, act, seed=env_seed)
-    step = 0
-    try:
-        for step in _counted(steps, progress):
-            buffer.add(*next(walk))
-            if step >= warmup and step % update_every == 0:
-                recent.append(agent.update(buffer.sample(batch_size, rng=rng)))
-                if _exploded(recent[-1], bound):
-                    status = "diverged"
-                    break
-            if step % eval_every == 0 or step == steps:
-                played = {"episodes": eval_episodes, "seed": eval_seed}
-                returns = evaluate(env_id, agent.act, **played)
-                ways = {name: partial(way, agent) for name, way in (others or {}).items()}
-                beside = {name: evaluate(env_id, way, **played).mean() for name, way in ways.items()}
-                curve.append({"step": step, "return": returns.mean()} | beside | _summary(recent))
-                recent = []
-                if keep == "best" and returns.mean() >= best:
-                    kept, best = copy.deepcopy(agent), returns.mean()
-    except Fault as fault:
-        status, reason = "faulty", f"step {step}: {fault}"
-    if status != "finished":
-        curve.append({"step": step, "return": np.nan} | _summary(recent))
-    env.close()
-    return Run(kept, pd.DataFrame(curve), status, reason)
-
-
-def _counted(steps: int, progress: bool):
-    if progress:
-        from tqdm.auto import trange
-
-        return trange(1, steps + 1, unit="step")
-    return range(1, steps + 1)
-
-
-def _exploded(metrics: dict[str, float], bound: float) -> bool:
-    return any(not np.isfinite(x) or (name.startswith("max_") and abs(x) > bound) for name, x in metrics.items())
-
-
-def _summary(metrics: list[dict[str, float]]) -> dict[str, float]:
-    """Reduce the metrics of many updates to one row: the largest of each ``max_...``, the mean of any other."""
-    names = dict.fromkeys(name for entry in metrics for name in entry)  # an update that diverged may know fewer
-    columns = {name: np.array([entry[name] for entry in metrics if name in entry]) for name in names}
-    return {name: float(x.max() if name.startswith("max_") else x.mean()) for name, x in columns.items()}

@@ -1,4 +1,8 @@
-"""Sliders over pre-drawn frames: figures that answer with a kernel and without one."""
+"""Sliders over pre-drawn frames: figures that answer with a kernel and without one.
+
+An explorer is a slider and a stack of frames. What a frame shows is drawn by `plotting` and computed below it; no
+number of the book comes from here.
+"""
 
 import html
 import io

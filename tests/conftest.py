@@ -10,6 +10,7 @@ from tests.browser import address as address
 from tests.browser import browser as browser
 
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=100)
+settings.register_profile("few", settings.get_profile("fixed"), max_examples=5)  # of tools/check.py
 settings.load_profile("fixed")
 
 os.environ.setdefault("MPLBACKEND", "agg")

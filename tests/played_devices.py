@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from divergence_notes import dqn, monitor, networks, ntk, preqn, replay
+from divergence_notes import _passes, dqn, monitor, networks, ntk, preqn, replay
 
 _setup_privateuseone_for_python_backend("card")
 torch.card.get_amp_supported_dtype = lambda: [torch.float16]
@@ -144,7 +144,7 @@ def test_hessian(name, card):
     with pytest.MonkeyPatch.context() as patch:
         # torch keeps the number of a tensor with one entry, and would move it to a card that is not there
         patch.setattr(
-            ntk, "_chosen", lambda name, outputs, out, n: torch.zeros(n, dtype=torch.int64, device=out.device)
+            _passes, "chosen", lambda name, outputs, out, n: torch.zeros(n, dtype=torch.int64, device=out.device)
         )
         H = ntk.hessian(net, torch.randn(3, device=CARD), outputs=1)
     assert H.device == CARD and H.shape == (p, p)

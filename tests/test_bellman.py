@@ -638,3 +638,39 @@ def test_a_policy_that_never_ends_is_cut():
     env = gymnasium.make("CliffWalking-v1")
     found = bellman.policy_return(env, np.zeros(48, dtype=int), episodes=2, seed=0, max_steps=50)
     np.testing.assert_array_equal(found, [-50, -50])
+
+
+class TestSparseAndDense:
+    """Up to `DENSE` states a sparse process is solved as a dense one, beyond by spsolve: the same table to rounding."""
+
+    @pytest.mark.parametrize("n_states", [1, 2, 30, 120])
+    def test_the_same_table(self, n_states, rng, monkeypatch):
+        for gamma in (0.0, 0.5, 0.99, 0.9999):
+            branching = min(n_states, 4)
+            mdp = random_mdp(n_states, 3, gamma=gamma, branching=branching, rng=rng, sparse=True)
+            dense = dataclasses.replace(mdp, P=mdp.P.toarray().reshape(n_states, 3, n_states))
+            policy = rng.dirichlet(np.ones(3), size=n_states)
+            with monkeypatch.context() as patch:
+                patch.setattr(bellman, "DENSE", 0)
+                if n_states > 1:  # spsolve gives one number for one state
+                    apart = bellman.policy_value(mdp, policy)
+                else:
+                    apart = mdp.R + gamma * (policy * mdp.R).sum() / (1 - gamma)
+            for found in (bellman.policy_value(mdp, policy), bellman.policy_value(dense, policy)):
+                scale = np.abs(apart).max() / (1 - gamma)  # the condition of the system
+                np.testing.assert_allclose(found, apart, rtol=0, atol=1e-14 * scale)
+            one, other = bellman.policy_iteration(mdp), bellman.policy_iteration(dense)
+            np.testing.assert_array_equal(one.policy, other.policy)
+            np.testing.assert_allclose(one.Q, other.Q, rtol=0, atol=1e-14 * max(1, np.abs(one.Q).max()) / (1 - gamma))
+
+    def test_which_one_is_asked(self, rng, monkeypatch):
+        """On each side of the limit."""
+        import scipy.sparse.linalg
+
+        asked, spsolve = [], scipy.sparse.linalg.spsolve
+        monkeypatch.setattr(scipy.sparse.linalg, "spsolve", lambda *given: asked.append(given) or spsolve(*given))
+        monkeypatch.setattr(bellman, "DENSE", 20)
+        for n_states in (19, 20, 21, 22):
+            mdp = random_mdp(n_states, 2, gamma=0.9, branching=2, rng=rng, sparse=True)
+            bellman.policy_value(mdp, np.zeros(n_states, dtype=int))
+            assert len(asked) == max(0, n_states - 20)

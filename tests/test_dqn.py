@@ -10,7 +10,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
-from divergence_notes import dqn, replay
+from divergence_notes import dqn, replay, training
 
 OBS, ACTIONS, GAMMA = Box(-10, 10, shape=(3,)), Discrete(4), 0.9
 
@@ -231,7 +231,7 @@ gymnasium.register("DivergenceNotesOver-v0", entry_point=Still, kwargs={"over": 
 
 
 class TestTrain:
-    """From an environment's name to an agent, a curve and a status."""
+    """From an environment's name to an agent, a curve and an ending."""
 
     @pytest.mark.parametrize(
         ("env_id", "value"), [("DivergenceNotesStill-v0", 2.0), ("DivergenceNotesOver-v0", 1.0)], ids=["cut", "over"]
@@ -263,9 +263,9 @@ class TestTrain:
         """Four thousand steps of CartPole: a random policy balances for about 22 steps."""
         settings = dataclasses.replace(dqn.DQNConfig(), epsilon_steps=2_000, hidden=(64, 64), batch_size=64)
         run = dqn.train("CartPole-v1", config=settings, steps=4_000, seed=0, eval_every=2_000, eval_episodes=2)
-        assert run.status == "finished"
+        assert run.ending == "finished"
         assert run.curve["step"].tolist() == [2_000, 4_000]
-        assert replay.evaluate("CartPole-v1", run.agent.act, episodes=5, seed=1).mean() > 80
+        assert training.evaluate("CartPole-v1", run.agent.act, episodes=5, seed=1).mean() > 80
 
     def test_keep(self):
         """The best evaluated network by default; the last if asked for. The curve is the same."""
@@ -283,16 +283,16 @@ class TestTrain:
 
     def test_acrobot(self):
         run = dqn.train("Acrobot-v1", config=config(warmup=200), steps=600, seed=0, eval_every=600, eval_episodes=1)
-        assert run.status == "finished"
+        assert run.ending == "finished"
         assert run.agent.n_actions == 3
         assert -500 <= run.curve["return"].item() < 0
         assert 0 < run.curve["max_q"].item() < 100
 
-    def test_divergence_is_a_status(self):
+    def test_divergence_is_an_ending(self):
         """A step size that throws the values beyond a million."""
         settings = config(activation="relu", learning_rate=1e4, warmup=50, target_every=None, update_every=1)
         run = dqn.train("CartPole-v1", config=settings, steps=200, seed=0)
-        assert run.status == "diverged"
+        assert run.ending == "diverged"
         assert run.curve["step"].iloc[-1] < 200
         assert np.isnan(run.curve["return"].iloc[-1])
 

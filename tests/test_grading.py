@@ -14,13 +14,26 @@ import pytest
 import scipy.sparse as sp
 
 from divergence_notes import bellman, grading
-from divergence_notes.grading import Exercise, Fault, Mistake, check, core, try_out
+from divergence_notes.grading import (
+    Bet,
+    Choice,
+    Compared,
+    Complaint,
+    Fault,
+    FindTheBug,
+    Function,
+    Mistake,
+    Value,
+    check,
+    registry,
+    try_out,
+)
 from tests import pages
 from tests.waiting import PATIENCE, until
 
 EXERCISES = {name: exercise for name, exercise in grading.exercises().items() if name.startswith("ex-")}
-FUNCTIONS = [name for name, exercise in EXERCISES.items() if exercise.kind == "function" and exercise.judge is None]
-NUMBERS = [name for name, exercise in EXERCISES.items() if exercise.kind in ("function", "value")]
+FUNCTIONS = [name for name, exercise in EXERCISES.items() if isinstance(exercise, Function) and exercise.judge is None]
+NUMBERS = [name for name, exercise in EXERCISES.items() if isinstance(exercise, Compared)]
 WRONG = [(name, mistake) for name in NUMBERS for mistake in EXERCISES[name].mistakes]
 CONTRACTS = tomllib.loads((pages.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
     "contracts"
@@ -31,7 +44,7 @@ SHIFT, LOSS = "ex-bellman-shift", "ex-bellman-loss"
 def answer_of(name, made, seed=None):
     """Return what a student would hand in: the function, or the value that it gives."""
     exercise = EXERCISES[name]
-    return made if exercise.kind == "function" else made(*exercise.sample(seed=seed)[0])
+    return made if isinstance(exercise, Function) else made(*exercise.sample(seed=seed)[0])
 
 
 def rise(c, mdp):
@@ -41,7 +54,7 @@ def rise(c, mdp):
 
 class TestEveryExercise:
     def test_has_a_name_of_the_book(self):
-        made = [exercise for chapter in core.CHAPTERS for exercise in core.of_chapter(chapter)]
+        made = [exercise for chapter in registry.CHAPTERS for exercise in registry.of_chapter(chapter)]
         assert made and all(e.name.startswith("ex-") and e.name == e.name.lower() for e in made)
 
     @pytest.mark.parametrize("name", FUNCTIONS)
@@ -68,7 +81,7 @@ class TestEveryExercise:
         assert not result.passed and result.share == 0
         assert result.diagnosis == mistake.name and mistake.text.rstrip(".") in result.message
 
-    @pytest.mark.parametrize("name", [n for n, e in EXERCISES.items() if e.kind == "choice"])
+    @pytest.mark.parametrize("name", [n for n, e in EXERCISES.items() if isinstance(e, Choice)])
     def test_choices(self, name):
         exercise = EXERCISES[name]
         assert check(name, exercise.right).passed and check(name, f" {exercise.right.lower()} ").passed
@@ -76,7 +89,9 @@ class TestEveryExercise:
         assert "must be one of" in check(name, "Z").message
 
 
-CHAPTERS = [chapter for chapter in core.CHAPTERS if any(e.kind != "bet" for e in core.of_chapter(chapter))]
+CHAPTERS = [
+    chapter for chapter in registry.CHAPTERS if any(not isinstance(e, Bet) for e in registry.of_chapter(chapter))
+]
 
 
 def in_chapter(text, names):
@@ -90,7 +105,7 @@ def in_chapter(text, names):
 class TestInTheBook:
     @pytest.fixture(params=CHAPTERS)
     def chapter(self, request):
-        names = [exercise.name for exercise in core.of_chapter(request.param)]
+        names = [exercise.name for exercise in registry.of_chapter(request.param)]
         return nbformat.read(pages.BOOK / f"{request.param}.ipynb", as_version=4), names
 
     def test_every_check_is_of_an_exercise_of_its_chapter(self, chapter):
@@ -104,7 +119,7 @@ class TestInTheBook:
         for cell in code:
             name = re.search(r'grading\.check\("([^"]+)"', cell.source)[1]
             right = EXERCISES[name].right
-            given = right(*EXERCISES[name].sample()[0]) if EXERCISES[name].kind == "value" else right
+            given = right(*EXERCISES[name].sample()[0]) if isinstance(EXERCISES[name], Value) else right
             assert repr(check(name, given)) in cell.outputs[-1].text and check(name, given).passed
 
     def test_the_text_says_how_to_check(self, chapter):
@@ -154,7 +169,7 @@ class TestUnusualRightAnswers:
             return out
 
         assert check(SHIFT, loops).passed and check(SHIFT, in_place).passed
-        whole = Exercise("ex-whole", "function", lambda x: 2 * x, (), draw=lambda rng: (rng.integers(9, size=4),))
+        whole = Function("ex-whole", lambda x: 2 * x, (), draw=lambda rng: (rng.integers(9, size=4),))
         grading.register(whole)
         assert check("ex-whole", lambda x: x + x).passed and check("ex-whole", lambda x: [2 * int(i) for i in x]).passed
 
@@ -200,7 +215,7 @@ class TestWrongForms:
         assert "calls itself without end" in check(SHIFT, answer).message
 
     def test_changing_an_argument_is_reported(self):
-        draw = Exercise("ex-array", "function", lambda x: 2 * x, (), draw=lambda rng: (rng.standard_normal(3),))
+        draw = Function("ex-array", lambda x: 2 * x, (), draw=lambda rng: (rng.standard_normal(3),))
         grading.register(draw)
 
         def answer(x):
@@ -212,7 +227,7 @@ class TestWrongForms:
 
     def test_a_sparse_argument_is_compared_too(self):
         make = lambda rng: (sp.csr_array(rng.random((2, 2))),)  # noqa: E731
-        grading.register(Exercise("ex-sparse", "function", lambda x: x.toarray(), (), draw=make))
+        grading.register(Function("ex-sparse", lambda x: x.toarray(), (), draw=make))
 
         def answer(x):
             dense = x.toarray()
@@ -224,12 +239,12 @@ class TestWrongForms:
 
     @pytest.mark.parametrize("argument", [np.array([np.nan, 1]), [np.nan, 1.0], {"x": np.array([np.nan, 1])}, np.nan])
     def test_what_is_nan_before_and_after_has_not_been_changed(self, argument):
-        grading.register(Exercise("ex-nan", "function", lambda x: 1.0, (), draw=lambda rng: (argument,)))
+        grading.register(Function("ex-nan", lambda x: 1.0, (), draw=lambda rng: (argument,)))
         assert check("ex-nan", lambda x: 1.0).passed
 
     @pytest.mark.parametrize("argument", [np.array([np.nan, 1]), [np.nan, 1.0], sp.csr_array([[np.nan, 1.0]])])
     def test_a_nan_hides_no_change(self, argument):
-        grading.register(Exercise("ex-nan", "function", lambda x: 1.0, (), draw=lambda rng: (argument,)))
+        grading.register(Function("ex-nan", lambda x: 1.0, (), draw=lambda rng: (argument,)))
 
         def answer(x):
             values = x.data if sp.issparse(x) else x
@@ -241,12 +256,12 @@ class TestWrongForms:
     @pytest.mark.parametrize("put", ["seven", 7.0, np.zeros(3)])
     def test_another_thing_in_its_place_is_a_change(self, put):
         make = lambda rng: ({"x": np.array([np.nan, 1]), "y": np.nan},)  # noqa: E731
-        grading.register(Exercise("ex-nan", "function", lambda x: 1.0, (), draw=make))
+        grading.register(Function("ex-nan", lambda x: 1.0, (), draw=make))
         assert "in place" in check("ex-nan", lambda x: x.__setitem__("x", put) or 1.0).message
         assert "in place" in check("ex-nan", lambda x: x.__setitem__("y", put) or 1.0).message
 
     def test_a_matrix_that_is_no_table_has_rows_and_columns(self):
-        grading.register(Exercise("ex-matrix", "function", lambda x: x, (), draw=lambda rng: (np.eye(3),)))
+        grading.register(Function("ex-matrix", lambda x: x, (), draw=lambda rng: (np.eye(3),)))
         assert "row 0, column 1: 1 where 0 is right" in check("ex-matrix", lambda x: np.ones((3, 3))).message
         assert "must be finite: row 0, column 0" in check("ex-matrix", lambda x: x * np.nan).message
 
@@ -281,17 +296,17 @@ class TestJudge:
 
         low = Mistake("low", "You went too low.", lambda: "low")
         ask = Mistake("ask", "Did you go too high?", lambda: "ask")
-        grading.register(Exercise("ex-judged", "value", lambda: "fine", (low, ask), judge=judge))
+        grading.register(Value("ex-judged", lambda: "fine", (low, ask), judge=judge))
 
     @pytest.mark.parametrize(
         ("said", "message", "diagnosis"),
         [
             ("low", "You went too low.", "low"),
-            (("low", "entry 3: 1 is below 2"), "You went too low: entry 3: 1 is below 2.", "low"),
-            (("low", ""), "You went too low.", "low"),
+            (Complaint("low", "entry 3: 1 is below 2"), "You went too low: entry 3: 1 is below 2.", "low"),
+            (Complaint("low"), "You went too low.", "low"),
             ("ask", "Did you go too high?", "ask"),
             ("No such luck.", "Not right: No such luck.", None),
-            (("No such luck", "entry 3"), "Not right: No such luck: entry 3.", None),
+            (Complaint("No such luck", "entry 3"), "Not right: No such luck: entry 3.", None),
         ],
     )
     def test_what_it_says_is_said(self, said, message, diagnosis):
@@ -368,7 +383,7 @@ class TestFindTheBug:
             Mistake("through-the-end", "goes on after the end", backup_without_end),
             Mistake("no-gamma", "does not discount", lambda Q, mdp: bellman.optimality_backup(Q, patient(mdp))),
         )
-        grading.register(Exercise("ex-bug", "test", bellman.optimality_backup, mutants))
+        grading.register(FindTheBug("ex-bug", bellman.optimality_backup, mutants))
 
     def test_a_good_test_earns_all(self):
         mdps = [args[1] for args in EXERCISES[SHIFT].sample()]
@@ -405,7 +420,7 @@ class TestFindTheBug:
 
     def test_what_a_wrong_implementation_makes_of_a_test_counts_for_that_one_alone(self):
         broken = Mistake("broken", "raises an error", lambda Q, mdp: {}["no such key"])
-        grading.register(Exercise("ex-bug", "test", bellman.optimality_backup, (broken, *core.find("ex-bug").mistakes)))
+        grading.register(FindTheBug("ex-bug", bellman.optimality_backup, (broken, *grading.find("ex-bug").mistakes)))
         result = check("ex-bug", lambda backup: backup(np.ones((1, 2)), PAIR) is not None)
         assert (result.share, result.survivors) == (pytest.approx(1 / 3), ("through-the-end", "no-gamma"))
 
@@ -438,4 +453,4 @@ def test_the_contract_names_what_needs_no_torch():
     graph = grimp.build_graph("divergence_notes", include_external_packages=True)
     modules = sorted(graph.find_children("divergence_notes.grading"))
     free = [module for module in modules if not graph.chain_exists(module, "torch")]
-    assert free == [module for module in modules if module in named] and "divergence_notes.grading.core" in free
+    assert free == [module for module in modules if module in named] and "divergence_notes.grading.kinds" in free

@@ -20,16 +20,28 @@ import pytest
 import torch
 
 from divergence_notes import examples, grading
-from divergence_notes.grading import Exercise, Mistake, check, core
+from divergence_notes.grading import (
+    Bet,
+    Choice,
+    Compared,
+    Function,
+    Mistake,
+    Value,
+    check,
+    comparison,
+    kinds,
+    phrases,
+    registry,
+)
 from divergence_notes.mdp import FiniteMDP
 from tests import pages
 
-EXERCISES = {exercise.name: exercise for chapter in core.CHAPTERS for exercise in core.of_chapter(chapter)}
-VALUES = [name for name, exercise in EXERCISES.items() if exercise.kind == "value" and exercise.judge is None]
-JUDGED = [name for name, exercise in EXERCISES.items() if exercise.judge is not None]
-FUNCTIONS = [name for name, exercise in EXERCISES.items() if exercise.kind == "function"]
-CHOICES = [name for name, exercise in EXERCISES.items() if exercise.kind == "choice"]
-BETS = [name for name, exercise in EXERCISES.items() if exercise.kind == "bet"]
+EXERCISES = {exercise.name: exercise for chapter in registry.CHAPTERS for exercise in registry.of_chapter(chapter)}
+VALUES = [name for name, exercise in EXERCISES.items() if isinstance(exercise, Value) and exercise.judge is None]
+JUDGED = [name for name, exercise in EXERCISES.items() if isinstance(exercise, Compared) and exercise.judge is not None]
+FUNCTIONS = [name for name, exercise in EXERCISES.items() if isinstance(exercise, Function)]
+CHOICES = [name for name, exercise in EXERCISES.items() if isinstance(exercise, Choice)]
+BETS = [name for name, exercise in EXERCISES.items() if isinstance(exercise, Bet)]
 
 
 def right_value(name):
@@ -125,7 +137,7 @@ class TestHints:
         assert not gives_away("Row 2 is too large; alpha K_11 counts, too", right, tried)
 
     def test_of_a_class_it_tells_nothing_either(self):
-        grading.register(Exercise("class-number", "value", lambda x: 3 * x, (), draw=lambda rng, x: (x,)))
+        grading.register(Value("class-number", lambda x: 3 * x, (), draw=lambda rng, x: (x,)))
         result = check("class-number", 5.0, given={"x": 2.0}, seed="secret")
         assert result.message == "Not right: your number is too small."
 
@@ -151,9 +163,9 @@ class TestInstance:
     @pytest.mark.parametrize("name", FUNCTIONS)
     def test_the_smallest_is_shown(self, name):
         exercise = EXERCISES[name]
-        sizes = [core._size(args) for args in exercise.sample()]
+        sizes = [kinds._size(args) for args in exercise.sample()]
         result = check(name, lambda *args: np.asarray(exercise.right(*args)) * 1.5 + 3)
-        assert not result.passed and core._size(result.arguments) == min(sizes)
+        assert not result.passed and kinds._size(result.arguments) == min(sizes)
         assert "That was with " in result.message
         again = np.asarray(exercise.right(*result.arguments))
         assert f"{np.ravel(again)[0]:.6g} is right" in result.message
@@ -180,7 +192,7 @@ class TestInstance:
     def test_long_arguments_are_described(self):
         draw = lambda rng: (np.zeros((9, 9)), np.eye(2), 3, 0.1, {"a": 1}, examples.full_data_divergence().update.mdp)  # noqa: E731
         right = lambda big, small, n, x, other, mdp: 1.0  # noqa: E731
-        grading.register(Exercise("ex-long", "function", right, (), draw=draw, instances=1))
+        grading.register(Function("ex-long", right, (), draw=draw, instances=1))
         said = "big = an array of shape (9, 9), small = [[1., 0.], [0., 1.]], n = 3, x = 0.1, other = {'a': 1}, "
         said += "mdp = a game of 1 states, 2 actions and gamma = 0.9"
         assert said in check("ex-long", lambda *args: 2.0).message
@@ -338,7 +350,7 @@ class TestOddAnswers:
         assert words in check("ex-contraction-last-norm", answer).message
 
     def test_where_the_answer_is_yes_or_no_it_may_be(self):
-        grading.register(Exercise("ex-logical", "function", lambda x: x > 0, (), draw=lambda rng: (rng.normal(),)))
+        grading.register(Function("ex-logical", lambda x: x > 0, (), draw=lambda rng: (rng.normal(),)))
         assert check("ex-logical", lambda x: x > 0).passed and not check("ex-logical", lambda x: x < 0).passed
 
 
@@ -489,7 +501,7 @@ class TestChoicesInWords:
         assert set(exercise.phrases) <= options
         for option, ways in exercise.phrases.items():
             for way in (option, *ways):
-                assert core._option(way, sorted(options), exercise.phrases) == option or way.startswith(">")
+                assert phrases.option_named(way, sorted(options), exercise.phrases) == option or way.startswith(">")
 
     @pytest.mark.parametrize("name", CHOICES)
     def test_what_is_not_understood_is_told_the_options(self, name):
@@ -513,10 +525,7 @@ def test_nobody_is_told_a_mistake_who_is_right():
     for name in FUNCTIONS:
         exercise = EXERCISES[name]
         for seed, mistake in itertools.product(range(5), exercise.mistakes):
-            differs = [
-                not core._is_mistake(exercise, mistake, args, exercise.right(*args))
-                for args in exercise.sample(seed=seed)
-            ]
+            differs = [not exercise._is(mistake, args, exercise.right(*args)) for args in exercise.sample(seed=seed)]
             assert any(differs), (name, mistake.name)
 
 
@@ -621,7 +630,7 @@ class TestBuilt:
             args = exercise.sample()[0]
             made = [np.asarray(make(*args), float) for make in (exercise.right, *(m.wrong for m in exercise.mistakes))]
             for one, two in itertools.combinations(made, 2):
-                assert not core._close(one, two, exercise.rtol).all()
+                assert not comparison.close(one, two, exercise.rtol).all()
 
 
 def test_the_questions_do_not_state_their_answers():
@@ -632,7 +641,7 @@ def test_the_questions_do_not_state_their_answers():
 
 
 def test_registering_a_choice_of_ones_own():
-    own = Exercise("ex-own", "choice", "LEFT", (Mistake("right", "The other way", "RIGHT"),))
+    own = Choice("ex-own", "LEFT", (Mistake("right", "The other way", "RIGHT"),))
     grading.register(own)
     assert check("ex-own", "left").message == "Yes." and check("ex-own", "right!").diagnosis == "right"
     mdp = FiniteMDP(np.ones((1, 1, 1)), np.ones((1, 1)), 0.5)
@@ -663,7 +672,7 @@ class TestHiddenTests:
         def breaks(*args):
             raise KeyError("a slip")
 
-        asked = [exercise for _, exercise in self.questions() if exercise.kind == "function"]
+        asked = [exercise for _, exercise in self.questions() if isinstance(exercise, Function)]
         assert len(asked) >= 10
         for exercise in asked:
             for answer in (exercise.mistakes[0].wrong, breaks):
@@ -674,7 +683,7 @@ class TestHiddenTests:
     def test_no_number_is_told(self, marking, capsys):
         told = 0
         for stem, exercise in self.questions():
-            if exercise.kind == "value" and exercise.judge is None:
+            if isinstance(exercise, Value) and exercise.judge is None:
                 given = marking.draw_parameters(stem, "a secret")
                 args = exercise.draw(np.random.default_rng(0), **given)
                 right, mistaken = (

@@ -538,7 +538,7 @@ class TestReachable:
         assert reachable(mdp, 2).tolist() == [False, False, True, False]
 
     def test_cliff(self):
-        """The cells of the cliff itself are never entered: a fall puts the player back at the start."""
+        """The cells of the cliff itself are never entered: a fall leads back to the start."""
         mdp = from_gymnasium(gymnasium.make("CliffWalking-v1"), 0.9)
         met = reachable(mdp, 36)
         assert not met[37:48].any()  # the ten cells of the cliff, and the goal, which ends the episode
@@ -548,3 +548,31 @@ class TestReachable:
     def test_refuses(self, start):
         with refuses(ValueError, f"start must be in [0, 1], got {start}"):
             reachable(FiniteMDP(**two_states()), start)
+
+
+class TestDenseAndSparse:
+    """A process is asked the same way however it is stored: numpy alone answers for a dense one, to the last bit."""
+
+    @pytest.mark.parametrize(("n_states", "n_actions"), [(1, 1), (5, 1), (1, 4), (16, 4), (40, 9)])
+    def test_the_same_answers(self, n_states, n_actions, rng):
+        branching = min(n_states, 5)
+        mdp = random_mdp(n_states, n_actions, gamma=0.9, branching=branching, rng=rng)
+        sparse = dataclasses.replace(mdp, P=sp.csr_array(mdp.transitions))
+        for policy in (rng.integers(n_actions, size=n_states), rng.dirichlet(np.ones(n_actions), size=n_states)):
+            chain = sparse.state_transitions(policy)
+            assert sp.issparse(chain) and isinstance(mdp.state_transitions(policy), np.ndarray)
+            np.testing.assert_array_equal(mdp.state_transitions(policy), chain.toarray())
+            np.testing.assert_array_equal(mdp.pair_transitions(policy), sparse.pair_transitions(policy))
+        np.testing.assert_array_equal(reachable(mdp, 0), reachable(sparse, 0))
+        if n_states > 1:
+            policy = np.zeros(n_states, dtype=int)
+            found = [ask(stationary_distribution, one, policy) for one in (mdp, sparse)]
+            np.testing.assert_array_equal(*found)
+
+
+def ask(question, *given):
+    """Return the answer, or what the error says, as an array."""
+    try:
+        return question(*given)
+    except ValueError as error:
+        return np.array(str(error))

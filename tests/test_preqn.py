@@ -15,7 +15,7 @@ from gymnasium.spaces import Box, Discrete
 from torch import nn
 
 import divergence_notes
-from divergence_notes import diagnostics, networks, ntk, preqn, replay
+from divergence_notes import diagnostics, networks, ntk, preqn, replay, training
 
 OBS = Box(-np.inf, np.inf, shape=(3,))
 LOW, HIGH = np.float32([-1, 0]), np.float32([3, 10])
@@ -957,16 +957,16 @@ for kind in SPACES:
 
 
 class TestDivergenceOfARun:
-    """A status, and a last row without a return; never an exception, and an agent of numbers."""
+    """An ending, and a last row without a return; never an exception, and an agent of numbers."""
 
     @both_kinds
     @pytest.mark.parametrize("eta", [0.97, -1])
     @pytest.mark.parametrize("after", [5, 45])
-    def test_status(self, kind, eta, after):
+    def test_ending(self, kind, eta, after):
         settings = config(eta=eta, warmup=20, batch_size=16)
         env_id = f"DivergenceNotesRich{kind.capitalize()}{after}-v0"
         run = preqn.train(env_id, config=settings, steps=200, seed=0, eval_every=10, eval_episodes=1)
-        assert run.status == "diverged"
+        assert run.ending == "diverged"
         last = run.curve.iloc[-1]
         assert np.isnan(last["return"]) and last["max_q"] > 1e6
         assert last["step"] < 120
@@ -983,7 +983,7 @@ class TestDivergenceOfARun:
         settings = config(solver="none", eta=-1, alpha=100.0, activation="relu", warmup=50, batch_size=16)
         env_id = {"continuous": "Pendulum-v1", "discrete": "CartPole-v1"}[kind]
         run = preqn.train(env_id, config=settings, steps=500, seed=0, eval_every=1_000)
-        assert run.status == "diverged"
+        assert run.ending == "diverged"
         assert run.curve["step"].iloc[-1] < 500
         assert all(torch.isfinite(x).all() for x in state(run.agent)[1])
 
@@ -1048,11 +1048,11 @@ def pendulum():
 
 
 class TestTrain:
-    """From an environment's name to an agent, a curve and a status."""
+    """From an environment's name to an agent, a curve and an ending."""
 
     def test_pendulum(self, pendulum):
         """With nothing set. -200 is a pendulum that is up after one swing; a random policy earns about -1200."""
-        assert pendulum.status == "finished"
+        assert pendulum.ending == "finished"
         assert pendulum.curve["step"].tolist() == [650, 1_300, 1_950, 2_600]
         assert pendulum.curve["return"].iloc[0] < -800
         assert pendulum.curve["return"].max() >= -200
@@ -1076,7 +1076,7 @@ class TestTrain:
         """A random policy balances for about 22 steps."""
         settings = preqn.PreQNConfig()
         run = preqn.train("CartPole-v1", config=settings, steps=2_500, seed=0, eval_every=500, eval_episodes=3)
-        assert run.status == "finished"
+        assert run.ending == "finished"
         assert run.curve["return"].iloc[0] < 30
         assert run.curve["return"].iloc[2:].mean() > 50
 
@@ -1098,9 +1098,10 @@ class TestTrain:
         assert torch.equal(torch.random.get_rng_state(), torch_state)
 
     def test_settings_arrive(self, monkeypatch):
-        """Everything that `replay.learn` is told."""
-        told, run = {}, replay.Run(None, pd.DataFrame(), "finished")
-        monkeypatch.setattr(replay, "learn", lambda _, env_id, **named: told.update(named, env_id=env_id) or run)
+        """Everything that `training.learn` is told."""
+        agent = preqn.PreQN(*training.spaces("CartPole-v1"), config())
+        told, run = {}, training.Run(agent, pd.DataFrame(), "finished")
+        monkeypatch.setattr(training, "learn", lambda _, env, **named: told.update(named, env=env) or run)
         settings = config(batch_size=7, held_out=3, capacity=99, warmup=8, update_every=5, bound=77.0)
         asked = {
             "steps": 11,
@@ -1112,7 +1113,7 @@ class TestTrain:
         }
         assert preqn.train("CartPole-v1", config=settings, **asked) is run
         assert told == {
-            "env_id": "CartPole-v1",
+            "env": "CartPole-v1",
             "steps": 11,
             "seed": 2,
             "warmup": 8,

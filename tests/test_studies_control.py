@@ -18,7 +18,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise
 
-from divergence_notes import preqn, replay, studies
+from divergence_notes import preqn, replay, studies, training
 from divergence_notes.studies import ablation, alignment, collapse, pendulum, protocol, runner, saturation
 from divergence_notes.studies import mujoco as robots
 
@@ -175,7 +175,7 @@ class Shadow(BaseCallback):
 
 def starts(monkeypatch, train):
     """Return the first observation of each episode of each evaluation: shape (evaluations, episodes, d)."""
-    found, evaluate = [], replay.evaluate
+    found, evaluate = [], training.evaluate
 
     def spy(env_id, act, **keywords):
         seen = []
@@ -189,7 +189,7 @@ def starts(monkeypatch, train):
         return returns
 
     with monkeypatch.context() as patch:
-        patch.setattr(replay, "evaluate", spy)
+        patch.setattr(training, "evaluate", spy)
         train()
     return np.array(found)
 
@@ -201,9 +201,9 @@ class TestEvaluations:
     def test_against_a_second_evaluation_by_hand(self, name):
         shadow = Shadow(every=30, episodes=3)
         curve, _ = baseline(name, shadow, eval_episodes=3, steps=90)
-        assert list(curve.columns) == ["step", "return", "status"]
+        assert list(curve.columns) == ["step", "return", "ending"]
         assert curve["step"].tolist() == [30, 60, 90]
-        assert curve["status"].tolist() == ["finished"] * 3
+        assert curve["ending"].tolist() == ["finished"] * 3
         assert curve[["step", "return"]].to_numpy().tolist() == shadow.rows
         assert curve["return"].nunique() == 3, "the agent learned something"
 
@@ -228,15 +228,15 @@ class TestEvaluations:
 
 
 class TestPreQN:
-    """Our agent's curve is what training returns, with the status beside it."""
+    """Our agent's curve is what training returns, with the ending beside it."""
 
     def test_curve(self):
         curve = protocol.preqn_curve(PENDULUM, SMALL, steps=90, seed=SEED, **EVALUATION)
         run = preqn.train(PENDULUM, config=SMALL, steps=90, seed=SEED, **EVALUATION)
-        pd.testing.assert_frame_equal(curve.drop(columns="status"), run.curve, check_exact=True)
-        assert list(curve.columns) == ["step", "return", *METRICS, "status"]
+        pd.testing.assert_frame_equal(curve.drop(columns="ending"), run.curve, check_exact=True)
+        assert list(curve.columns) == ["step", "return", *METRICS, "ending"]
         assert curve["step"].tolist() == [30, 60, 90]
-        assert set(curve["status"]) == {"finished"}
+        assert set(curve["ending"]) == {"finished"}
         assert curve["return"].notna().all()
         assert curve[METRICS].isna().all(axis=1).tolist() == [True, False, False], "no updates while warming up"
         assert curve[METRICS].iloc[1:].notna().all(axis=None)
@@ -244,7 +244,7 @@ class TestPreQN:
     def test_diverged(self):
         config = dataclasses.replace(SMALL, bound=0.7, alpha=1, eta=-1, solver="none")
         curve = protocol.preqn_curve(PENDULUM, config, steps=200, seed=SEED, **EVALUATION)
-        assert set(curve["status"]) == {"diverged"}
+        assert set(curve["ending"]) == {"diverged"}
         assert curve["return"].isna().tolist() == [False] * (len(curve) - 1) + [True]
         assert WARMUP <= curve["step"].iloc[-1] < 200
         assert curve["max_q"].iloc[-1] > 0.7
@@ -423,7 +423,7 @@ def asked(monkeypatch):
 def columns(agent):
     """Return the columns of an agent of the first two studies."""
     ours = agent.startswith(("preqn", "plain"))
-    return ["step", "return", *METRICS, "status"] if ours else ["step", "return", "status"]
+    return ["step", "return", *METRICS, "ending"] if ours else ["step", "return", "ending"]
 
 
 FULL = {
@@ -464,7 +464,7 @@ class TestPendulum:
         found = pendulum.run(agent=agent, seed=1, steps=60)
         assert list(found.columns) == columns(agent)
         assert found["step"].tolist() == [30, 60]
-        assert set(found["status"]) == {"finished"}
+        assert set(found["ending"]) == {"finished"}
 
     @pytest.mark.parametrize(
         "agent, changes",
@@ -518,7 +518,7 @@ class TestRobots:
         found = robots.run(environment=environment, agent=agent, seed=1, steps=60)
         assert list(found.columns) == columns(agent)
         assert found["step"].tolist() == [30, 60]
-        assert set(found["status"]) == {"finished"}
+        assert set(found["ending"]) == {"finished"}
 
     @pytest.mark.parametrize("environment", ["HalfCheetah-v5", "Hopper-v5", "Swimmer-v5"])
     def test_settings(self, environment, asked):
@@ -564,7 +564,7 @@ class TestAblation:
     @pytest.mark.parametrize("variant", ablation.PARAMETERS["variant"])
     def test_runs(self, variant, small):
         found = ablation.run(seed=1, environment=PENDULUM, variant=variant, steps=60)
-        assert list(found.columns) == ["step", "return", *METRICS, "status"]
+        assert list(found.columns) == ["step", "return", *METRICS, "ending"]
         assert found["step"].tolist() == [30, 60]
 
     def test_runs_on_robots(self, small):
@@ -587,8 +587,8 @@ class TestCollapse:
         config = dataclasses.replace(SMALL, activation="tanh", alpha=0.3)
         plain = preqn.train(PENDULUM, config=config, steps=500, seed=1, eval_every=250, eval_episodes=5)
         found = collapse.run(seed=1, variant="alpha-0.3", steps=500)
-        pd.testing.assert_frame_equal(found.drop(columns=["greedy", "status"]), plain.curve, check_exact=True)
-        assert list(found.columns) == ["step", "return", "greedy", *METRICS, "status"]
+        pd.testing.assert_frame_equal(found.drop(columns=["greedy", "ending"]), plain.curve, check_exact=True)
+        assert list(found.columns) == ["step", "return", "greedy", *METRICS, "ending"]
 
         def by_hand(obs):
             values = []
@@ -598,8 +598,8 @@ class TestCollapse:
                 values.append((plain.agent.net(row).item(), torque))
             return np.array([2 * max(values)[1]], dtype=np.float32)
 
-        seed = replay.seeds(np.random.default_rng(1))[1]
-        expected = replay.evaluate(PENDULUM, by_hand, episodes=5, seed=seed).mean()
+        seed = training.seeds(np.random.default_rng(1))[1]
+        expected = training.evaluate(PENDULUM, by_hand, episodes=5, seed=seed).mean()
         assert found["greedy"].iloc[-1] == pytest.approx(expected, rel=0.01)
         assert found["greedy"].iloc[-1] != found["return"].iloc[-1]
 
@@ -618,7 +618,7 @@ class TestSaturation:
     def test_runs(self, small, monkeypatch):
         monkeypatch.setattr(saturation, "EVALUATION", EVALUATION)
         before = saturation.run(seed=1, variant="as-before", steps=60)
-        assert list(before.columns) == ["step", "return", *METRICS, "status", "slope"]
+        assert list(before.columns) == ["step", "return", *METRICS, "ending", "slope"]
         again = robots.run(environment="Swimmer-v5", agent="preqn", seed=1, steps=60)
         pd.testing.assert_frame_equal(before.drop(columns="slope"), again, check_exact=True)
         for variant in ("slow-policy", "tanh"):
@@ -774,8 +774,8 @@ class TestCommittedResults:
             regular = found[:-1] if diverged.iloc[-1] else found
             assert regular == list(range(regular[0], regular[-1] + 1, every)) if regular else True
             assert found[-1] <= steps if diverged.iloc[-1] else found[-1] == steps
-            if "status" in table:
-                assert set(table["status"]) == {"diverged" if diverged.iloc[-1] else "finished"}
+            if "ending" in table:
+                assert set(table["ending"]) == {"diverged" if diverged.iloc[-1] else "finished"}
                 assert found[0] <= every
 
     @pytest.mark.parametrize("name", STUDIES)
@@ -787,7 +787,7 @@ class TestCommittedResults:
             else:
                 asked = ["greedy"] if name == "collapse" else []
                 last = ["slope"] if name == "saturation" else []
-                want = ["step", "return", *asked, *(METRICS if ours else []), "status", *last]
+                want = ["step", "return", *asked, *(METRICS if ours else []), "ending", *last]
             assert list(table.columns[len(parameters) :]) == want
             cosines = table[[key for key in ("alignment", "off_alignment", "on", "off") if key in table]]
             assert (cosines.abs().fillna(0) <= 1 + 1e-6).all(axis=None)

@@ -1,45 +1,61 @@
-"""Build the book, and read the site: one page for each file of _toc.yml, no traceback, nothing of the environment."""
+"""Build the book with Jupyter Book, unless it is built.
 
+    build_book.py              the whole of it, from nothing but the runs of chapters that nothing has changed
+    build_book.py --page NAME  one page of it, the others as they are, and serve it: it follows what is edited
+
+What the site is beyond Sphinx, and what makes it no site to publish, is in book_site.py.
+"""
+
+import argparse
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import downloads
 import yaml
-from icons import cut_icons
-from PIL import Image
-from polish import polish
-from vendor import vendor
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 SITE = BUILD / "html"
 STAMP = BUILD / "made-from"
+INPUTS = (
+    "_config.yml",
+    "_toc.yml",
+    "CHANGELOG.md",
+    "genindex.md",
+    "CITATION.cff",
+    "pyproject.toml",
+    "requirements.txt",
+    "package-lock.json",
+    "book/**/*",
+    "coursework/source/**/*",
+    "divergence_notes/**/*.py",
+    "tools/*.*",
+)
+"""What a page, or a file beside the pages, is made of."""
 ERROR_MARKS = ("Traceback (most recent call last)", "output traceback", "application/vnd.jupyter.error")
+PREVIEW = "DIVERGENCE_NOTES_PAGE"
+"""The variable that tells book_site.py to read one page alone again, such as book/bellman."""
 
 
-def made_from():
-    """Return the hash of what the pages are computed from, besides their own cells, which the cache looks at itself."""
-    digest = hashlib.sha256()
-    files = [
-        ROOT / "requirements.txt",
-        ROOT / "_toc.yml",
-        ROOT / "tools" / "api_links.py",
-        *ROOT.glob("divergence_notes/**/*.py"),
-        *ROOT.glob("book/results/**/*"),
-    ]
-    for path in sorted(path for path in files if path.is_file()):
-        digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
+def inputs():
+    """Return the files that the site is made of."""
+    found = {path for pattern in INPUTS for path in ROOT.glob(pattern) if path.is_file()}
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(ROOT).parts))
 
 
-def outdated():
-    """Whether something that a page is made of is newer than the site, apart from what `made_from` looks at."""
-    built = SITE / "searchindex.js"
-    sources = [ROOT / "_config.yml", ROOT / "CHANGELOG.md", *ROOT.glob("tools/*.py"), *ROOT.glob("book/**/*")]
-    return built.is_file() and any(p.is_file() and p.stat().st_mtime > built.stat().st_mtime for p in sources)
+def stamp():
+    """Return what is true of a site as long as it need not be built again: what it is made of, and its own files."""
+    made_from = hashlib.sha256(f"Python {sys.version}".encode())
+    for path in inputs():
+        made_from.update(f"{path.relative_to(ROOT)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    made = hashlib.sha256()
+    for path in sorted(SITE.rglob("*")):
+        state = path.stat()
+        made.update(f"{path.relative_to(SITE)}\0{state.st_size}\0{state.st_mtime_ns}\0".encode() * path.is_file())
+    return f"{made_from.hexdigest()}\n{made.hexdigest()}\n"
 
 
 def toc_files():
@@ -69,54 +85,65 @@ def faults(site=SITE):
     return found
 
 
-def shrink_pictures():
-    """Give the pictures a palette of 256 colours: a third of the bytes, and no difference to the eye."""
-    for path in SITE.glob("_images/*.png"):
-        with Image.open(path) as picture:
-            opaque = picture.mode == "RGB" or (picture.mode == "RGBA" and picture.getextrema()[3] == (255, 255))
-            small = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE) if opaque else None
-        if small:
-            small.save(path, optimize=True)
-
-
-def polish_pages():
-    """Mend what the theme leaves (tools/polish.py)."""
-    for path in SITE.rglob("*.html"):
-        if "_static" in path.parts:
-            continue  # templates of the theme
-        path.write_text(polish(path.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-def main():
-    """Build; on any fault say it and leave nothing that the next build would trust."""
-    vendor()
-    stamp = made_from()
-    if not (STAMP.is_file() and STAMP.read_text(encoding="utf-8") == stamp):
-        shutil.rmtree(BUILD, ignore_errors=True)
-        BUILD.mkdir()
-        STAMP.write_text(stamp, encoding="utf-8")
-        print("Building the book. Every chapter runs, which takes some minutes, once.", flush=True)
-    elif outdated():  # read every page again: the search would forget the index entries of the others
-        shutil.rmtree(SITE)
-        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
-    jupyter_book = [Path(sys.executable).with_name("jupyter-book"), "build", ".", "--quiet", "-W", "-n", "--keep-going"]
+def jupyter_book(page=""):
+    """Run Jupyter Book; return whether it found no fault."""
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", ".", "--quiet"]
+    env = os.environ | {PREVIEW: page}
     with subprocess.Popen(
-        jupyter_book, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8"
+        command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8"
     ) as build:
         for line in build.stderr:
             if "Kernel is running over TCP" not in line:  # ipykernel says so at every start, on loopback too
                 print(line, end="", file=sys.stderr, flush=True)
-    if build.returncode:
-        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)  # else the next build skips the pages that warned
-        sys.exit("The book has faults: see above.")
-    shrink_pictures()
-    downloads.prepare(SITE)
-    polish_pages()
-    cut_icons(SITE)
-    if found := faults():
+    return build.returncode == 0
+
+
+def build():
+    """Build the whole book, and leave nothing that the next build would trust where it has a fault."""
+    made_from = stamp().splitlines()[0]
+    if not (STAMP.is_file() and STAMP.read_text(encoding="utf-8") == stamp()):
+        STAMP.unlink(missing_ok=True)
+        # Sphinx alone would keep too much: the search forgets the index entries of pages that are not read again
+        # (sphinx-doc/sphinx#12599), and a link to a name in the API pages is made when the page is written
+        shutil.rmtree(SITE, ignore_errors=True)
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
-        sys.exit("The book has faults:\n  " + "\n  ".join(found))
+        print("Building the book. A chapter runs when something behind it has changed.", flush=True)
+        if not jupyter_book():
+            sys.exit("The book has faults: see above.")
+        made = stamp().splitlines()[1]
+        STAMP.write_text(f"{made_from}\n{made}\n", encoding="utf-8")
     print(f"The book is at {SITE / 'index.html'}\nSee it in a browser with: make serve")
+
+
+def preview(name, port):
+    """Build one page, serve the site, and do both again when something behind the page is edited."""
+    page = next((file for file in toc_files() if file.rpartition("/")[2] == name), None)
+    if page is None:
+        sys.exit(f"NAME must be a page of _toc.yml, without folder and ending, got {name!r}")
+    from livereload import Server  # what the other command does not need
+
+    if not (BUILD / ".doctrees" / "environment.pickle").is_file():
+        build()
+    STAMP.unlink(missing_ok=True)  # the other pages may be old
+
+    def again():
+        jupyter_book(page)
+
+    again()
+    server = Server()
+    for pattern in INPUTS:
+        server.watch(str(ROOT / pattern), again)
+    print(f"The page is at http://127.0.0.1:{port}/{page}.html and follows what you edit; Ctrl+C ends it.", flush=True)
+    server.serve(root=str(SITE), port=port)
+
+
+def main():
+    """Build the book, or one page of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--page", metavar="NAME", help="a page of _toc.yml, without folder and ending")
+    parser.add_argument("--port", type=int, default=8000)
+    asked = parser.parse_args()
+    preview(asked.page, asked.port) if asked.page else build()
 
 
 if __name__ == "__main__":

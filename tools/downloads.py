@@ -5,19 +5,15 @@ commands, and a check that says in one sentence what is missing. On Colab the ch
 repository is cloned, since some chapters read results and agents that lie beside the package.
 """
 
-import ast
-import sys
+import functools
 import tomllib
-from pathlib import Path
 
 import nbformat
 import yaml
 from packaging.requirements import Requirement
+from reads import PACKAGE, ROOT, needs
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = "divergence_notes"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-WITH_KERNEL = {"IPython"}  # who runs a notebook has it
 
 TEXT = """**To run this notebook outside the repository**, install what it needs. Two commands in a terminal do it:
 
@@ -40,40 +36,10 @@ if importlib.util.find_spec("{package}") is None:
     sys.path.append(str(Path("{folder}").resolve()))"""
 
 
+@functools.cache
 def settings():
     """Return the _config.yml of the book."""
     return yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
-
-
-def imported(statements):
-    """Return the dotted names that these statements import."""
-    names = set()
-    for node in statements:
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
-
-
-def needs(notebook):
-    """Return the modules of others that a notebook imports, itself or through modules of the package."""
-    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    todo, seen = imported(node for source in cells for node in ast.walk(ast.parse(source))), set()
-    while todo:
-        name = todo.pop()
-        parts = name.split(".")
-        if name in seen:
-            continue
-        seen.add(name)
-        if parts[0] == PACKAGE:
-            todo |= {".".join(parts[:-1])} - {""}
-            path = ROOT.joinpath(*parts)
-            for file in (path.with_suffix(".py"), path / "__init__.py"):
-                if file.is_file():  # what a function imports when it is called is not needed to import the module
-                    todo |= imported(ast.parse(file.read_text(encoding="utf-8")).body)
-    tops = {name.split(".")[0] for name in seen}
-    return tops - {PACKAGE} - WITH_KERNEL - set(sys.stdlib_module_names)
 
 
 def modules(lines):
@@ -113,8 +79,9 @@ def download(notebook, *, url, branch):
     return nbformat.from_dict(notebook | {"cells": [*cells, *notebook.cells]})
 
 
-def colab_links(config):
+def colab_links():
     """Return the address of the Colab button, and the address of the download, up to the name of a notebook."""
+    config = settings()
     repository = config["repository"]
     name = repository["url"].rstrip("/").removesuffix(".git").removeprefix("https://github.com/")
     start = f"{config['launch_buttons']['colab_url']}/github/{name}/blob"
@@ -122,19 +89,7 @@ def colab_links(config):
     return f"{start}/{repository['branch']}/", f"{start}/{site_branch}/_sources/"
 
 
-def prepare(site):
-    """Put the downloads into the built site, and let the Colab buttons open them."""
-    config = settings()
-    where = {key: config["repository"][key] for key in ("url", "branch")}
-    for path in sorted(site.glob("_sources/**/*.ipynb")):
-        source = ROOT / path.relative_to(site / "_sources")
-        nbformat.write(download(nbformat.read(source, as_version=4), **where), path)
-    button, opens = colab_links(config)
-    for path in site.rglob("*.html"):
-        text = path.read_text(encoding="utf-8")
-        if button in text:
-            path.write_text(text.replace(button, opens), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    prepare(ROOT / "_build" / "html")
+def write(path, source):
+    """Write the download of the notebook at `source`."""
+    where = {key: settings()["repository"][key] for key in ("url", "branch")}
+    nbformat.write(download(nbformat.read(source, as_version=4), **where), path)

@@ -1,15 +1,18 @@
 """Cut the icons of the theme down to those on the pages: of 0.7 MB that every page would load, a few kB are used.
 
-The theme brings Font Awesome twice, as a script and as a font. The pages need only the font, and of it some forty
-signs: those that they name, and those that the style sheet puts before notes, warnings and the like.
+The theme brings Font Awesome twice, as a script and as a font (pydata/pydata-sphinx-theme#2379, open; the script goes
+with pydata/pydata-sphinx-theme#2494). The pages need only the font, and of it some forty signs: those that they name,
+and those that the style sheet puts before notes, warnings and the like.
 """
 
+import logging
 import re
 from pathlib import Path
 
 from fontTools import subset
 from fontTools.ttLib import TTFont
 
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # within Sphinx it would tell all that it does
 FONTS = Path("_static") / "vendor" / "fontawesome" / "webfonts"
 STYLES = Path("_static") / "styles" / "pydata-sphinx-theme.css"
 SCRIPT = re.compile(r"<script[^>]*/fontawesome\.js[^>]*></script>\n?")
@@ -51,7 +54,7 @@ def cut_icons(site):
     for path in (site / FONTS).glob("fa-*.woff2"):
         path.unlink()
     for path in (site / FONTS).glob("fa-*.ttf"):
-        with TTFont(path) as font:
+        with TTFont(path, recalcTimestamp=False) as font:  # the same bytes at every build
             cutter = subset.Subsetter()
             cutter.populate(unicodes=wanted)
             cutter.subset(font)

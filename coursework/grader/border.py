@@ -30,15 +30,15 @@ def bordered(exercise, accept):
 
     Parameters
     ----------
-    exercise : Exercise
-        Of the kind ``"test"``.
+    exercise : FindTheBug
+        The question, with its implementations.
     accept : callable
         Has the signature that the question names. Returns clean copies of the arguments, or raises `ValueError` or
         `TypeError` with a sentence that the student may read.
 
     Returns
     -------
-    Exercise
+    FindTheBug
         The same, with implementations that cannot be told apart by a call with arguments that are not accepted.
     """
     guard = functools.partial(_behind, accept, exercise.right)

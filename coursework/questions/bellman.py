@@ -6,7 +6,7 @@ import numpy as np
 from grader import border
 
 from divergence_notes import bellman
-from divergence_notes.grading import Exercise, Mistake
+from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value
 from divergence_notes.grading.bellman import ending_mdp
 
 
@@ -45,9 +45,8 @@ def _with_tau(rng):
     return 3 * rng.standard_normal(mdp.R.shape), mdp, float(rng.choice([0.002, 0.5, 1.5]))
 
 
-SOFT = Exercise(
+SOFT = Function(
     "bellman-soft-backup",
-    "function",
     lambda Q, mdp, tau: mdp.R + mdp.gamma * _rows(mdp) @ _soft(Q, tau),
     (
         Mistake(
@@ -97,9 +96,8 @@ def _with_table(rng):
     return 3 * rng.standard_normal(mdp.R.shape), mdp
 
 
-SWEEP = Exercise(
+SWEEP = Function(
     "bellman-in-place-sweep",
-    "function",
     _in_place,
     (
         Mistake(
@@ -127,9 +125,8 @@ def _numbers(rng, **given):
     return given["gamma"], given["end"], given["factor"]
 
 
-PATIENCE = Exercise(
+PATIENCE = Value(
     "bellman-sweeps-for-ever",
-    "value",
     lambda gamma, end, factor: _sweeps(gamma, factor),
     (
         Mistake(
@@ -151,9 +148,8 @@ PATIENCE = Exercise(
     draw=_numbers,
 )
 
-ENDING = Exercise(
+ENDING = Value(
     "bellman-sweeps-with-an-end",
-    "value",
     lambda gamma, end, factor: _sweeps(gamma * (1 - end), factor),
     (
         Mistake(
@@ -180,9 +176,8 @@ ENDING = Exercise(
     draw=_numbers,
 )
 
-WHY = Exercise(
+WHY = Choice(
     "bellman-why-unlucky",
-    "choice",
     "B",
     (
         Mistake("noise", "There is no chance in a sweep: it computes expectations", "A"),
@@ -206,9 +201,8 @@ def _outside(Q, mdp, epsilon):
     return mdp.R + mdp.gamma * ((1 - epsilon) * move.max(axis=0) + epsilon * move.mean(axis=0))
 
 
-BUG = Exercise(
+BUG = FindTheBug(
     "bellman-find-the-bug",
-    "test",
     cautious_backup,
     (
         Mistake(

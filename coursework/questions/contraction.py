@@ -6,7 +6,7 @@ import numpy as np
 from grader import border
 
 from divergence_notes import bellman, contraction, updates
-from divergence_notes.grading import Exercise, Mistake
+from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value
 from divergence_notes.mdp import FiniteMDP, random_mdp
 
 
@@ -77,9 +77,8 @@ def _mixed_up(mdp, kernel, weights, alpha, wariness):
     return _wary(mdp, np.asarray(kernel) * weights[:, None] / weights, weights, alpha, wariness)
 
 
-WARY = Exercise(
+WARY = Function(
     "contraction-wary-modulus",
-    "function",
     _wary,
     (
         Mistake(
@@ -175,9 +174,8 @@ def _by_the_truth(mdp, *rest):
     return _stop(mdp, *rest, error=lambda L, k, last, first, Q: np.abs(Q - target).max())
 
 
-STOP = Exercise(
+STOP = Function(
     "contraction-when-to-stop",
-    "function",
     lambda *args: _stop(*args, error=_proved),
     (
         Mistake(
@@ -228,9 +226,8 @@ def _gamma_and_share(rng, **given):
     return given["gamma"], given["share"]
 
 
-UNKNOWN = Exercise(
+UNKNOWN = Value(
     "contraction-critical-coupling",
-    "value",
     lambda gamma, share: (1 - gamma) / (1 + gamma) * share / (1 - share),
     (
         Mistake(
@@ -258,9 +255,8 @@ UNKNOWN = Exercise(
     rtol=5e-4,
 )
 
-KNOWN = Exercise(
+KNOWN = Value(
     "contraction-critical-coupling-known-game",
-    "value",
     lambda gamma, share: share / (1 - share),
     (
         Mistake(
@@ -288,9 +284,8 @@ KNOWN = Exercise(
     rtol=5e-4,
 )
 
-BEYOND = Exercise(
+BEYOND = Choice(
     "contraction-beyond-the-condition",
-    "choice",
     "C",
     (
         Mistake("silence-is-no-threat", "The game in which each pair leads to itself still contracts", "A"),
@@ -365,9 +360,8 @@ def _judge_games(value, kernel, weights, alpha, gamma):
     return f"in your second game the modulus is {wild:.6g}, and it must be above 1"
 
 
-GAMES = Exercise(
+GAMES = Function(
     "contraction-two-games",
-    "function",
     lambda *args: np.array([np.eye(3), _worst(*args)]),
     (
         Mistake(
@@ -421,9 +415,8 @@ def _variant(**change):
     return lambda kernel, weights, alpha, gamma: _certificate(kernel, weights, alpha, gamma, **change)
 
 
-BUG = Exercise(
+BUG = FindTheBug(
     "contraction-find-the-bug",
-    "test",
     certificate,
     (
         Mistake(

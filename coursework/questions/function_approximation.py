@@ -6,7 +6,7 @@ import numpy as np
 from grader import border
 
 from divergence_notes import features, updates
-from divergence_notes.grading import Exercise, Mistake, try_out
+from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value, try_out
 from divergence_notes.grading.bellman import ending_mdp
 from divergence_notes.mdp import FiniteMDP
 
@@ -62,9 +62,8 @@ def _learner(rng):
     return phi, mdp, policy, rng.dirichlet(np.full(mdp.n_pairs, 0.7))
 
 
-GROWTH = Exercise(
+GROWTH = Function(
     "function-approximation-growth-rate",
-    "function",
     _growth,
     (
         Mistake(
@@ -133,9 +132,8 @@ def _chain(rng):
     return goes_on[:, None] * P, 0.9 * rng.dirichlet(np.ones(n)) + 0.1 / n
 
 
-SAFE = Exercise(
+SAFE = Function(
     "function-approximation-safe-discount",
-    "function",
     lambda P, weights: _up_to_one(1 / _largest(_scaled(P, weights))),
     (
         Mistake(
@@ -186,9 +184,8 @@ def _states(rng, **given):
     return given["near"], given["far"], given["share"], given["end"]
 
 
-CRITICAL = Exercise(
+CRITICAL = Value(
     "function-approximation-critical-discount",
-    "value",
     _critical,
     (
         Mistake(
@@ -233,9 +230,8 @@ def _run(rng, **given):
     return _pull(*_states(rng, **given), given["gamma"]), given["fold"]
 
 
-STEPS = Exercise(
+STEPS = Value(
     "function-approximation-updates-to-grow",
-    "value",
     lambda pull, factor: _steps(math.log1p(0.02 * pull), factor),
     (
         Mistake(
@@ -262,9 +258,8 @@ STEPS = Exercise(
     draw=_run,
 )
 
-REWARD = Exercise(
+REWARD = Choice(
     "function-approximation-with-a-reward",
-    "choice",
     "C",
     (
         Mistake("signal", "A reward is a constant in the update; it does not touch the factor that grows", "A"),
@@ -322,9 +317,8 @@ def _example(gamma, floor):
     return np.stack([column, shares])
 
 
-BUILD = Exercise(
+BUILD = Value(
     "function-approximation-build-a-loop",
-    "value",
     _example,
     (
         Mistake(
@@ -439,9 +433,8 @@ def _one_by_one(w, batch, gamma, alpha):
     return w
 
 
-BUG = Exercise(
+BUG = FindTheBug(
     "function-approximation-find-the-bug",
-    "test",
     batch_step,
     (
         Mistake("through-the-target", "takes the gradient through the target as well", _through_the_target),

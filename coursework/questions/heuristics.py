@@ -4,7 +4,7 @@ import numpy as np
 from grader import border
 
 from divergence_notes import updates
-from divergence_notes.grading import Exercise, Mistake
+from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value
 from divergence_notes.mdp import FiniteMDP
 
 
@@ -56,9 +56,8 @@ def _unit_length(kernel):
     return found / np.linalg.norm(found)
 
 
-SHARES = Exercise(
+SHARES = Function(
     "heuristics-best-shares",
-    "function",
     lambda kernel: _leading(_off(kernel) / _own(kernel)),
     (
         Mistake(
@@ -133,9 +132,8 @@ def _log_of_a_run(rng):
     return sign * height * _earned(r_max, gamma, left), r_max, gamma, left
 
 
-FIRST = Exercise(
+FIRST = Function(
     "heuristics-first-false",
-    "function",
     lambda values, r_max, gamma, left: _first(np.abs(values) > _earned(r_max, gamma, left)),
     (
         Mistake(
@@ -191,9 +189,8 @@ def _overlap(gamma, weight):
     return (1 - gamma) / (1 + gamma) / weight
 
 
-ENTRY = Exercise(
+ENTRY = Value(
     "heuristics-largest-entry",
-    "value",
     lambda gamma, pairs, often: _overlap(gamma, pairs - 2 + often),
     (
         Mistake(
@@ -231,9 +228,8 @@ def _sampled(gamma, spill, start):
     return (1 + gamma * start) / (1 - gamma * spill)
 
 
-UNSEEN = Exercise(
+UNSEEN = Value(
     "heuristics-unseen-value",
-    "value",
     lambda gamma, spill, start: start + spill * _sampled(gamma, spill, start),
     (
         Mistake(
@@ -271,9 +267,8 @@ UNSEEN = Exercise(
     rtol=1e-3,
 )
 
-TWINS = Exercise(
+TWINS = Choice(
     "heuristics-twins",
-    "choice",
     "B",
     (
         Mistake(
@@ -323,9 +318,8 @@ def _runs_off(value, gamma, ceiling):
     return "settles" if np.abs(np.linalg.eigvals(slope)).max() < 1 + 1e-6 else None
 
 
-KERNEL = Exercise(
+KERNEL = Value(
     "heuristics-small-entries",
-    "value",
     lambda gamma, ceiling: _three_pairs(-0.35, 0.5),
     (
         Mistake(
@@ -404,9 +398,8 @@ def _mean_ratio(own, others, q, r_max, gamma):
     return (others[own > 0] / own[own > 0]).mean()
 
 
-BUG = Exercise(
+BUG = FindTheBug(
     "heuristics-find-the-bug",
-    "test",
     dashboard,
     (
         Mistake("columns", "adds up columns where it should add up rows", _assembled(lambda K, rho: _pulls(K.T, rho))),

@@ -3,7 +3,7 @@
 import numpy as np
 from grader import border
 
-from divergence_notes.grading import Exercise, Mistake
+from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value
 from divergence_notes.grading.key_equation import seven_numbers
 
 
@@ -46,9 +46,8 @@ def _network(rng):
     return tuple(rng.standard_normal(size) for size in sizes)
 
 
-HEADS = Exercise(
+HEADS = Function(
     "key-equation-heads",
-    "function",
     _heads,
     (
         Mistake(
@@ -151,9 +150,8 @@ def _transitions(rng):
     return *drawn, next_pairs, ended, float(rng.uniform(0.5, 0.95)), float(rng.uniform(0.05, 0.5))
 
 
-AFTER = Exercise(
+AFTER = Function(
     "key-equation-errors-after",
-    "function",
     _after,
     (
         Mistake(
@@ -221,9 +219,8 @@ def _missed(w, v, y, z, alpha):
     return alpha**2 * (y - v * w) ** 2 * w * v * (z + 1)
 
 
-MISSED = Exercise(
+MISSED = Value(
     "key-equation-missed",
-    "value",
     _missed,
     (
         Mistake(
@@ -266,9 +263,8 @@ def _breaks(w, v, y, z, alpha):
     return w * z / (-(y - v * w) * v * (z + 1))
 
 
-BREAKS = Exercise(
+BREAKS = Value(
     "key-equation-breaks",
-    "value",
     _breaks,
     (
         Mistake(
@@ -306,9 +302,8 @@ BREAKS = Exercise(
     rtol=1e-3,
 )
 
-PIECES = Exercise(
+PIECES = Choice(
     "key-equation-pieces",
-    "choice",
     "D",
     (
         Mistake(
@@ -360,9 +355,8 @@ def _lagging(Q, slow, mdp, kernel, rho, alpha, tau):
     return np.stack([moved, (1 - tau) * slow + tau * Q])
 
 
-BUG = Exercise(
+BUG = FindTheBug(
     "key-equation-find-the-bug",
-    "test",
     slow_step,
     (
         Mistake(
@@ -477,9 +471,8 @@ def _wrong_way(answer, pace, times):
     return None if abs(real) >= times * abs(predicted) * (1 - 1e-9) else "too-little"
 
 
-AGAINST = Exercise(
+AGAINST = Value(
     "key-equation-against",
-    "value",
     _against,
     (
         Mistake(

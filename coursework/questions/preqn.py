@@ -4,7 +4,7 @@ import numpy as np
 from grader import border
 
 from divergence_notes import updates
-from divergence_notes.grading import Exercise, Fault, Mistake
+from divergence_notes.grading import Choice, Fault, FindTheBug, Function, Mistake, Value
 from divergence_notes.mdp import FiniteMDP
 
 
@@ -52,9 +52,8 @@ def _drawn_batch(rng):
             return K, batch, rng.standard_normal(len(batch)), float(rng.uniform(0.2, 1.0))
 
 
-CHANGE = Exercise(
+CHANGE = Function(
     "preqn-table-change",
-    "function",
     _shortest,
     (
         Mistake(
@@ -144,9 +143,8 @@ def _drawn_search(rng):
             return theta, X, step, delta, alpha, tol, first + room
 
 
-SEARCH = Exercise(
+SEARCH = Function(
     "preqn-line-search",
-    "function",
     _search,
     (
         Mistake(
@@ -186,9 +184,8 @@ def _line(rng, **given):
     return given["gamma"], given["gap"], given["jitter"]
 
 
-DISTANCE = Exercise(
+DISTANCE = Value(
     "preqn-critical-distance",
-    "value",
     lambda gamma, gap, jitter: gap / (2 * gamma),
     (
         Mistake(
@@ -220,9 +217,8 @@ def _left(jitter, mu, kappa):
     return jitter * kappa / (mu + jitter * kappa)
 
 
-UNSOLVED = Exercise(
+UNSOLVED = Value(
     "preqn-jitter-leaves",
-    "value",
     lambda gamma, gap, jitter: _left(jitter, gap**2 / 2, 1 + gap**2 / 4),
     (
         Mistake(
@@ -249,9 +245,8 @@ UNSOLVED = Exercise(
     draw=_line,
 )
 
-WHY = Exercise(
+WHY = Choice(
     "preqn-jitter-and-distance",
-    "choice",
     "B",
     (
         Mistake(
@@ -314,9 +309,8 @@ def judge_turns(kernel, gamma):
     return "settles"
 
 
-TURNS = Exercise(
+TURNS = Value(
     "preqn-build-turns",
-    "value",
     lambda gamma: np.array([[2.0, -2, 1], [-2, 4, 4], [1, 4, 17]]),
     (
         Mistake(
@@ -418,9 +412,8 @@ def _no_jitter(theta, batch, gamma, alpha, jitter):
     return theta + alpha * np.linalg.pinv(batch["phi"], rcond=1e-9) @ _errors(theta, batch, gamma)
 
 
-BUG = Exercise(
+BUG = FindTheBug(
     "preqn-find-the-bug",
-    "test",
     sampled_step,
     (
         Mistake("never-ends", "bootstraps through a terminal state", _never_ends),

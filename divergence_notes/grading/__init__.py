@@ -4,16 +4,28 @@
 wrong with it. The exercises of the chapters come with the package, a module a chapter; an instructor registers others.
 """
 
-from divergence_notes.grading.core import (
-    Exercise,
-    Mistake,
-    Result,
-    check,
-    exercises,
-    find,
-    register,
-    try_out,
-)
+from divergence_notes.grading.checking import check, try_out
+from divergence_notes.grading.exercise import Complaint, Exercise, Mistake, Result
+from divergence_notes.grading.kinds import Bet, Choice, Compared, FindTheBug, Function, Value
+from divergence_notes.grading.registry import exercises, find, register
 from divergence_notes.grading.running import Fault, TimeLimit
 
-__all__ = ["Exercise", "Fault", "Mistake", "Result", "TimeLimit", "check", "exercises", "find", "register", "try_out"]
+__all__ = [
+    "Bet",
+    "Choice",
+    "Compared",
+    "Complaint",
+    "Exercise",
+    "Fault",
+    "FindTheBug",
+    "Function",
+    "Mistake",
+    "Result",
+    "TimeLimit",
+    "Value",
+    "check",
+    "exercises",
+    "find",
+    "register",
+    "try_out",
+]

@@ -3,7 +3,8 @@
 import numpy as np
 
 from divergence_notes import bellman
-from divergence_notes.grading.core import Exercise, Mistake
+from divergence_notes.grading.exercise import Complaint, Mistake
+from divergence_notes.grading.kinds import Choice, Function, Value
 from divergence_notes.mdp import FiniteMDP, random_mdp
 
 
@@ -47,7 +48,7 @@ def _two_games(value):
     detail = f"the factors of yours are {factors[0]:.3g} and {factors[1]:.3g}"
     if np.allclose(factors, (5, 2), rtol=0.01):
         return "exchanged"
-    return ("no-difference" if min(factors) < 1.01 else "another-factor"), detail
+    return Complaint("no-difference" if min(factors) < 1.01 else "another-factor", detail)
 
 
 def _crosses(mdp, planned=None):
@@ -73,9 +74,8 @@ def _short_and_long_way(rng):
 
 
 EXERCISES = (
-    Exercise(
+    Choice(
         "ex-bellman-prediction",
-        "choice",
         "C",
         (
             Mistake("gamma-half", "That would be right if each step counted half as much as the one before it", "A"),
@@ -85,9 +85,8 @@ EXERCISES = (
         insight="Each nine that you add to gamma costs about ten times as many sweeps.",
         phrases={"A": ("1",), "B": ("7",), "C": ("69",), "D": ("693",)},
     ),
-    Exercise(
+    Function(
         "ex-bellman-end",
-        "function",
         lambda reward, cost, gamma: (reward - gamma * cost) / (1 - gamma**2),
         (
             Mistake(
@@ -125,9 +124,8 @@ EXERCISES = (
         insight="With 20, 1 and 0.99 that is 955, where no delivery is worth more than 20: a forgotten end pays "
         "for ever.",
     ),
-    Exercise(
+    Value(
         "ex-bellman-build",
-        "value",
         lambda: (_rooms(2), _rooms(5)),
         (
             Mistake(
@@ -146,9 +144,8 @@ EXERCISES = (
         insight="The average of maxima is never below the maximum of averages: who looks first and then chooses "
         "never does worse.",
     ),
-    Exercise(
+    Function(
         "ex-bellman-shift",
-        "function",
         _rise,
         (
             Mistake(
@@ -186,9 +183,8 @@ EXERCISES = (
         insight="A rise of c comes back as gamma c at most: that, and that the backup keeps order, is the "
         "contraction theorem.",
     ),
-    Exercise(
+    Function(
         "ex-bellman-loss",
-        "function",
         lambda epsilon, gamma: 2 * epsilon * gamma / (1 - gamma),
         (
             Mistake(
@@ -215,9 +211,8 @@ EXERCISES = (
         draw=lambda rng: (float(rng.uniform(0.01, 1)), float(rng.uniform(0.1, 0.99))),
         insight="At gamma = 0.99 that is 198 times the error: a table that is nearly right may still be played badly.",
     ),
-    Exercise(
+    Function(
         "ex-bellman-patience",
-        "function",
         _crosses,
         (
             Mistake(

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 from divergence_notes import contraction, dynamics, examples
-from divergence_notes.grading.core import Exercise, Mistake
+from divergence_notes.grading.exercise import Mistake
+from divergence_notes.grading.kinds import Bet, Choice, Function, Value
 from divergence_notes.mdp import FiniteMDP
 
 
@@ -89,9 +90,8 @@ def _changed(alpha, kernel=((1.0, 0.0), (0.0, 1.0))):
 
 
 EXERCISES = (
-    Exercise(
+    Choice(
         "ex-contraction-prediction",
-        "choice",
         "C",
         (
             Mistake("fate", "The calm comes home, but its coupling is far too strong for the condition", "A"),
@@ -108,16 +108,12 @@ EXERCISES = (
             "D": ("one cannot say without the rewards", "cannot say", "one cannot say", "it depends on the rewards"),
         },
     ),
-    Exercise(
+    Bet(
         "ex-contraction-phases-prediction",
-        "bet",
-        None,
-        (),
         hint="The map below it answers both questions; move the dot to the two places.",
     ),
-    Exercise(
+    Value(
         "ex-contraction-largest-step",
-        "value",
         _safe_steps,
         (
             Mistake(
@@ -147,9 +143,8 @@ EXERCISES = (
         "the exact modulus.",
         insight="The theorem's step is enough, and not necessary: the modulus stays below 1 a little further.",
     ),
-    Exercise(
+    Value(
         "ex-contraction-boundary",
-        "value",
         lambda: (np.eye(2), np.array([1.0, 0.0])),
         (
             Mistake(
@@ -171,9 +166,8 @@ EXERCISES = (
         judge=_on_the_edge,
         insight="With equality a difference may stay as it is, and then more than one table stays where it is.",
     ),
-    Exercise(
+    Value(
         "ex-contraction-overshoot",
-        "value",
         lambda: (_changed(10.0), _changed(2.0)),
         (
             Mistake(
@@ -198,9 +192,8 @@ EXERCISES = (
         insight="Dominance speaks about directions, and not about the step: the best of kernels overshoots if it "
         "is too long.",
     ),
-    Exercise(
+    Value(
         "ex-contraction-last-norm",
-        "value",
         lambda: 1.0,
         (
             Mistake("sup-norm", "That is as far as the sup norm goes", lambda: (1 - 0.9) / (1 + 0.9)),
@@ -216,9 +209,8 @@ EXERCISES = (
         "coupling rises.",
         insight="The sup norm sees a nineteenth of what is safe here, and another norm sees all of it.",
     ),
-    Exercise(
+    Function(
         "ex-contraction-fit",
-        "function",
         lambda fit, gamma: gamma * np.abs(fit).sum(axis=1).max(),
         (
             Mistake(

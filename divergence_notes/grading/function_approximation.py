@@ -6,7 +6,9 @@ import functools
 import numpy as np
 
 from divergence_notes import dynamics, examples, features
-from divergence_notes.grading.core import Exercise, Mistake, combined
+from divergence_notes.grading.exercise import Mistake
+from divergence_notes.grading.kinds import Bet, Choice, Function, Value
+from divergence_notes.grading.phrases import combined
 
 _LEGS = {"F": "function approximation", "B": "bootstrapping", "O": "off-policy"}
 _STARTS = ((1.0, 0.0), (0.0, 1.0), (-1.4, 0.2), (-1.2, -0.6), (-0.6, -1.2))
@@ -107,9 +109,8 @@ def _wcw(value):
 
 
 EXERCISES = (
-    Exercise(
+    Choice(
         "ex-function-approximation-states-prediction",
-        "choice",
         "C",
         (
             Mistake("ten", "Ten digits would do for five places of a hundred values each; the screen has 28 224", "A"),
@@ -122,9 +123,8 @@ EXERCISES = (
             "C": ("more than 10 000", "over 10 000", "above 10 000", "more than ten thousand", "10 000", ">10000"),
         },
     ),
-    Exercise(
+    Value(
         "ex-function-approximation-leakage-prediction",
-        "value",
         lambda states: states - 1,
         (
             Mistake("table", "That would be right for a table", lambda states: 0),
@@ -138,9 +138,8 @@ EXERCISES = (
         hint="Ask to how many states a hidden unit answers, and how many of them answer to the state that is trained.",
         insight="All of the others move: in a network the cells of the table are tied together.",
     ),
-    Exercise(
+    Choice(
         "ex-function-approximation-legs-prediction",
-        "choice",
         "FBO",
         (
             Mistake("no-off-policy", "With data of its own policy each of the five stays inside", "FB"),
@@ -156,9 +155,8 @@ EXERCISES = (
             ),
         },
     ),
-    Exercise(
+    Value(
         "ex-function-approximation-pair-prediction",
-        "value",
         _come_home,
         (
             Mistake("all", "All is trained and all can be represented, and still some run off", lambda: len(_STARTS)),
@@ -174,9 +172,8 @@ EXERCISES = (
         hint="Follow each start: which action is greedy there, and on which side of the diagonal does its path end?",
         insight="All is trained, all can be represented, there is one fixed point, and yet it depends on the start.",
     ),
-    Exercise(
+    Choice(
         "ex-function-approximation-reward-prediction",
-        "choice",
         "C",
         (
             Mistake("stays", "No reward pulls the values to 0 only if nothing pushes them away from there", "A"),
@@ -192,16 +189,12 @@ EXERCISES = (
             ),
         },
     ),
-    Exercise(
+    Bet(
         "ex-function-approximation-soft-prediction",
-        "bet",
-        None,
-        (),
         hint="The figure below it shows the ten runs, and the text after it counts.",
     ),
-    Exercise(
+    Function(
         "ex-function-approximation-count",
-        "function",
         _bins,
         (
             Mistake(
@@ -233,9 +226,8 @@ EXERCISES = (
         draw=_a_table,
         insight="In 16 GB a robot of 17 numbers and 64 actions gets two bins for each number: here tables end.",
     ),
-    Exercise(
+    Value(
         "ex-function-approximation-silent",
-        "value",
         lambda: np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 1.0]]),
         (
             Mistake(
@@ -265,9 +257,8 @@ EXERCISES = (
         judge=_silent,
         insight="Silence is not passed on: 1 moves 3 and 3 moves 2, yet 1 does not move 2.",
     ),
-    Exercise(
+    Function(
         "ex-function-approximation-step",
-        "function",
         lambda kernel, weights: 2 / _modes(kernel, weights).max(),
         (
             Mistake(
@@ -294,9 +285,8 @@ EXERCISES = (
         draw=_a_kernel,
         insight="Above it the update diverges with neither bootstrapping nor a policy: long steps need no triad.",
     ),
-    Exercise(
+    Function(
         "ex-function-approximation-cure",
-        "function",
         _cure,
         (
             Mistake("other-share", "That is the share of the second action", lambda K, gamma: 1 - _cure(K, gamma)),
@@ -315,9 +305,8 @@ EXERCISES = (
         draw=_sick_pair,
         insight="The same kernel, the same discount, and a share of the data that turns growth into decay.",
     ),
-    Exercise(
+    Value(
         "ex-function-approximation-build",
-        "value",
         lambda: np.array([1 + np.sqrt(2), 0.83]),
         (
             Mistake("discount-too-high", "The discount is to be below 5/6", lambda: np.array([2.0, 0.9])),

@@ -3,7 +3,8 @@
 import numpy as np
 
 from divergence_notes import updates
-from divergence_notes.grading.core import Exercise, Mistake
+from divergence_notes.grading.exercise import Mistake
+from divergence_notes.grading.kinds import Bet, Choice, Function, Value
 from divergence_notes.mdp import FiniteMDP
 
 
@@ -54,30 +55,20 @@ def _settles(gamma, rho):
 
 
 EXERCISES = (
-    Exercise(
+    Bet(
         "ex-heuristics-prediction",
-        "bet",
-        None,
-        (),
         hint="Each of the four dials has a figure below, and the search for a setting that works comes after them.",
     ),
-    Exercise(
+    Bet(
         "ex-heuristics-robots-prediction",
-        "bet",
-        None,
-        (),
         hint="The figure below it has both ways to draw the weights, and all three robots.",
     ),
-    Exercise(
+    Bet(
         "ex-heuristics-rank-prediction",
-        "bet",
-        None,
-        (),
         hint="The figure below it has a dot for each network.",
     ),
-    Exercise(
+    Value(
         "ex-heuristics-overlap",
-        "value",
         lambda: _allowed(0.99, 1000),
         (
             Mistake(
@@ -120,9 +111,8 @@ EXERCISES = (
         insight="At gamma = 0.99 the others together may pull with one part in 199: five in a million for each "
         "of them.",
     ),
-    Exercise(
+    Value(
         "ex-heuristics-build",
-        "value",
         lambda: (0.95, [0.9, 0.1], [0.1, 0.9]),
         (
             Mistake(
@@ -150,9 +140,8 @@ EXERCISES = (
         judge=_diverges_then_cured,
         insight="The same kernel and the same discount: the division of the data alone cures it.",
     ),
-    Exercise(
+    Function(
         "ex-heuristics-two-numbers",
-        "function",
         _two_numbers,
         (
             Mistake(
@@ -195,9 +184,8 @@ EXERCISES = (
         insight="The row ratio notices a little overlap at once, the effective rank starts flat; neither is a "
         "certificate.",
     ),
-    Exercise(
+    Choice(
         "ex-heuristics-raw",
-        "choice",
         "UP",
         (
             Mistake(
@@ -216,9 +204,8 @@ EXERCISES = (
             "STAYS": ("it stays", "the same", "stays the same", "no change"),
         },
     ),
-    Exercise(
+    Choice(
         "ex-heuristics-tension-prediction",
-        "choice",
         "NO",
         (
             Mistake(
@@ -233,9 +220,8 @@ EXERCISES = (
             "YES": ("there is one", "yes, there is one"),
         },
     ),
-    Exercise(
+    Choice(
         "ex-heuristics-watch-prediction",
-        "choice",
         "GROWTH",
         (
             Mistake("row-ratio", "The row ratio goes with the values, and not before them", "ROW RATIO"),

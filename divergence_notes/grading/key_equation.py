@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from divergence_notes.grading.core import Exercise, Mistake
+from divergence_notes.grading.exercise import Mistake
+from divergence_notes.grading.kinds import Choice, Function, Value
 from divergence_notes.grading.running import Fault
 
 
@@ -53,9 +54,8 @@ def _kink(answer):
 
 
 EXERCISES = (
-    Exercise(
+    Choice(
         "ex-key-equation-prediction",
-        "choice",
         "B",
         (
             Mistake("as-the-change", "That holds for the change itself; what is missed shrinks faster than that", "A"),
@@ -79,9 +79,8 @@ EXERCISES = (
             "D": ("nobody can say", "it depends on the network", "it depends"),
         },
     ),
-    Exercise(
+    Function(
         "ex-key-equation-loss",
-        "function",
         _alphas,
         (
             Mistake(
@@ -114,9 +113,8 @@ EXERCISES = (
         insight="A library's loss takes the same step with another alpha: find the factor before you compare "
         "step sizes.",
     ),
-    Exercise(
+    Value(
         "ex-key-equation-order",
-        "value",
         lambda: 2.0**2,
         (
             Mistake(
@@ -140,9 +138,8 @@ EXERCISES = (
         "long is the second?",
         insight="The gap goes with the square of alpha: to first order both programs take the same step.",
     ),
-    Exercise(
+    Value(
         "ex-key-equation-kink",
-        "value",
         lambda: np.array([-2.0, 1.0, 1.0, 0.0, 0.5, 0.0, 2.0]),
         (
             Mistake(

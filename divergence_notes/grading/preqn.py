@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 
 from divergence_notes import dynamics, examples, updates
-from divergence_notes.grading.core import Exercise, Mistake, combined
+from divergence_notes.grading.exercise import Mistake
+from divergence_notes.grading.kinds import Bet, Choice, Function, Value
+from divergence_notes.grading.phrases import combined
 from divergence_notes.grading.running import Fault
 from divergence_notes.mdp import FiniteMDP
 
@@ -80,9 +82,8 @@ def _jittered(mu, jitter, kappa):
 
 
 EXERCISES = (
-    Exercise(
+    Choice(
         "ex-preqn-prediction",
-        "choice",
         "A",
         (
             Mistake("the-left-out", "In B the action that the batch leaves out moves too, and feeds the maximum", "AB"),
@@ -116,23 +117,16 @@ EXERCISES = (
             "NONE": ("none of them", "neither", "no, no, no", "not, not, not", "not cured, not cured, not cured"),
         },
     ),
-    Exercise(
+    Bet(
         "ex-preqn-pendulum-prediction",
-        "bet",
-        None,
-        (),
         hint="The figure below it shows both agents, and the study in the appendix all of the step sizes.",
     ),
-    Exercise(
+    Bet(
         "ex-preqn-target-prediction",
-        "bet",
-        None,
-        (),
         hint="The paragraph below it answers the first two questions, and the figure after that the third.",
     ),
-    Exercise(
+    Value(
         "ex-preqn-coupling",
-        "value",
         lambda: 1 / 0.9,
         (
             Mistake(
@@ -155,9 +149,8 @@ EXERCISES = (
         insight="What the batch leaves out is dragged along and fed back: gamma times the spill is the gain of "
         "that loop.",
     ),
-    Exercise(
+    Value(
         "ex-preqn-schedule",
-        "value",
         lambda: ([0] + 8 * [1], [0, 0, 0, 1]),
         (
             Mistake(
@@ -182,9 +175,8 @@ EXERCISES = (
         judge=_judge_schedules,
         insight="The same kernel and the same exact steps: how often each state comes up makes the fate.",
     ),
-    Exercise(
+    Function(
         "ex-preqn-single",
-        "function",
         lambda kernel, i, alpha: alpha / kernel[i, i],
         (
             Mistake("same", "You take the same step size; the kernel of the pair is 1 only by luck", lambda K, i, a: a),
@@ -210,9 +202,8 @@ EXERCISES = (
         draw=lambda rng: (np.cov(rng.standard_normal((4, 9))) + np.eye(4), int(rng.integers(4)), rng.uniform(0.1, 1)),
         insight="A batch of one is a plain step, divided by the squared length of its own gradient.",
     ),
-    Exercise(
+    Function(
         "ex-preqn-jitter",
-        "function",
         _jittered,
         (
             Mistake(
@@ -245,9 +236,8 @@ EXERCISES = (
         insight="The jitter gives up what the batch gets by long steps only: small eigenvalues, and half at "
         "jitter times kappa.",
     ),
-    Exercise(
+    Value(
         "ex-preqn-patience",
-        "value",
         lambda: [8, 4],
         (
             Mistake("too-impatient", "With your first period the pair still runs off", lambda: [5, 3]),

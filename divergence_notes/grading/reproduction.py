@@ -1,13 +1,10 @@
 """The prediction of the appendix on studies and raw results."""
 
-from divergence_notes.grading.core import Exercise
+from divergence_notes.grading.kinds import Bet
 
 EXERCISES = (
-    Exercise(
+    Bet(
         "ex-reproduction-prediction",
-        "bet",
-        None,
-        (),
         hint="The figure below it shows every run, and the text after it compares.",
     ),
 )

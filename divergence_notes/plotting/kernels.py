@@ -1,4 +1,8 @@
-"""The kernel as an image, and what one update does."""
+"""The kernel as an image, and what one update does.
+
+They take matrices and vectors of pairs. Where a kernel comes from is `ntk`, `features` or an example; its numbers are
+`diagnostics`.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

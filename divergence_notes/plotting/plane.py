@@ -1,4 +1,8 @@
-"""The plane of Q: flows, paths, boxes, and maps of regions."""
+"""The plane of Q: flows, paths, boxes, and maps of regions.
+
+Q has two numbers here, and each is an axis. Values against the iteration are `runs`; tables of more numbers are
+`tables`.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +11,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from scipy.ndimage import distance_transform_edt
 
 from divergence_notes import _checks
 from divergence_notes._checks import ArrayLike
@@ -274,6 +277,8 @@ def plot_regions(
     (left, right), (low, high) = ((v[0] - (v[1] - v[0]) / 2, v[-1] + (v[-1] - v[-2]) / 2) for v in (x, y))
     look = {"vmin": -0.5, "vmax": len(labels) - 0.5, "interpolation": "none", "origin": "lower", "aspect": "auto"}
     ax.imshow(codes, cmap=colors, extent=(left, right, low, high), **look)  # one pixel a cell: a small file
+    from scipy.ndimage import distance_transform_edt
+
     for code in np.unique(codes):
         depth = distance_transform_edt(np.pad(codes == code, 1))[1:-1, 1:-1]
         row, column = np.unravel_index(depth.argmax(), depth.shape)

@@ -1,14 +1,19 @@
-"""What the monitor saw: the report of one moment, and the history of a run."""
+"""What the monitor saw: the report of one moment, and the history of a run.
+
+What they draw is made by `diagnostics.report` and by `monitor`; runs of single numbers are `runs`.
+"""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 
 from divergence_notes.plotting import style
+
+if TYPE_CHECKING:
+    import pandas
 
 _SCALED = {"effective rank": "effective rank / n", "max |Q|": "max |Q| / bound"}
 """Rows of a report that are drawn in units of their reference."""
@@ -32,7 +37,7 @@ _LIMITS = {"row_ratio": (-0.05, 1.05), "certified": (-0.05, 1.05), "alignment": 
 _LOG = ("max_q", "bound_ratio", "td_error")
 
 
-def plot_report(report: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+def plot_report(report: "pandas.DataFrame", *, ax: Axes | None = None) -> Axes:
     """Draw the numbers without a unit on one scale, each beside what a table has, with its reading.
 
     Parameters
@@ -75,7 +80,7 @@ _EDGES = (-1.08, 1.12)
 
 
 def plot_history(
-    history: pd.DataFrame,
+    history: "pandas.DataFrame",
     *,
     axes: Sequence[Axes] | np.ndarray | None = None,
     quantities: Sequence[str] = ("max_q", "growth_rate", "row_ratio", "effective_rank", "alignment"),

@@ -1,16 +1,22 @@
-"""Runs: what became of a number from step to step, and samples side by side."""
+"""Runs: what became of a number from step to step, and samples side by side.
+
+Numbers against the iteration, the step of training or a setting. Paths in the plane are `plane`; histories of the
+monitor are `reports`.
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 
 from divergence_notes import _checks, diagnostics
 from divergence_notes._checks import ArrayLike
 from divergence_notes.dynamics import Trajectory
 from divergence_notes.plotting import style
+
+if TYPE_CHECKING:
+    import pandas
 
 
 def plot_error(trajectory: Trajectory, *, ax: Axes | None = None, label: str | None = None, **line_kw: Any) -> Axes:
@@ -157,7 +163,7 @@ def plot_samples(
     return ax
 
 
-def plot_seeds(runs: pd.DataFrame, *, ax: Axes | None = None, label: str | None = None, **line_kw: Any) -> Axes:
+def plot_seeds(runs: "pandas.DataFrame", *, ax: Axes | None = None, label: str | None = None, **line_kw: Any) -> Axes:
     """Draw the runs of several seeds as thin lines, their mean as a thick one, and its 95 % interval as a band.
 
     Parameters

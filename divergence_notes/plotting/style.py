@@ -1,4 +1,7 @@
-"""One style for every figure: colours, line styles, and the scale of signed values."""
+"""One style for every figure: colours, line styles, and the scale of signed values.
+
+What a colour or a line style means is decided here; what is drawn in it, by the other modules of `plotting`.
+"""
 
 from collections.abc import Sequence
 from typing import Any

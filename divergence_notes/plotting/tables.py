@@ -1,4 +1,7 @@
-"""Tables and processes: a number in each cell, an arrow for each transition, a word for each outcome."""
+"""Tables and processes: a number in each cell, an arrow for each transition, a word for each outcome.
+
+They speak of states and actions, one cell or one node each. Matrices of pairs are `kernels`, two numbers are `plane`.
+"""
 
 from collections.abc import Sequence
 

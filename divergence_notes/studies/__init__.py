@@ -13,15 +13,18 @@ there, with nothing but pandas.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas
+
 
 RESULTS = Path(__file__).resolve().parents[2] / "book" / "results"
 """Where the raw results are kept: ``<study>/<parameters>.csv``."""
 
 
-def load(name: str, *, results: str | Path = RESULTS) -> pd.DataFrame:
+def load(name: str, *, results: str | Path = RESULTS) -> "pandas.DataFrame":
     """Return the finished runs of a study in one table.
 
     Parameters
@@ -47,6 +50,8 @@ def load(name: str, *, results: str | Path = RESULTS) -> pd.DataFrame:
         known = ", ".join(there) or "there is none"
         raise ValueError(f"name must be a study with finished runs: {known}, got {name!r}")
     keys = [unquote(part.partition("=")[0]) for part in files[0].stem.split(",")]
+    import pandas
+
     # only an empty field is missing: a parameter may well be called "none" or "NA"
-    runs = [pd.read_csv(path, keep_default_na=False, na_values=[""]) for path in files]
-    return pd.concat(runs, ignore_index=True).sort_values(keys, kind="stable", ignore_index=True)
+    runs = [pandas.read_csv(path, keep_default_na=False, na_values=[""]) for path in files]
+    return pandas.concat(runs, ignore_index=True).sort_values(keys, kind="stable", ignore_index=True)

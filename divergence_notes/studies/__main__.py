@@ -1,4 +1,7 @@
-"""``python -m divergence_notes.studies list | run NAME | status NAME``."""
+"""``python -m divergence_notes.studies list | run NAME | missing NAME``.
+
+What a command says and returns. The runs are done and written by `runner`; what they compute is the study's own module.
+"""
 
 import argparse
 import os
@@ -22,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    return _run(study, options) if options.command == "run" else _status(study, options)
+    return _run(study, options) if options.command == "run" else _missing(study, options)
 
 
 def _run(study: ModuleType, options: argparse.Namespace) -> int:
@@ -36,11 +39,11 @@ def _run(study: ModuleType, options: argparse.Namespace) -> int:
         return 130
     for name, error in failures.items():
         print(f"failed: {name}: {type(error).__name__}: {error}", file=sys.stderr)
-    _status(study, options)
+    _missing(study, options)
     return 1 if failures else 0
 
 
-def _status(study: ModuleType, options: argparse.Namespace) -> int:
+def _missing(study: ModuleType, options: argparse.Namespace) -> int:
     runs, missing = list(runner.grid(study)), runner.missing(study, options.results)
     print(f"{options.name}: {len(runs) - len(missing)} of {len(runs)} runs are finished")
     if missing:
@@ -72,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     where = run.add_mutually_exclusive_group()
     where.add_argument("--workers", type=_positive, metavar="N", help="processes; default: one for each core")
     where.add_argument("--scheduler", metavar="ADDRESS", help="a Dask cluster, such as tcp://10.0.0.1:8786")
-    commands.add_parser("status", parents=[common], help="say which runs are missing, and what they will cost")
+    commands.add_parser("missing", parents=[common], help="say which runs are missing, and what they will cost")
     return parser
 
 

@@ -13,10 +13,12 @@ Columns as in the study `pendulum`.
 """
 
 import dataclasses
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from divergence_notes.studies import mujoco, pendulum, protocol
+
+if TYPE_CHECKING:
+    import pandas
 
 VARIANTS = {
     "default": {},
@@ -46,7 +48,7 @@ BASES = {
 """The settings that a variant changes, and the length of its runs."""
 
 
-def run(*, seed: int, environment: str, variant: str, steps: int | None = None) -> pd.DataFrame:
+def run(*, seed: int, environment: str, variant: str, steps: int | None = None) -> "pandas.DataFrame":
     """Train one variant and return its curve.
 
     Parameters

@@ -16,9 +16,9 @@ at its end, `on` and `off`, the mean cosines of the updates since the row before
 
 import copy
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from stable_baselines3 import DDPG, TD3
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -27,6 +27,9 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from divergence_notes import diagnostics
 from divergence_notes.studies import ablation, protocol
+
+if TYPE_CHECKING:
+    import pandas
 
 PARAMETERS = {
     "seed": tuple(range(3)),
@@ -39,7 +42,7 @@ EVERY = 20
 """Environment steps from one measured update of a baseline to the next."""
 
 
-def run(*, seed: int, environment: str, agent: str, steps: int | None = None) -> pd.DataFrame:
+def run(*, seed: int, environment: str, agent: str, steps: int | None = None) -> "pandas.DataFrame":
     """Train one agent and return its cosines.
 
     Parameters
@@ -76,7 +79,9 @@ def run(*, seed: int, environment: str, agent: str, steps: int | None = None) ->
         **sizes,
         **shared,
     )
-    found = pd.DataFrame(watch.rows)
+    import pandas
+
+    found = pandas.DataFrame(watch.rows)
     found["step"] = np.ceil(found["step"] / shared["eval_every"]) * shared["eval_every"]
     means = found.groupby("step", as_index=False)[["on", "off"]].mean().astype({"step": int})
     return means.merge(curve[["step", "return"]], on="step")

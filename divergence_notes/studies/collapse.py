@@ -13,13 +13,16 @@ second does not, Q knows what to do and the policy does not do it. Other columns
 """
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 
 from divergence_notes import preqn
 from divergence_notes.studies import pendulum, protocol
+
+if TYPE_CHECKING:
+    import pandas
 
 VARIANTS = {
     "alpha-0.1": {"alpha": 0.1},
@@ -32,7 +35,7 @@ FLOAT_FORMAT = "%.7g"
 STEPS = 20_000
 
 
-def run(*, seed: int, variant: str, steps: int = STEPS) -> pd.DataFrame:
+def run(*, seed: int, variant: str, steps: int = STEPS) -> "pandas.DataFrame":
     """Train one variant and return its curve.
 
     Parameters

@@ -20,16 +20,18 @@ defined.
 
 import itertools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import gymnasium as gym
 import numpy as np
-import pandas as pd
 import torch
-from scipy import stats
 from torch import nn
 
 from divergence_notes import _checks, contraction, diagnostics, networks, ntk
 from divergence_notes.studies import protocol
+
+if TYPE_CHECKING:
+    import pandas
 
 PARAMETERS = {
     "environment": ("HalfCheetah-v5", "Ant-v5", "Walker2d-v5"),
@@ -171,7 +173,7 @@ def run(
     seed: int,
     n_pairs: int = N_PAIRS,
     hidden: Sequence[Sequence[int]] = HIDDEN,
-) -> pd.DataFrame:
+) -> "pandas.DataFrame":
     """Measure the kernel of every network on the same pairs.
 
     Parameters
@@ -195,10 +197,12 @@ def run(
         net = network(sizes, activation=activation, initialisation=initialisation, seed=seed)
         found = measure(ntk.gram(net, x).numpy())
         rows.append({"activation": activation, "depth": len(layers), "width": layers[0]} | found)
-    return pd.DataFrame(rows)
+    import pandas
+
+    return pandas.DataFrame(rows)
 
 
-def summary(data: pd.DataFrame, *, level: float | int = 0.95) -> pd.DataFrame:
+def summary(data: "pandas.DataFrame", *, level: float | int = 0.95) -> "pandas.DataFrame":
     """Return the mean over seeds of each measure of each network, with a t interval.
 
     Parameters
@@ -224,7 +228,7 @@ def summary(data: pd.DataFrame, *, level: float | int = 0.95) -> pd.DataFrame:
     return _intervals(long, [*CELL, "measure"], level)
 
 
-def trends(data: pd.DataFrame, *, level: float | int = 0.95) -> pd.DataFrame:
+def trends(data: "pandas.DataFrame", *, level: float | int = 0.95) -> "pandas.DataFrame":
     """Return by how many powers of two each measure grows with every doubling of the width and with every layer.
 
     Parameters
@@ -253,10 +257,12 @@ def trends(data: pd.DataFrame, *, level: float | int = 0.95) -> pd.DataFrame:
             place = np.log2(group["width"]) if axis == "width" else group["depth"]
             slopes = np.polyfit(place, np.log2(group[POSITIVE]), 1)[0]
             rows += [(*cell[:3], axis, name, slope) for name, slope in zip(POSITIVE, slopes, strict=True)]
-    return _intervals(pd.DataFrame(rows, columns=[*keys, "value"]), keys, level)
+    import pandas
+
+    return _intervals(pandas.DataFrame(rows, columns=[*keys, "value"]), keys, level)
 
 
-def compare(data: pd.DataFrame, first: str, second: str, *, level: float | int = 0.95) -> pd.DataFrame:
+def compare(data: "pandas.DataFrame", first: str, second: str, *, level: float | int = 0.95) -> "pandas.DataFrame":
     """Return how many times larger each measure is with one activation than with another, in pairs of equal weights.
 
     Parameters
@@ -288,17 +294,19 @@ def compare(data: pd.DataFrame, first: str, second: str, *, level: float | int =
     return table.assign(**{name: np.exp(table[name]) for name in ("mean", "low", "high")})
 
 
-def _once(data: pd.DataFrame) -> None:
+def _once(data: "pandas.DataFrame") -> None:
     if data.duplicated([*CELL, "seed"]).any():
         raise ValueError("data must hold each seed of a network once")
 
 
-def _intervals(long: pd.DataFrame, keys: list[str], level: float | int) -> pd.DataFrame:
+def _intervals(long: "pandas.DataFrame", keys: list[str], level: float | int) -> "pandas.DataFrame":
     """Return mean, low, high and n of the column "value", over the seeds of each group."""
     level = _checks.scalar("level", level, low=0, high=1, low_open=True, high_open=True)
     table = long.groupby(keys, sort=False)["value"].agg(["mean", "sem", "count"]).reset_index()
     if table["count"].min() < 2:
         raise ValueError("data must hold at least two seeds of each network: an interval needs them")
-    half = stats.t.ppf((1 + level) / 2, table["count"] - 1) * table["sem"]
+    from scipy.special import stdtrit  # the quantile of Student's t, without the second that scipy.stats takes
+
+    half = stdtrit(table["count"] - 1, (1 + level) / 2) * table["sem"]
     table = table.rename(columns={"count": "n"}).assign(low=table["mean"] - half, high=table["mean"] + half)
     return table[[*keys, "mean", "low", "high", "n"]]

@@ -8,16 +8,19 @@ hidden layers of 256 units, minibatches have 100 transitions, as in Spinning Up.
 - ``td3``: of stable-baselines3 with its own defaults but for the sizes and the random steps above; all explore with
   noise of standard deviation 0.1.
 
-None was tuned on these tasks. One row for each evaluation: `step`, `return`, `status`, and for PreQN the metrics of
+None was tuned on these tasks. One row for each evaluation: `step`, `return`, `ending`, and for PreQN the metrics of
 the updates since the row before, as `preqn.PreQN.update` names them.
 """
 
 import dataclasses
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from stable_baselines3 import TD3
 
 from divergence_notes.studies import pendulum, protocol
+
+if TYPE_CHECKING:
+    import pandas
 
 PARAMETERS = {
     "seed": tuple(range(3)),
@@ -36,7 +39,7 @@ ACTIVATIONS = {"preqn": CONFIG.activation, "preqn-tanh": "tanh"}
 """Of Q, for each of our agents."""
 
 
-def run(*, seed: int, environment: str, agent: str, steps: int = STEPS) -> pd.DataFrame:
+def run(*, seed: int, environment: str, agent: str, steps: int = STEPS) -> "pandas.DataFrame":
     """Train one agent and return its curve.
 
     Parameters

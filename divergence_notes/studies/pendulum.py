@@ -12,17 +12,20 @@ steps five episodes without noise, the same initial states for every agent with 
 
 The settings of PreQN were chosen in short trials on this very task; those of TD3 and SAC were not.
 
-One row for each evaluation: `step`, `return`, `status`, and for our agents the metrics of the updates since the row
+One row for each evaluation: `step`, `return`, `ending`, and for our agents the metrics of the updates since the row
 before, as `preqn.PreQN.update` names them. A run that diverged ends with a row without a return.
 """
 
 import dataclasses
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from stable_baselines3 import SAC, TD3
 
 from divergence_notes import preqn
 from divergence_notes.studies import protocol
+
+if TYPE_CHECKING:
+    import pandas
 
 PARAMETERS = {
     "agent": (
@@ -60,7 +63,7 @@ CONFIG = preqn.PreQNConfig(
 """All settings, written out so that new defaults do not change the study."""
 
 
-def run(*, agent: str, seed: int, steps: int = STEPS) -> pd.DataFrame:
+def run(*, agent: str, seed: int, steps: int = STEPS) -> "pandas.DataFrame":
     """Train one agent and return its curve.
 
     Parameters

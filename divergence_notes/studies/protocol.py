@@ -9,17 +9,19 @@ stable-baselines3 evaluates before the update of a step and ours after it, so th
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import mujoco
 import numpy as np
-import pandas as pd
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from divergence_notes import preqn, replay
+from divergence_notes import preqn, training
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @contextlib.contextmanager
@@ -45,7 +47,7 @@ def mujoco_in_the_log() -> Iterator[None]:
 
 def preqn_curve(
     env_id: str, config: preqn.PreQNConfig, *, steps: int, seed: int, eval_every: int, eval_episodes: int, **more: Any
-) -> pd.DataFrame:
+) -> "pandas.DataFrame":
     """Train a PreQN and return its curve.
 
     Parameters
@@ -55,19 +57,19 @@ def preqn_curve(
     config : PreQNConfig
         The settings.
     steps, seed, eval_every, eval_episodes
-        As in `replay.learn`.
+        As in `training.learn`.
     **more
         What else `preqn.train` takes.
 
     Returns
     -------
     DataFrame
-        The curve, and the ``status`` of the run in a last column.
+        The curve, and the ``ending`` of the run in a last column.
     """
     evaluation = {"eval_every": eval_every, "eval_episodes": eval_episodes}
     with mujoco_in_the_log():
         run = preqn.train(env_id, config=config, steps=steps, seed=seed, **evaluation, **more)
-    return run.curve.assign(status=run.status)
+    return run.curve.assign(ending=run.ending)
 
 
 def baseline_curve(
@@ -83,7 +85,7 @@ def baseline_curve(
     noise: float | None = None,
     callbacks: tuple[BaseCallback, ...] = (),
     **settings: Any,
-) -> pd.DataFrame:
+) -> "pandas.DataFrame":
     """Train an algorithm of stable-baselines3 and return its curve.
 
     Parameters
@@ -93,13 +95,13 @@ def baseline_curve(
     env_id : str
         Name of a registered environment with continuous actions.
     steps, seed
-        As in `replay.learn`.
+        As in `training.learn`.
     hidden : tuple of int
         Widths of the hidden layers of all its networks.
     warmup : int
         Random steps before the first update.
     eval_every, eval_episodes
-        As in `replay.learn`.
+        As in `training.learn`.
     noise : float, optional
         Standard deviation of Gaussian noise on exploring actions, in units of half their range; none by default.
     callbacks : tuple of BaseCallback
@@ -110,7 +112,7 @@ def baseline_curve(
     Returns
     -------
     DataFrame
-        Columns `step`, `return`, and `status`, which is "finished".
+        Columns `step`, `return`, and `ending`, which is "finished".
     """
     with mujoco_in_the_log(), gymnasium.make(env_id) as env:
         shape = env.action_space.shape
@@ -126,7 +128,9 @@ def baseline_curve(
         )
         watch = _Evaluations(env_id, steps=steps, seed=seed, every=eval_every, episodes=eval_episodes)
         agent.learn(steps, callback=[watch, *callbacks])
-    return pd.DataFrame(watch.rows).assign(status="finished")
+    import pandas
+
+    return pandas.DataFrame(watch.rows).assign(ending="finished")
 
 
 class _Evaluations(BaseCallback):
@@ -135,7 +139,7 @@ class _Evaluations(BaseCallback):
     def __init__(self, env_id: str, *, steps: int, seed: int, every: int, episodes: int):
         super().__init__()
         self.env_id, self.steps, self.every, self.episodes = env_id, steps, every, episodes
-        self.eval_seed = replay.seeds(np.random.default_rng(seed))[1]
+        self.eval_seed = training.seeds(np.random.default_rng(seed))[1]
         self.rows: list[dict[str, float]] = []
 
     def _act(self, obs: np.ndarray) -> np.ndarray:
@@ -143,6 +147,6 @@ class _Evaluations(BaseCallback):
 
     def _on_step(self) -> bool:
         if self.num_timesteps % self.every == 0 or self.num_timesteps == self.steps:
-            returns = replay.evaluate(self.env_id, self._act, episodes=self.episodes, seed=self.eval_seed)
+            returns = training.evaluate(self.env_id, self._act, episodes=self.episodes, seed=self.eval_seed)
             self.rows.append({"step": self.num_timesteps, "return": returns.mean()})
         return True

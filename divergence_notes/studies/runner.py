@@ -15,14 +15,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import dask
-import pandas as pd
 from distributed import Client, LocalCluster, as_completed
 from tqdm import tqdm
 
 from divergence_notes import studies
+
+if TYPE_CHECKING:
+    import pandas
 
 # Ctrl-C reaches every process of the terminal. A worker that dies of it may be started again while its cluster closes;
 # one that is deaf to it ends when the cluster tells it to.
@@ -158,7 +161,9 @@ def write(table: object, study: ModuleType, parameters: dict, results: Path) -> 
     results : path
         The directory that holds a directory for each study.
     """
-    if not isinstance(table, pd.DataFrame) or table.empty:
+    import pandas
+
+    if not isinstance(table, pandas.DataFrame) or table.empty:
         raise ValueError(f"run must return a DataFrame with rows, got {type(table).__name__}")
     path = result_path(study, parameters, results)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +183,7 @@ def write(table: object, study: ModuleType, parameters: dict, results: Path) -> 
         raise
 
 
-def perform(name: str, parameters: dict) -> pd.DataFrame:
+def perform(name: str, parameters: dict) -> "pandas.DataFrame":
     """Do one run, in a worker, on one thread.
 
     Parameters

@@ -13,12 +13,15 @@ Columns as in the study `mujoco`, and `slope`: the mean slope of the tanh in an 
 """
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from divergence_notes import preqn, replay
+from divergence_notes import preqn, training
 from divergence_notes.studies import mujoco, protocol
+
+if TYPE_CHECKING:
+    import pandas
 
 ENVIRONMENT = "Swimmer-v5"
 VARIANTS = {"as-before": {}, "slow-policy": {"policy_learning_rate": 1e-4}, "tanh": {"activation": "tanh"}}
@@ -29,7 +32,7 @@ STEPS = 40_000
 EVALUATION = {"eval_every": 2_500, "eval_episodes": 5}
 
 
-def run(*, seed: int, variant: str, steps: int = STEPS) -> pd.DataFrame:
+def run(*, seed: int, variant: str, steps: int = STEPS) -> "pandas.DataFrame":
     """Train one variant and return its curve.
 
     Parameters
@@ -49,7 +52,7 @@ def run(*, seed: int, variant: str, steps: int = STEPS) -> pd.DataFrame:
     config = dataclasses.replace(mujoco.CONFIG, **VARIANTS[variant])
     with protocol.mujoco_in_the_log():
         run = preqn.train(ENVIRONMENT, config=config, steps=steps, seed=seed, **EVALUATION)
-        return run.curve.assign(status=run.status, slope=mean_slope(run.agent, seed=seed))
+        return run.curve.assign(ending=run.ending, slope=mean_slope(run.agent, seed=seed))
 
 
 def mean_slope(agent: preqn.PreQN, *, seed: int) -> float:
@@ -73,5 +76,5 @@ def mean_slope(agent: preqn.PreQN, *, seed: int) -> float:
         actions.append(agent.act(obs))
         return actions[-1]
 
-    replay.evaluate(ENVIRONMENT, act, episodes=1, seed=seed)
+    training.evaluate(ENVIRONMENT, act, episodes=1, seed=seed)
     return float(1 - np.square(actions, dtype=np.float64).mean())

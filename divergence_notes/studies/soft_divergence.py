@@ -16,10 +16,12 @@ whose values pass a million, or are not finite, stops there.
 """
 
 import dataclasses
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from divergence_notes import dqn
+
+if TYPE_CHECKING:
+    import pandas
 
 PARAMETERS = {"target_network": (False, True), "seed": tuple(range(5))}
 """Every combination is one run."""
@@ -50,7 +52,7 @@ BOUND = 1 / (1 - CONFIG.gamma)
 """The largest true value of any policy."""
 
 
-def run(*, target_network: bool, seed: int) -> pd.DataFrame:
+def run(*, target_network: bool, seed: int) -> "pandas.DataFrame":
     """Train one agent and return its curve.
 
     Parameters

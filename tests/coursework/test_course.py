@@ -25,7 +25,7 @@ import pytest
 from grader import cells, sandbox, wire
 from grader.preprocessors import STUB
 
-from divergence_notes.grading import Exercise, Mistake, core
+from divergence_notes.grading import FindTheBug, Mistake, Value, registry
 from tests import pages
 from tests.waiting import until
 
@@ -126,7 +126,7 @@ class TestWheel:
         said = subprocess.run(command, cwd=wheel.parent, env=env, capture_output=True, text=True, check=True).stdout
         assert said.splitlines() == [
             str(wheel / "divergence_notes" / "__init__.py"),
-            f"{sum(len(core.of_chapter(chapter)) for chapter in core.CHAPTERS)} True",
+            f"{sum(len(registry.of_chapter(chapter)) for chapter in registry.CHAPTERS)} True",
         ]
 
     def test_has_every_module_and_nothing_else(self, wheel):
@@ -350,7 +350,7 @@ def questions():
 
 
 QUESTIONS = questions()
-MISTAKES = [(n, e, m) for n, e in QUESTIONS if e.kind != "test" for m in e.mistakes]
+MISTAKES = [(n, e, m) for n, e in QUESTIONS if not isinstance(e, FindTheBug) for m in e.mistakes]
 
 
 def label(value):
@@ -366,14 +366,14 @@ class TestQuestions:
     @pytest.mark.parametrize(("name", "exercise", "mistake"), MISTAKES, ids=label)
     @pytest.mark.parametrize("seed", ["one", "two"])
     def test_each_is_recognised(self, name, exercise, mistake, seed):
-        given = marking.draw_parameters(name, seed) if exercise.kind == "value" else None
-        args = exercise.draw(np.random.default_rng(0), **given) if exercise.kind == "value" else ()
-        answer = mistake.wrong(*args) if exercise.kind == "value" else mistake.wrong
+        given = marking.draw_parameters(name, seed) if isinstance(exercise, Value) else None
+        args = exercise.draw(np.random.default_rng(0), **given) if isinstance(exercise, Value) else ()
+        answer = mistake.wrong(*args) if isinstance(exercise, Value) else mistake.wrong
         result = marking.grading.check(exercise.name, answer, seed=seed, given=given)
         assert (result.passed, result.diagnosis) == (False, mistake.name)
         assert mistake.text.rstrip(".") in result.message
 
-    @pytest.mark.parametrize("mistakes", [e for _, e in QUESTIONS if e.kind == "test"], ids=label)
+    @pytest.mark.parametrize("mistakes", [e for _, e in QUESTIONS if isinstance(e, FindTheBug)], ids=label)
     def test_wrong_implementations_differ_from_the_right_one(self, mistakes):
         """By the instructor's solution; the marks of `TestEveryAssignment` show that it exposes all of them."""
         assert len(mistakes.mistakes) >= 6 and not {mistakes.right} & {m.wrong for m in mistakes.mistakes}
@@ -388,7 +388,7 @@ class TestQuestions:
     @pytest.mark.parametrize(("off", "rtol", "apart"), [(1e-4, 1e-6, True), (1e-4, 1e-3, False), (1e-2, 1e-3, True)])
     def test_apart_is_what_the_check_can_tell_apart(self, off, rtol, apart):
         near = Mistake("near", "Near", lambda x: x * (1 + off))
-        exercise = Exercise("near-by", "value", lambda x: x, (near,), rtol=rtol)
+        exercise = Value("near-by", lambda x: x, (near,), rtol=rtol)
         assert marking._distinct(exercise, (2.0,)) is apart
         marking.grading.register(exercise)
         assert marking.grading.check("near-by", 2.0 * (1 + off), given={"x": 2.0}).passed is not apart
@@ -397,7 +397,7 @@ class TestQuestions:
         import questions.bellman as made
 
         same = (Mistake("same", "The same", lambda *args: 1.0),)
-        one = Exercise("bellman-one", "value", lambda *args: 1.0, same)
+        one = Value("bellman-one", lambda *args: 1.0, same)
         monkeypatch.setattr(made, "EXERCISES", (one,))
         with pytest.raises(ValueError, match="keep right and wrong values apart"):
             marking.draw_parameters("bellman", "any")
@@ -545,8 +545,8 @@ ADVERSARIES = {
             nb,
             "soft-answer",
             "from types import SimpleNamespace\n"
-            "from divergence_notes.grading import core\n"
-            "core.check = grading.check = lambda *a, **k: SimpleNamespace(share=1.0, passed=True)\n"
+            "from divergence_notes.grading import checking\n"
+            "checking.check = grading.check = lambda *a, **k: SimpleNamespace(share=1.0, passed=True)\n"
             "mark = lambda *a, **k: 6.0\n" + SOFT + "return Q",
         ),
         NO_SOFT,

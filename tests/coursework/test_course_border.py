@@ -14,7 +14,7 @@ from grader import border, sandbox, wire
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divergence_notes.grading import Exercise, Mistake
+from divergence_notes.grading import FindTheBug, Mistake
 from divergence_notes.mdp import FiniteMDP, random_mdp
 
 marking.load()
@@ -22,7 +22,7 @@ BUGS = {
     name: exercise
     for name in course.assignments()
     for exercise in importlib.import_module(f"questions.{name}").EXERCISES
-    if exercise.kind == "test"
+    if isinstance(exercise, FindTheBug)
 }
 
 
@@ -135,7 +135,7 @@ class TestOneBorder:
         ran = []
         accept = importlib.import_module(f"questions.{name}")._accept
         hidden = tuple(Mistake(str(i), "x", lambda *args, i=i: ran.append(i)) for i in range(2))
-        made = border.bordered(Exercise("any", "test", lambda *args: ran.append("right"), hidden), accept)
+        made = border.bordered(FindTheBug("any", lambda *args: ran.append("right"), hidden), accept)
         args = calls_of(name)[0]
         for implementation in (made.right, *(mistake.wrong for mistake in made.mistakes)):
             assert seen_of(implementation, (Nosy(), *args[1:])) and seen_of(implementation, args[:-1])
@@ -167,7 +167,7 @@ class TestOneBorder:
         args = calls_of(name)[0]
         before = json.dumps([wire.encode(arg) for arg in args])
         made = border.bordered(
-            Exercise("any", "test", spoils, (Mistake("a", "x", spoils),)),
+            FindTheBug("any", spoils, (Mistake("a", "x", spoils),)),
             importlib.import_module(f"questions.{name}")._accept,
         )
         assert made.right(*args) == made.mistakes[0].wrong(*args) == 1.0
@@ -190,7 +190,7 @@ class TestOneBorder:
 
         args = calls_of(name)[0]
         accept = importlib.import_module(f"questions.{name}")._accept
-        made = border.bordered(Exercise("any", "test", spoils, (Mistake("a", "x", total),)), accept)
+        made = border.bordered(FindTheBug("any", spoils, (Mistake("a", "x", total),)), accept)
         assert made.right(*args) == made.mistakes[0].wrong(*args) == total(*accept(*args))
 
     def test_objects_are_looked_at_equally_often(self, name):

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from divergence_notes import grading, networks, ntk, updates
+from divergence_notes.grading import find
 from divergence_notes.grading import key_equation as practice
 from divergence_notes.grading.bellman import ending_mdp
-from divergence_notes.grading.core import find
 
 marking.load()
 import questions.key_equation as made  # noqa: E402

@@ -81,7 +81,7 @@ def collected():
         "class Seen:\n"
         "    def pytest_collection_modifyitems(self, items):\n"
         "        for item in items:\n"
-        "            kept = [m.name for m in item.iter_markers() if m.name in ('skip', 'skipif', 'xfail')]\n"
+        "            kept = [m.name for m in item.iter_markers() if m.name in ('skip', 'skipif', 'xfail', 'nightly')]\n"
         "            print('SEEN', item.nodeid, *kept)\n"
         "options = ['--collect-only', '-q', '-p', 'no:cacheprovider']\n"
         "sys.exit(pytest.main([*options, *sys.argv[1:]], plugins=[Seen()]))\n"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from divergence_notes import diagnostics, dynamics, examples, networks, ntk, preqn, replay, updates
+from divergence_notes import diagnostics, dynamics, examples, networks, ntk, preqn, replay, training, updates
 from divergence_notes.mdp import FiniteMDP
 from divergence_notes.updates import KernelUpdate, Update
 from tests import oracles, strategies
@@ -269,7 +269,7 @@ def minibatches():
         env = gymnasium.make("Pendulum-v1")
         env.action_space.seed(seed)
         buffer = replay.ReplayBuffer(env.observation_space, env.action_space, capacity=1500)
-        walk = replay.transitions(env, lambda obs, env=env: env.action_space.sample(), seed=seed)
+        walk = training.transitions(env, lambda obs, env=env: env.action_space.sample(), seed=seed)
         for _ in range(1500):
             buffer.add(*next(walk))
         batch = buffer.sample(128, rng=np.random.default_rng(seed))

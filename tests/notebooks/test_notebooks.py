@@ -1,4 +1,4 @@
-"""The notebooks as committed: their normal form, their anatomy, their labels, and what nbval makes of their numbers."""
+"""The notebooks as committed: their normal form, their anatomy, their labels, and the numbers that they print."""
 
 import ast
 import collections
@@ -9,7 +9,9 @@ import sys
 import clean_notebooks
 import nbformat
 import pytest
-from build_book import toc_files
+import reads
+from build_book import BUILD, toc_files
+from jupyter_cache import get_cache
 
 from tests import pages
 
@@ -67,6 +69,83 @@ class TestNotebook:
             assert figure.get("caption", "").rstrip().endswith((".", "?", ")")), f"{cell.id}: a caption is a sentence"
             assert len(image.get("alt", "").split()) >= 5, f"{cell.id}: alt says what the eye sees"
             assert "hide-input" in pages.tags(cell), f"{cell.id}: the code of a figure is folded"
+
+
+def differences(committed, executed):
+    """Return the checked cells that print something else than is committed, letter by letter, and cells out of turn."""
+    ours, theirs = (clean_notebooks.normal_form(notebook).cells for notebook in (committed, executed))
+    said = {cell.id: cell.outputs for cell in theirs if cell.cell_type == "code"}
+    order = [cell.execution_count for cell in executed.cells if cell.cell_type == "code"]
+    found = ["the cells did not run from top to bottom"] * (order != list(range(1, len(order) + 1)))
+    checked = [cell for cell in ours if clean_notebooks.CHECKED in pages.tags(cell)]
+    return found + [
+        f"{cell.id} printed\n    {cell.outputs}\n    and now\n    {said[cell.id]}"
+        for cell in checked
+        if cell.outputs != said[cell.id]
+    ]
+
+
+@pytest.mark.site
+@pytest.mark.parametrize("path", pages.NOTEBOOKS, ids=ids)
+def test_checked_cells_print_what_they_printed(path):
+    """The build ran the notebook, and an error would have stopped it: this reads what the checked cells said there.
+
+    The cache of the build knows a run by the cells and by what is behind them (`reads.keyed`): where it holds no run of
+    this notebook with this package, `make book` makes it.
+    """
+    notebook = pages.notebook(path)
+    _, executed = get_cache(BUILD / ".jupyter_cache").merge_match_into_notebook(reads.keyed(notebook))
+    pages.none(differences(notebook, executed), "the notebook says something else than is committed")
+
+
+class TestDifferences:
+    """What the comparison of a notebook with its run finds."""
+
+    @pytest.fixture
+    def run(self):
+        """Return a notebook as committed, and a function that gives it as the build ran it, once changed."""
+        new = nbformat.v4
+        outputs = [new.new_output("stream", name="stdout", text="0.25\n")]
+        cells = [
+            new.new_markdown_cell("A quarter.", id="text"),
+            new.new_code_cell("x = 1 / 4", id="first"),
+            new.new_code_cell("print(x)", id="number", execution_count=2, outputs=outputs),
+        ]
+        cells[2].metadata = {"tags": [clean_notebooks.CHECKED]}
+        committed = clean_notebooks.normal_form(new.new_notebook(cells=cells))
+
+        def ran(change=lambda cells: None):
+            executed = nbformat.from_dict(committed)
+            executed.cells[1].execution_count = 1
+            change(executed.cells)
+            return differences(committed, executed)
+
+        return ran
+
+    def test_nothing(self, run):
+        assert run() == []
+
+    def test_another_number(self, run):
+        def falsify(cells):
+            cells[2].outputs = [nbformat.v4.new_output("stream", name="stdout", text="0.52\n")]
+
+        (found,) = run(falsify)
+        assert found.startswith("number printed") and "0.25" in found and "0.52" in found
+
+    @pytest.mark.parametrize("more", ["", "a warning"])
+    def test_nothing_more_and_nothing_less(self, run, more):
+        def change(cells):
+            said = nbformat.v4.new_output("stream", name="stderr", text=more)
+            cells[2].outputs = [*cells[2].outputs, said] if more else []
+
+        assert len(run(change)) == 1
+
+    @pytest.mark.parametrize("count", [3, None])
+    def test_a_cell_that_did_not_run_in_its_turn(self, run, count):
+        def skip(cells):
+            cells[1].execution_count = count
+
+        assert run(skip) == ["the cells did not run from top to bottom"]
 
 
 def missing_in_head(text):
@@ -239,6 +318,7 @@ class TestNormalForm:
             clean_notebooks.normal_form(run)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("printed", "verdict"), [("0.25", 0), ("0.52", 1)])
 def test_nbval_compares_numbers(tmp_path, printed, verdict):
     """A notebook with a true number passes; with a falsified one it fails."""

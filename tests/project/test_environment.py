@@ -1,7 +1,6 @@
 """The environment, its lock, the import contracts, the linter, the shape hook, and the version."""
 
 import ast
-import os
 import re
 import shutil
 import subprocess
@@ -10,7 +9,6 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
-import build_book
 import environment
 import jaxtyping
 import numpy as np
@@ -203,44 +201,6 @@ def test_interrupted_installation_is_never_trusted(tmp_path):
     assert make() == 0
     assert not rest.exists(), "what the failed installation left is thrown away"
     assert stamp.read_text() == first
-
-
-def test_cache_follows_package_results_and_lock(tmp_path, monkeypatch):
-    """A change in what the pages are computed from changes the hash, and nothing else does."""
-    monkeypatch.setattr(build_book, "ROOT", tmp_path)
-    for name in (
-        "requirements.txt",
-        "_toc.yml",
-        "divergence_notes/bellman.py",
-        "book/results/fall/run.csv",
-        "README.md",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("one")
-    before = build_book.made_from()
-    (tmp_path / "README.md").write_text("two")
-    assert build_book.made_from() == before
-    for name in ("requirements.txt", "divergence_notes/bellman.py", "book/results/fall/run.csv"):
-        (tmp_path / name).write_text("two")
-        after = build_book.made_from()
-        assert after != before, name
-        before = after
-
-
-def test_site_is_made_anew_when_a_page_is_newer(tmp_path, monkeypatch):
-    monkeypatch.setattr(build_book, "ROOT", tmp_path)
-    monkeypatch.setattr(build_book, "SITE", tmp_path / "_build" / "html")
-    built = tmp_path / "_build" / "html" / "searchindex.js"
-    for path in (tmp_path / "_config.yml", tmp_path / "book" / "_static" / "book.css", tmp_path / "README.md", built):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    times = {True: built.stat().st_mtime + 1, False: built.stat().st_mtime - 1}
-    for path, newer in (("README.md", False), ("_config.yml", True), ("book/_static/book.css", True)):
-        for late in (True, False):
-            os.utime(tmp_path / path, 2 * (times[late],))
-            assert build_book.outdated() == (late and newer), path
-    built.unlink()
-    assert not build_book.outdated(), "there is no site"
 
 
 def test_ruff():

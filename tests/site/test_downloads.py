@@ -150,20 +150,14 @@ def test_pages_that_are_no_notebooks_have_no_launch_buttons(path):
     assert button_faults(html(path.stem), path.stem) == []
 
 
-def test_prepare_changes_a_site_once(tmp_path):
-    """A raw site gets its downloads and its Colab links; a second time changes nothing."""
-    raw, link = tmp_path / "_sources" / "book" / "index.ipynb", tmp_path / "book" / "index.html"
-    for file in (raw, link):
-        file.parent.mkdir(parents=True)
-    shutil.copy(ROOT / "book" / "index.ipynb", raw)
-    button, opens = downloads.colab_links(CONFIG)
-    link.write_text(f'<a href="{button}book/index.ipynb">')
-    downloads.prepare(tmp_path)
-    once = raw.read_bytes(), link.read_text()
-    assert nbformat.read(raw, as_version=4).cells[0].id == "install-commands"
-    assert once[1] == f'<a href="{opens}book/index.ipynb">'
-    downloads.prepare(tmp_path)
-    assert (raw.read_bytes(), link.read_text()) == once
+def test_write_says_the_same_twice(tmp_path):
+    """The source is read each time, so a download that is written again gets no second cells."""
+    source, path = ROOT / "book" / "index.ipynb", tmp_path / "index.ipynb"
+    downloads.write(path, source)
+    once = path.read_bytes()
+    assert [cell.id for cell in nbformat.read(path, as_version=4).cells[:2]] == ["install-commands", "install-check"]
+    downloads.write(path, source)
+    assert path.read_bytes() == once
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,10 @@
-"""Mend in the built pages what the theme and the extensions leave unusable to some readers."""
+"""Mend in the built pages what the theme and the extensions leave unusable to some readers.
+
+Each mend says whose fault it is and where that is talked about, so that one knows when it may go: take it out, build,
+and `make test` says whether it is still needed. "Not reported" is what a look through the trackers of the project on
+2026-11-29 gave. The releases are those of the lock: pydata-sphinx-theme 0.17.1, sphinx-book-theme 1.3.0, MyST-NB 1.4.0,
+sphinx-proof 0.4.0, Sphinx 7.4.7, docutils 0.21.
+"""
 
 from collections import Counter
 
@@ -8,10 +14,15 @@ USED_BY = {
     "#search-results": "script:is([src*=searchtools], [src*=language_data], [src*=searchindex], [src*='search.js'])",
     ".math, .output": "script[src*='/mathjax/']",
 }
-"""Scripts that the theme and Sphinx load on pages that have nothing for them: what they work on, and they."""
+"""Scripts that the theme and Sphinx load on pages that have nothing for them: what they work on, and they.
+
+The theme has its layout load the search everywhere, for a search as you type that is off by default
+(pydata/pydata-sphinx-theme#1977 asked for it). Sphinx loads MathJax on a page whose table of contents leads to a page
+with math, for titles with formulas, of which we have none (sphinx-doc/sphinx#9686).
+"""
 
 
-def polish(html):
+def mend(html):
     """Return the page with its faults mended; a page that has been mended stays as it is.
 
     Parameters
@@ -38,33 +49,61 @@ def polish(html):
         - an id is used once: `#proof` for the first proof, `#proof.2` for the second.
     """
     page = BeautifulSoup(html, "html.parser")
+
+    # MyST-NB gives each of its folds the same name (sphinx_.py, HideCodeCellNode). Not reported.
     for fold in page.select("details > summary[aria-label]"):
         del fold["aria-label"]
+
+    # pydata-sphinx-theme folds by a button that holds nothing but an arrow, since pydata/pydata-sphinx-theme#1582,
+    # which was for the keyboard. Not reported.
     for mark in page.select("details > summary > .toctree-toggle"):
         mark.parent["aria-label"] = f"Pages of {mark.find_parent('li').a.get_text(strip=True)}"
+
+    # pydata-sphinx-theme writes the keys into the button and not into its name. Not reported.
     for keys in page.select("button[aria-label] > .search-button__kbd-shortcut"):
         keys.parent["aria-label"] = f"Search {keys.get_text(strip=True)}"
+
+    # pydata-sphinx-theme named the icons in pydata/pydata-sphinx-theme#1924; the button has a name of its own by now.
+    # In later releases a menu stands in its place (pydata/pydata-sphinx-theme#2340): this goes with the next one.
     for icon in page.select(".theme-switch-button > [title]"):
         del icon["title"]
+
+    # sphinx-book-theme has buttons of its own beside those of pydata-sphinx-theme 0.17, and both scripts take the
+    # first they find: executablebooks/sphinx-book-theme#988, pydata/pydata-sphinx-theme#2451, both open, as is
+    # executablebooks/sphinx-book-theme#1000, which takes the same buttons away as we do.
     for button in page.select(".bd-header .sidebar-toggle"):
         button.decompose()
+
+    # pydata-sphinx-theme: pydata/pydata-sphinx-theme#1454 ("Fix landmarks") is open.
     for sidebar in page.select("div#pst-primary-sidebar"):
         sidebar.attrs |= {"role": "complementary", "aria-label": "Sidebar"}
+
+    # docutils writes the role (writers/_html_base.py) that w3c/dpub-aria#22 has deprecated. We have not found it in
+    # docutils' own tracker, which is not on GitHub and could not be searched.
     for entry in page.select("[role=doc-biblioentry]"):
         entry["role"] = "listitem"
+
+    # pandas and docutils write it; pydata/pydata-sphinx-theme#1480 was closed since the theme has no part in it.
     for corner in page.select("th"):
         if not corner.get_text(strip=True) and not corner.find("img"):
             corner.name = "td"
+
+    # MyST-NB says so by an emoji in the table of runs (ext/execution_tables.py). Not reported, and no fault elsewhere.
     for mark in page.find_all("p", string="✅"):
         mark.string = "finished"
+
     for used_by, scripts in USED_BY.items():
         if not page.select(used_by):
             for script in page.select(scripts):
                 script.decompose()
+
+    # Nobody's fault: only we know that the first figure is what a reader sees first.
     for picture in page.select("article figure img")[:1]:
         picture["decoding"] = "sync"
         if page.head and not page.head.select("link[rel=preload][as=image]"):
             page.head.insert(0, page.new_tag("link", attrs={"rel": "preload", "as": "image", "href": picture["src"]}))
+
+    # sphinx-proof gives every proof the id "proof" (directive.py). Not reported. Others of the kind are mended with it.
     seen = Counter()
     for tag in page.find_all(id=True):
         name = tag["id"]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from divergence_notes import networks, ntk
+from divergence_notes import _passes, networks, ntk
 
 STACKS = {
     "relu": lambda: nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 1)),
@@ -186,7 +186,7 @@ def test_same_numbers(name, dtype, bound):
 @pytest.mark.parametrize("name", LAYERWISE)
 def test_the_jacobian_is_not_formed(name, monkeypatch):
     net, x, y = made(LAYERWISE[name])
-    monkeypatch.setattr(ntk, "_jacobian", lambda *_: pytest.fail("formed the Jacobian"))
+    monkeypatch.setattr(_passes, "row_gradients", lambda *_: pytest.fail("formed the Jacobian"))
     square = ntk.gram(net, x, tile=4)
     assert torch.equal(square, square.T)
     assert ntk.gram(net, x, y).shape == (13, 7)
@@ -199,8 +199,8 @@ def test_where_layers_are_not_all_there_is_it_is(name, monkeypatch):
     """Negative control: these would come out wrong layer by layer, and are not tried."""
     net, x, _ = made(OTHERS[name])
     called = []
-    honest = ntk._jacobian
-    monkeypatch.setattr(ntk, "_jacobian", lambda *given: called.append(1) or honest(*given))
+    honest = _passes.row_gradients
+    monkeypatch.setattr(_passes, "row_gradients", lambda *given: called.append(1) or honest(*given))
     ntk.gram(net, x)
     assert called
 

@@ -1,7 +1,7 @@
 """What is mended in the built pages."""
 
 import pytest
-from polish import polish
+from mend import mend
 
 MENDED = {
     "a fold is called what it says": (
@@ -72,9 +72,9 @@ def attributes_in_order(html):
 
 @pytest.mark.parametrize(("before", "after"), MENDED.values(), ids=MENDED)
 def test_mends(before, after):
-    mended = polish(before)
+    mended = mend(before)
     assert attributes_in_order(mended) == after
-    assert polish(mended) == mended
+    assert mend(mended) == mended
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_mends(before, after):
     ids=["search", "formula", "output"],
 )
 def test_leaves_the_scripts_that_a_page_needs(page):
-    assert polish(page) == page
+    assert mend(page) == page
 
 
 def test_leaves_the_rest_as_it_is():
@@ -96,4 +96,4 @@ def test_leaves_the_rest_as_it_is():
         '<script type="application/json">{"svg": "<svg viewBox=\\"0 0\\"> &lt; <\\/svg>"}</script></head>\n'
         '<body><p id="a">x &lt; y &amp; z — ½<br/></p><th>a</th><pre>  two\n lines </pre></body></html>\n'
     )
-    assert polish(page) == page
+    assert mend(page) == page

@@ -1,0 +1,281 @@
+"""Passing a network without leaving a trace, and the gradients that arrive: of each linear layer, or of each row alone.
+
+Parameters, buffers, attributes and generators are put back after each pass. What the gradients are good for is
+`linearization`; whether the rows see each other, without which they are none of single rows, is asked by `_rowwise`.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.func import functional_call, grad, vmap
+
+from divergence_notes import _checks
+from divergence_notes.linearization import ByLayer, ByRow, Linearization, _Layer, _own_precision
+
+ALONE = "net must treat each row on its own, the same each time"
+LOOK = "look for what runs over the batch, a mean, a norm, an attention or a recurrence along axis 0"
+
+
+def trainable(net: nn.Module) -> dict[str, nn.Parameter]:
+    found = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    if not found:
+        raise ValueError("net must have a parameter that requires a gradient: no step moves this one")
+    where = next(iter(found.values())).device
+    for name, p in found.items():
+        if isinstance(p, nn.parameter.UninitializedParameter):
+            raise ValueError(f"net must know its sizes: {name!r} is not initialised, call net once")
+        if p.is_complex():
+            raise ValueError(f"net must have real parameters, {name!r} is {p.dtype}: hold its two parts as two")
+        if p.device != where:
+            raise ValueError(f"net must be on one device, {name!r} is on {p.device} and others on {where}: move it")
+        if p.is_meta:
+            raise ValueError(f"net must hold numbers, {name!r} is on the meta device: call net.to_empty and load it")
+    return found
+
+
+def chosen(name: str, outputs: torch.Tensor | int | None, out: torch.Tensor, n: int) -> torch.Tensor:
+    """Return the output that each of n rows is about, shape (n,), given what the network made of some rows."""
+    shape = tuple(out.shape[1:])
+    if len(shape) != 1:
+        raise ValueError(f"net must map (n, d) to (n, n_outputs), its rows come out in shape {shape}")
+    if outputs is None:
+        if shape[0] != 1:
+            raise ValueError(f"{name} must say which of the {shape[0]} outputs of net is meant")
+        outputs = 0
+    if isinstance(outputs, torch.Tensor):
+        given = outputs.cpu().numpy()
+    else:
+        given = np.full(n, _checks.integer(name, outputs))
+    return torch.from_numpy(_checks.indices(name, given, high=shape[0], shape=(n,))).to(out.device)
+
+
+def picked(out: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Return the chosen output of each row, shape (n,)."""
+    return out.gather(1, chosen[:, None])[:, 0]
+
+
+@contextmanager
+def undisturbed(net: nn.Module) -> Iterator[None]:
+    """Let gradients flow whatever the caller switched off, in the precision of the network, and put generators back."""
+    device = next(net.parameters()).device
+    module = torch.get_device_module(device.type) if device.type in ("cuda", "xpu") else None
+    drawn = torch.get_rng_state()
+    with_module = module is not None and module.is_available()
+    drawn_there = module.get_rng_state(device) if with_module else None
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), _own_precision(device):
+            yield
+    finally:
+        torch.set_rng_state(drawn)
+        if with_module:
+            module.set_rng_state(drawn_there, device)
+
+
+@contextmanager
+def put_back(net: nn.Module) -> Iterator[None]:
+    """Lend copies of the buffers to every module, and give back buffers and attributes as they were."""
+    kept, lent = [], {}
+    for module in net.modules():
+        if isinstance(module, torch.jit.ScriptModule):  # it keeps its buffers where Python cannot replace them
+            kept.append((module, None, [(b, b.detach().clone()) for b in module.buffers(recurse=False)]))
+            continue
+        parts = [module._parameters, module._buffers, module._modules]
+        kept.append((module, dict(module.__dict__), [(part, dict(part)) for part in parts]))
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = lent.setdefault(id(buffer), buffer.detach().clone())
+    try:
+        yield
+    finally:
+        for module, attributes, parts in kept:
+            if attributes is None:
+                for buffer, before in parts:
+                    buffer.copy_(before)
+                continue
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
+            for part, before in parts:
+                part.clear()
+                part.update(before)
+
+
+def forward(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return what the network, as it stands now, makes of a copy of some inputs."""
+    with put_back(net):
+        out = net(x.clone())
+    if not isinstance(out, torch.Tensor):
+        raise ValueError(f"net must return one tensor, it returns a {type(out).__name__}: wrap it, and pick one")
+    if out.ndim < 1 or len(out) != len(x):
+        raise ValueError(
+            f"net must map (n, d) to (n, n_outputs), it maps {tuple(x.shape)} to {tuple(out.shape)}: "
+            "keep the axis of the rows, also where it has one row"
+        )
+    if not out.dtype.is_floating_point:
+        raise ValueError(f"net must have real outputs, they are {out.dtype}")
+    if not out.requires_grad:
+        raise ValueError("net must let gradients through, none arrives at its output: look for no_grad and detach")
+    return out
+
+
+def gradients(
+    value: torch.Tensor,
+    inputs: list[torch.Tensor] | list[GradientEdge],
+    upstream: torch.Tensor | None = None,
+    *,
+    again: bool = False,
+) -> list[torch.Tensor | None]:
+    """Return gradients of a value, None where nothing of it arrives; `again` where more will be asked of its graph."""
+    try:
+        return list(torch.autograd.grad(value, inputs, upstream, retain_graph=again, allow_unused=True))
+    except RuntimeError as error:  # overwritten in place, or a checkpoint of the old kind: autograd says which
+        raise ValueError(f"net must let autograd through: {str(error).splitlines()[0]}") from error
+
+
+def flat(slope: torch.Tensor | None, p: torch.Tensor) -> torch.Tensor:
+    if slope is None:
+        return torch.zeros_like(p).reshape(-1)
+    return (slope.to_dense() if slope.is_sparse else slope).reshape(-1)
+
+
+def fails(net: nn.Module, row: int, company: str, error: Exception) -> str:
+    return f"{ALONE}: row {row} {company} raises {type(error).__name__}: {error}; {LOOK}{call_eval(net)}"
+
+
+def call_eval(net: nn.Module) -> str:
+    return ", and call net.eval()" if any(module.training for module in net.modules()) else ""
+
+
+def refuse_long_rows(trainable: dict[str, nn.Parameter], n: int) -> None:
+    """Raise where all gradients of n rows would need more than 2 GB."""
+    itemsize = max(p.element_size() for p in trainable.values())
+    _checks.memory("the gradients of all rows", n, sum(p.numel() for p in trainable.values()), itemsize=itemsize)
+
+
+_Seen = tuple[nn.Linear, torch.Tensor, int, GradientEdge | None]
+"""A linear layer that ran, its input, how often that had been overwritten by then, and where its output stands in the
+graph; None where no gradient passes."""
+
+
+def linear_layers(net: nn.Module) -> dict[nn.Linear, str]:
+    """Return the layers that can be watched, with their names: those that no one else watches or has compiled."""
+    modules = dict(net.named_modules())
+    if any(type(module).__name__ == "OptimizedModule" for module in modules.values()):
+        return {}
+    return {
+        module: where
+        for where, module in modules.items()
+        if type(module) is nn.Linear and not module._forward_hooks and not module._forward_pre_hooks
+    }
+
+
+def run(net: nn.Module, linear: dict[nn.Linear, str], x: torch.Tensor) -> tuple[torch.Tensor, list[_Seen]]:
+    """Return the output of the network, and what each linear layer saw and gave, in the order they ran."""
+    met: list[_Seen] = []
+
+    def remember(module: nn.Linear, given: tuple, named: dict, out: torch.Tensor) -> None:
+        a = given[0] if given else named["input"]
+        # the edge, not the tensor: a rectifier in place will overwrite the tensor
+        edge = get_gradient_edge(out) if out.requires_grad else None
+        met.append((module, a.detach(), a._version, edge))  # returns nothing, else it would replace the output
+
+    hooks = [module.register_forward_hook(remember, with_kwargs=True) for module in linear]
+    try:
+        return forward(net, x), met
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def linearized(
+    net: nn.Module,
+    trainable: dict[str, nn.Parameter],
+    linear: dict[nn.Linear, str],
+    x: torch.Tensor,
+    chosen: torch.Tensor,
+    out: torch.Tensor,
+    met: list[_Seen],
+) -> Linearization:
+    """Return the network to first order, given what a pass forward left behind."""
+    values = picked(out, chosen)
+    parameters = list(trainable.values())
+    layers = _layers(linear, trainable, met, values)
+    if layers is None:
+        return ByRow(values.detach(), parameters, row_gradients(net, trainable, x, chosen))
+    return ByLayer(values.detach(), parameters, layers)
+
+
+def _layers(
+    linear: dict[nn.Linear, str], trainable: dict[str, nn.Parameter], met: list[_Seen], values: torch.Tensor
+) -> "list[_Layer] | None":
+    """Return what each linear layer saw and owes, or None where the rule of a linear layer does not say it all."""
+    owned = [p for module in linear for p in module.parameters() if p.requires_grad]
+    once = len(owned) == len({id(p) for p in owned}) and len(met) == len({module for module, *_ in met})
+    if not once or {id(p) for p in owned} != {id(p) for p in trainable.values()}:
+        return None
+    if any(a.ndim != 2 or len(a) != len(values) or a._version != version for _, a, version, _ in met):
+        return None
+    reached, uses = _graph(values)
+    seen = [each for each in met if each[3] is not None and each[3].node in reached]
+    expected = Counter(id(p) for module, *_ in seen for p in module.parameters() if p.requires_grad)
+    if uses != expected:  # a weight is used by hand as well, or instead
+        return None
+    seen = [each for each in seen if any(p.requires_grad for p in each[0].parameters())]
+    upstream = torch.ones_like(values)  # rows do not see each other: the gradient of the sum has one row for each
+    slopes = gradients(values, [edge for *_, edge in seen], upstream) if seen else []
+    return [_Layer(module, a, b) for (module, a, *_), b in zip(seen, slopes, strict=True)]
+
+
+def _graph(values: torch.Tensor) -> tuple[set, Counter]:
+    """Return the nodes that gradients of the values pass, and how often each parameter stands at an end of them."""
+    reached, waiting, uses = set(), [values.grad_fn], Counter()
+    while waiting:
+        node = waiting.pop()
+        if node in reached:
+            continue
+        reached.add(node)
+        for other, _ in node.next_functions:
+            if other is None:
+                continue
+            if hasattr(other, "variable"):
+                uses[id(other.variable)] += 1
+            else:
+                waiting.append(other)
+    return reached, uses
+
+
+def row_gradients(
+    net: nn.Module, trainable: dict[str, nn.Parameter], x: torch.Tensor, chosen: torch.Tensor
+) -> torch.Tensor:
+    """Return the gradient of each row passed alone, shape (n, n_parameters)."""
+    parameters = list(trainable.values())
+    refuse_long_rows(trainable, len(x))
+
+    def value(p: dict, row: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        return functional_call(net, p, row.clone()[None])[0].gather(0, output[None])[0]
+
+    if not len(x):
+        return torch.cat([torch.zeros_like(p).reshape(-1) for p in parameters])[None][:0]
+    if not any(type(module).__name__ == "OptimizedModule" for module in net.modules()):
+        held = {name: p.detach() for name, p in trainable.items()}
+        try:
+            with put_back(net), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what has no rule for a batch is slow, and says so
+                slopes = vmap(grad(value), in_dims=(None, 0, 0))(held, x.detach(), chosen)
+            return torch.cat([slopes[name].reshape(len(x), -1) for name in held], dim=1)
+        except Exception:  # no rule for a batch of these operations: what is wrong with the network, the rows will say
+            pass
+    rows = []
+    for k in range(len(x)):
+        try:
+            out = forward(net, x[k : k + 1])
+        except Exception as error:  # a network may raise anything
+            raise ValueError(fails(net, k, "alone", error)) from error
+        slopes = gradients(picked(out, chosen[k : k + 1])[0], parameters)
+        rows.append(torch.cat([flat(slope, p) for slope, p in zip(slopes, parameters, strict=True)]))
+    return torch.stack(rows)

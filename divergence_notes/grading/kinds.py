@@ -1,0 +1,266 @@
+"""The kinds of exercises: a class for each, which knows how an answer of its kind is judged and what it is told.
+
+Reading numbers out of an answer is in `comparison`, reading words in `phrases`, running code in `running`.
+"""
+
+import inspect
+import re
+import reprlib
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from divergence_notes import _checks
+from divergence_notes.grading.comparison import a_type, close, numbers_of, place, tolerance
+from divergence_notes.grading.exercise import Complaint, Exercise, Mistake, Result, sentence
+from divergence_notes.grading.phrases import option_named
+from divergence_notes.grading.running import Fault, call, named, passes
+from divergence_notes.mdp import FiniteMDP
+
+
+@dataclass(frozen=True, eq=False)
+class Compared(Exercise):
+    """What `Function` and `Value` have in common: numbers are compared with the right ones, or a judge sees them."""
+
+    _: KW_ONLY
+    rtol: float = 1e-6
+    """Relative deviation that still counts as right."""
+    judge: Callable[..., Complaint | str | None] | None = None
+    """For answers that are not unique: takes the answer's value and the instance, and returns what is wrong with it,
+    if anything: a sentence, the name of a mistake, or a `Complaint`, which has a detail too."""
+
+    def _complaint(self, value: Any, args: tuple) -> Complaint | None:
+        """Return what is wrong with a value, with the first offender, or None."""
+        if self.judge is not None:
+            return self._judges_complaint(value, args)
+        right = np.asarray(self.right(*args))
+        found = numbers_of(value, right.shape, args, logical=right.dtype.kind == "b")
+        right = right.astype(float)
+        bad = np.argwhere(~close(found, right, tolerance(self.rtol, value)))
+        if not len(bad):
+            return None
+        where = tuple(bad[0])
+        at = place(where, right.shape, args)
+        side = "large" if found[where] > right[where] else "small"
+        return Complaint(
+            f"{at.removesuffix(': ') or 'your number'} is too {side}",
+            f"{at}{found[where]:.6g} where {right[where]:.6g} is right",
+        )
+
+    def _judges_complaint(self, value: Any, args: tuple) -> Complaint | None:
+        try:
+            with np.errstate(all="ignore"):
+                said = self.judge(value, *args)
+            return said if isinstance(said, Complaint) or not said else Complaint(said)
+        except Fault:
+            raise
+        except Exception as error:  # a judge works with whatever the student made, and that may be anything
+            raise Fault(f"is {a_type(value)} that cannot be judged ({named(error)})") from error
+
+    def _recognised(self, complaint: Complaint, wrong: list["_Wrong"]) -> Mistake | None:
+        """Return the foreseen mistake that the judge names, or that all the wrong values are."""
+        if self.judge is not None:
+            return next((mistake for mistake in self.mistakes if mistake.name == complaint.said), None)
+        return next((m for m in self.mistakes if all(self._is(m, one.args, one.value) for one in wrong)), None)
+
+    def _is(self, mistake: Mistake, args: tuple, value: Any) -> bool:
+        """Say whether a value is what a foreseen mistake gives."""
+        wrong = np.asarray(mistake.wrong(*args), dtype=float)
+        try:
+            found = numbers_of(value, wrong.shape)
+        except Fault:
+            return False
+        return bool(close(found, wrong, tolerance(self.rtol, value)).all())
+
+    def _passed(self, n: int = 1) -> Result:
+        counted = f"Right on {n} random instances." if n > 1 else ""
+        text = " ".join(filter(None, (self.insight, counted))) or "Yes."
+        return Result(self.name, True, text, share=1.0)
+
+
+class _Wrong(NamedTuple):
+    """An instance on which an answer is wrong."""
+
+    args: tuple
+    value: Any
+    complaint: Complaint
+
+
+def _told(complaint: Complaint, mistake: Mistake | None, often: str = "") -> str:
+    """Return what a complaint says, in the words of the mistake if that was foreseen."""
+    said = f"Not right{often}: {sentence(complaint.said, '')}" if mistake is None else sentence(mistake.text, "")
+    return sentence(said + (f": {complaint.detail}" if complaint.detail else ""))
+
+
+@dataclass(frozen=True, eq=False)
+class Function(Compared):
+    """A function is asked for, and called on each instance; `right` and each `wrong` are functions of an instance."""
+
+    _: KW_ONLY
+    instances: int = 20
+    """How many instances it is called on."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        _checks.integer("instances", self.instances, low=1)
+
+    def _judged(self, answer: Any, instances: list[tuple], *, seed: Any, time_limit: float, tell: bool) -> Result:
+        if not callable(answer):
+            raise Fault(f"must be a function, and is {a_type(answer)}")
+        show = seed is None  # an instance of a hidden test is not shown
+        wrong = []
+        for args in instances:
+            try:
+                value = call(answer, args, time_limit=time_limit)
+                complaint = self._complaint(value, args)
+            except Fault as fault:
+                return self._failed(sentence(f"Your answer {fault}"), args, show=show)
+            if complaint is not None:
+                wrong.append(_Wrong(args, value, complaint))
+        if not wrong:
+            return self._passed(len(instances))
+        args, _, complaint = min(wrong, key=lambda one: _size(one.args))
+        mistake = self._recognised(complaint, wrong)
+        if self.judge is None and mistake is None:
+            complaint = Complaint(complaint.detail)  # which has the number that is right: it is of this instance alone
+        often = f" (on {len(wrong)} of {len(instances)} instances)" if len(instances) > 1 else ""
+        return self._failed(_told(complaint, mistake, often), args, mistake, show=show)
+
+    def _failed(self, text: str, args: tuple, mistake: Mistake | None = None, *, show: bool) -> Result:
+        diagnosis = None if mistake is None else mistake.name
+        if not show:
+            return Result(self.name, False, text, diagnosis)
+        names = inspect.signature(self.right).parameters
+        said = ", ".join(f"{name} = {_shown(arg)}" for name, arg in zip(names, args, strict=False))
+        text += f" That was with {said}; the result's `arguments` holds it."
+        return Result(self.name, False, text, diagnosis, arguments=args)
+
+
+def _size(args: tuple) -> int:
+    """Return how many numbers the arguments hold."""
+    return sum(arg.P.size if isinstance(arg, FiniteMDP) else np.size(arg) for arg in args)
+
+
+def _shown(arg: Any) -> str:
+    """Write out what a function was called with, or say what it is if it is long."""
+    if isinstance(arg, FiniteMDP):
+        return f"a game of {arg.n_states} states, {arg.n_actions} actions and gamma = {arg.gamma:.4g}"
+    if isinstance(arg, np.ndarray) and arg.size <= 16:
+        return re.sub(r"\s+", " ", np.array2string(arg, precision=4, separator=", "))
+    if isinstance(arg, np.ndarray):
+        return f"an array of shape {arg.shape}"
+    return f"{arg:.6g}" if isinstance(arg, (int, float)) else reprlib.repr(arg)
+
+
+@dataclass(frozen=True, eq=False)
+class Value(Compared):
+    """A number, an array, or an example that one builds is asked for; `right` and each `wrong` return one."""
+
+    _: KW_ONLY
+    hint: str = ""
+    """What a wrong value that nobody foresaw is told instead of the right one, in a sentence that leaves the finding
+    to the reader."""
+
+    def _judged(self, answer: Any, instances: list[tuple], *, seed: Any, time_limit: float, tell: bool) -> Result:
+        (args,) = instances
+        complaint = self._complaint(answer, args)
+        if complaint is None:
+            return self._passed()
+        mistake = self._recognised(complaint, [_Wrong(args, answer, complaint)])
+        diagnosis = None if mistake is None else mistake.name
+        if self.judge is not None:
+            return Result(self.name, False, _told(complaint, mistake), diagnosis)
+        # How to come nearer; the right number only to who asks for it.
+        text = f"Not right: {complaint.said}." if mistake is None else sentence(mistake.text)
+        if tell:
+            text += f" To tell you: {complaint.detail}."
+        elif mistake is None and self.hint:
+            text += f" {self.hint} (With `tell=True` the check tells you.)"
+        return Result(self.name, False, text, diagnosis)
+
+
+@dataclass(frozen=True, eq=False)
+class Choice(Exercise):
+    """One of some options is asked for; `right` is one, or a function of what is given; each `wrong` is another."""
+
+    _: KW_ONLY
+    phrases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Other ways to name an option, the words on the page first. ``">1000"`` is any number above it."""
+
+    def _judged(self, answer: Any, instances: list[tuple], *, seed: Any, time_limit: float, tell: bool) -> Result:
+        right = self.right(*instances[0]) if callable(self.right) else self.right
+        options = sorted({right} | {mistake.wrong for mistake in self.mistakes})
+        given = option_named(answer, options, self.phrases)
+        if given is None:
+            words = {option: f" ({ways[0]})" for option, ways in self.phrases.items()}
+            listed = ", ".join(option + words.get(option, "") for option in options)
+            raise Fault(f"must be one of {listed}, and is {reprlib.repr(answer)}")
+        if given == right:
+            return Result(self.name, True, self.insight or "Yes.", share=1.0)
+        mistake = next(mistake for mistake in self.mistakes if mistake.wrong == given)
+        told = f" Right is {right}." if tell else ""
+        return Result(self.name, False, sentence(mistake.text) + told, mistake.name)
+
+
+@dataclass(frozen=True, eq=False)
+class FindTheBug(Exercise):
+    """A test is asked for: a function that takes an implementation and fails if that is wrong.
+
+    `right` is an implementation that the test has to let pass, and each `wrong` one that it has to expose. The share of
+    the wrong ones that it exposes is what it earns.
+    """
+
+    def _judged(self, answer: Any, instances: list[tuple], *, seed: Any, time_limit: float, tell: bool) -> Result:
+        if not callable(answer):
+            raise Fault(f"must be a function that takes an implementation, and is {a_type(answer)}")
+        called = []
+
+        def watched(implementation):
+            def call(*args, **kwargs):
+                called.append(1)
+                return implementation(*args, **kwargs)
+
+            return call
+
+        # In an order that a test cannot know, the right one several times: what counts its calls gains nothing.
+        handed = [None] * 4 + list(self.mistakes)
+        passed = {}
+        for position in self.generator(seed).permutation(len(handed)):
+            mistake = handed[position]
+            implementation = self.right if mistake is None else mistake.wrong
+            try:
+                passed[position] = passes(answer, watched(implementation), time_limit=time_limit)
+            except Fault:
+                if mistake is None:
+                    raise
+                passed[position] = False  # whatever a wrong implementation makes of the test, it does not pass it
+        if not all(passed[position] for position in range(4)):
+            text = "Your test rejects a right implementation: it tests for something that need not hold"
+            return Result(self.name, False, text + ".", "rejects-the-right-one")
+        if not called:
+            text = "Nothing here yet: your test never calls the implementation that it is given."
+            return Result(self.name, False, text, "never-calls", open=True)
+        return self._exposed([mistake for at, mistake in enumerate(handed) if mistake is not None and passed[at]])
+
+    def _exposed(self, survivors: list[Mistake]) -> Result:
+        total = len(self.mistakes)
+        share = 1 - len(survivors) / total
+        if not survivors:
+            return Result(self.name, True, f"Your test exposes all {total} wrong implementations.", share=1.0)
+        text = f"Your test exposes {total - len(survivors)} of {total} wrong implementations. One that it lets through "
+        names = tuple(mistake.name for mistake in survivors)
+        return Result(self.name, False, text + sentence(survivors[0].text, ""), names[0], share, survivors=names)
+
+
+@dataclass(frozen=True, eq=False)
+class Bet(Exercise):
+    """A prediction that the page answers and no computer judges."""
+
+    _: KW_ONLY
+    hint: str = ""
+    """Where the page answers it, in a sentence."""
+
+    def _judged(self, answer: Any, instances: list[tuple], *, seed: Any, time_limit: float, tell: bool) -> Result:
+        return Result(self.name, False, f"No check judges this prediction. {self.hint}", judged=False)

@@ -1,0 +1,403 @@
+"""The loop that every agent shares: act, remember, update, and now and then evaluate.
+
+An `Agent` is whatever acts and learns from a batch; an environment is given by its name, as an object, or as a function
+that makes one; what comes back is a `Run`. The memory is `replay`; agents and their settings are `dqn` and `preqn`.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import gymnasium
+import numpy as np
+
+from divergence_notes import _checks
+from divergence_notes.replay import Batch, ReplayBuffer, Transition
+
+if TYPE_CHECKING:
+    import pandas
+
+Ending = Literal["finished", "diverged", "faulty"]
+"""How a training run can end; "faulty" says that the environment gave something that is no observation or no reward.
+Each of them is a result, never an exception. What becomes of the iterates of an operator is a `dynamics.Status`."""
+
+Environment = str | gymnasium.Env | Callable[[], gymnasium.Env]
+"""The name of a registered environment, an environment, or a function that makes a new one at each call."""
+
+Act = Callable[[np.ndarray], Any]
+"""A policy: maps an observation to an action."""
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """What `learn` asks of an agent; no base class, any object with these two methods is one."""
+
+    def act(self, obs: np.ndarray, *, explore: bool = False) -> Any:
+        """Return the action at an observation.
+
+        Parameters
+        ----------
+        obs : ndarray of shape (d,)
+            What the environment shows.
+        explore : bool
+            Whether it may try something else than what it holds for best.
+
+        Returns
+        -------
+        object
+            An action of the environment.
+        """
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """Learn from a batch.
+
+        Parameters
+        ----------
+        batch : Batch
+            Transitions drawn from the memory.
+
+        Returns
+        -------
+        dict of str to float
+            Metrics of this update; one called ``max_...`` is watched: beyond a bound it ends the run.
+        """
+
+
+class Fault(ValueError):
+    """What an environment gave is no observation or no reward; the message says what it was."""
+
+
+_LARGEST = float(np.finfo(np.float32).max)
+"""Rewards and observations are kept in float32."""
+
+
+def _heard(value: Any) -> float:
+    """Return a reward as a float."""
+    try:
+        if np.ndim(value) != 0:
+            raise TypeError("not one number")
+        reward = float(value)
+    except OverflowError:  # a whole number can be larger than any float
+        reward = np.inf
+    except (TypeError, ValueError) as error:
+        raise Fault(f"the reward must be a number, got {value!r}") from error
+    if not np.isfinite(reward):
+        raise Fault(f"the reward must be finite, got {reward}")
+    if abs(reward) > _LARGEST:
+        raise Fault(f"the reward must fit into float32, got {reward:.3g}")
+    return reward
+
+
+def _seen(value: Any, space: gymnasium.Space) -> np.ndarray:
+    """Return an observation as it came, if it is one of the space's shape and finite."""
+    try:
+        given = _checks.array("the observation", value, shape=space.shape)
+    except (TypeError, ValueError) as error:
+        raise Fault(str(error)) from error
+    if np.abs(given).max(initial=0.0) > _LARGEST:
+        raise Fault(f"the observation must fit into float32, it has {np.abs(given).max():.3g}")
+    return value
+
+
+def transitions(env: gymnasium.Env, act: Act, *, seed: int) -> Iterator[Transition]:
+    """Walk through an environment for ever, one episode after another.
+
+    Parameters
+    ----------
+    env : gymnasium.Env
+        The environment; it and its action space are seeded once, at the start.
+    act : callable
+        Maps an observation to an action.
+    seed : int
+        Of the environment and of its action space.
+
+    Yields
+    ------
+    Transition
+        An episode that terminated or was truncated is followed by the next one. Only `terminated` is recorded: where
+        a time limit cut the episode, an agent bootstraps from `next_obs` as anywhere else.
+
+    Raises
+    ------
+    Fault
+        If the environment gives an observation of another shape, or a reward that is not a number; a ValueError.
+    """
+    space = env.observation_space
+    env.action_space.seed(seed)
+    obs = _seen(env.reset(seed=seed)[0], space)
+    while True:
+        action = act(obs)
+        next_obs, reward, terminated, truncated, _ = env.step(action)
+        yield Transition(obs, action, _heard(reward), _seen(next_obs, space), bool(terminated))
+        obs = _seen(env.reset()[0], space) if terminated or truncated else next_obs
+
+
+def maker(env: Environment) -> Callable[[], gymnasium.Env]:
+    """Return a function that makes a new environment at each call.
+
+    Parameters
+    ----------
+    env : str, gymnasium.Env, or callable
+        The name of a registered environment; an environment, which is copied as it is now, and each call copies the
+        copy; or a function that makes one.
+
+    Returns
+    -------
+    callable
+        Takes nothing and returns an environment.
+
+    Raises
+    ------
+    TypeError
+        If `env` is none of these, an environment that cannot be copied, or, when called, makes something else.
+    """
+    if isinstance(env, str):
+        return partial(gymnasium.make, env)
+    if isinstance(env, gymnasium.Env):
+        try:
+            return partial(copy.deepcopy, copy.deepcopy(env))
+        except Exception as error:  # an environment may hold anything: a window, a lock, a socket
+            raise TypeError(f"env must be one that can be copied, or a function that makes one: {error}") from error
+    if not callable(env):
+        raise TypeError(f"env must be a name, an environment, or a function that makes one, got {env!r}")
+
+    def make() -> gymnasium.Env:
+        made = env()
+        if not isinstance(made, gymnasium.Env):
+            raise TypeError(f"env must make a gymnasium.Env, it makes {made!r}")
+        return made
+
+    return make
+
+
+def evaluate(env: Environment, act: Act, *, episodes: int, seed: int) -> np.ndarray:
+    """Play whole episodes in a fresh environment.
+
+    Parameters
+    ----------
+    env : str, gymnasium.Env, or callable
+        As in `maker`: one that is given as an object is not touched.
+    act : callable
+        Maps an observation to an action.
+    episodes : int
+        How many episodes, at least 1.
+    seed : int
+        Of the environment: the same seed and the same policy give the same returns.
+
+    Returns
+    -------
+    ndarray of shape (episodes,)
+        Sum of the rewards of each episode, not discounted.
+
+    Raises
+    ------
+    ValueError
+        If `episodes` is not positive.
+    Fault
+        If the environment gives an observation of another shape, or a reward that is not a number; a ValueError.
+    """
+    returns = np.zeros(_checks.integer("episodes", episodes, low=1))
+    with maker(env)() as played:
+        space = played.observation_space
+        obs = _seen(played.reset(seed=seed)[0], space)
+        for k in range(len(returns)):
+            over = False
+            while not over:
+                obs, reward, terminated, truncated, _ = played.step(act(obs))
+                obs, over = _seen(obs, space), terminated or truncated
+                returns[k] += _heard(reward)
+            obs = _seen(played.reset()[0], space)
+    return returns
+
+
+def spaces(env: Environment) -> tuple[gymnasium.Space, gymnasium.Space]:
+    """Return the spaces of an environment.
+
+    Parameters
+    ----------
+    env : str, gymnasium.Env, or callable
+        As in `maker`.
+
+    Returns
+    -------
+    tuple of gymnasium.Space
+        The space of observations and that of actions.
+    """
+    if isinstance(env, gymnasium.Env):
+        return env.observation_space, env.action_space
+    with maker(env)() as made:
+        return made.observation_space, made.action_space
+
+
+def seeds(rng: np.random.Generator) -> tuple[int, int]:
+    """Return the seeds of a run, as `learn` draws them from its own.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Seeded with the seed of the run.
+
+    Returns
+    -------
+    tuple of int
+        The seed of the environment, and that of its evaluations.
+    """
+    env_seed, eval_seed = (int(seed) for seed in rng.integers(2**31, size=2))
+    return env_seed, eval_seed
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A trained agent and how its training went."""
+
+    agent: Agent
+    """The agent as it was after the last update, or at its best evaluation: as was asked."""
+    curve: "pandas.DataFrame"
+    """One row for each evaluation: `step`, mean `return`, and the metrics of the agent since the row before."""
+    ending: Ending
+    """How it ended."""
+    reason: str = ""
+    """Where the run is "faulty": what the environment gave."""
+
+
+def learn(
+    agent: Agent,
+    env: Environment,
+    *,
+    steps: int,
+    seed: int,
+    warmup: int,
+    batch_size: int,
+    capacity: int,
+    update_every: int = 1,
+    eval_every: int,
+    eval_episodes: int,
+    keep: str = "last",
+    others: Mapping[str, Callable[[Any, np.ndarray], Any]] | None = None,
+    bound: float | int = 1e6,
+    progress: bool = False,
+) -> Run:
+    """Let an agent act, remember, and learn from what it remembers.
+
+    Parameters
+    ----------
+    agent : Agent
+        Anything with ``act(obs, *, explore=False)`` and ``update(batch)``.
+    env : str, gymnasium.Env, or callable
+        The name of a registered environment, or a function that makes a new one at each call: one is made to learn in,
+        and one for each evaluation. Or an environment: the agent learns in it, it is left open, and each evaluation is
+        played in a copy of it as it is now.
+    steps : int
+        Environment steps to take.
+    seed : int
+        Of the environment, of the batches and of the evaluations. The agent brings its own.
+    warmup : int
+        So many steps at the start are random and without updates; at most `capacity`.
+    batch_size, capacity : int
+        Of the replay buffer.
+    update_every : int
+        Environment steps from one update to the next.
+    eval_every, eval_episodes : int
+        After so many steps the agent plays so many episodes without exploring; the same initial states each time.
+    keep : {"last", "best"}
+        Which agent to return: the one given, after its last update, or a copy of it from the evaluation with the
+        highest mean return, the latest of equals. Judge a chosen one on other episodes: it was chosen on these.
+    others : mapping of str to callable, optional
+        More ways to act, evaluated beside the agent's own in columns of these names: each maps the agent and an
+        observation to an action.
+    bound : float
+        A metric called ``max_...`` beyond this, or any metric that is not finite, ends the run as diverged.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Run
+        In the curve, a metric called ``max_...`` is the largest of all updates since the row before, any other their
+        mean; before the first update they are missing. A run that diverged, or whose environment is faulty, ends with a
+        row without a return.
+
+    Raises
+    ------
+    TypeError
+        If `agent` has no such methods, or as `maker`.
+    ValueError
+        If an argument is out of range, `env` makes the same environment again, or the agent's metrics are no numbers.
+    """
+    if not isinstance(agent, Agent):
+        raise TypeError(f"agent must have act(obs, *, explore=False) and update(batch), got {agent!r}")
+    steps = _checks.integer("steps", steps, low=1)
+    capacity = _checks.integer("capacity", capacity, low=1)
+    warmup = _checks.integer("warmup", warmup, low=1, high=capacity)
+    batch_size = _checks.integer("batch_size", batch_size, low=1)
+    update_every = _checks.integer("update_every", update_every, low=1)
+    eval_every = _checks.integer("eval_every", eval_every, low=1)
+    eval_episodes = _checks.integer("eval_episodes", eval_episodes, low=1)
+    keep = _checks.choice("keep", keep, ("last", "best"))
+    bound = _checks.scalar("bound", bound, low=0, low_open=True)
+    rng = np.random.default_rng(seed)
+    env_seed, eval_seed = seeds(rng)
+    make = maker(env)
+    lent = isinstance(env, gymnasium.Env)
+    learned = env if lent else make()
+    if not lent and not isinstance(env, str):
+        with make() as other:
+            if other is learned:  # an evaluation would break off the episode that is being learned from
+                raise ValueError(f"env must make a new environment at each call, it gives the same one again: {other}")
+    buffer = ReplayBuffer(learned.observation_space, learned.action_space, capacity=capacity)
+
+    def act(obs):
+        return learned.action_space.sample() if len(buffer) < warmup else agent.act(obs, explore=True)
+
+    curve, recent = [], []
+    ending, reason = "finished", ""
+    kept, best = agent, -np.inf
+    walk = transitions(learned, act, seed=env_seed)
+    step = 0
+    try:
+        for step in _counted(steps, progress):
+            buffer.add(*next(walk))
+            if step >= warmup and step % update_every == 0:
+                recent.append(agent.update(buffer.sample(batch_size, rng=rng)))
+                if _exploded(recent[-1], bound):
+                    ending = "diverged"
+                    break
+            if step % eval_every == 0 or step == steps:
+                played = {"episodes": eval_episodes, "seed": eval_seed}
+                returns = evaluate(make, agent.act, **played)
+                ways = {name: partial(way, agent) for name, way in (others or {}).items()}
+                beside = {name: evaluate(make, way, **played).mean() for name, way in ways.items()}
+                curve.append({"step": step, "return": returns.mean()} | beside | _summary(recent))
+                recent = []
+                if keep == "best" and returns.mean() >= best:
+                    kept, best = copy.deepcopy(agent), returns.mean()
+    except Fault as fault:
+        ending, reason = "faulty", f"step {step}: {fault}"
+    if ending != "finished":
+        curve.append({"step": step, "return": np.nan} | _summary(recent))
+    if not lent:
+        learned.close()
+    import pandas
+
+    return Run(kept, pandas.DataFrame(curve), ending, reason)
+
+
+def _counted(steps: int, progress: bool):
+    if progress:
+        from tqdm.auto import trange
+
+        return trange(1, steps + 1, unit="step")
+    return range(1, steps + 1)
+
+
+def _exploded(metrics: dict[str, float], bound: float) -> bool:
+    return any(not np.isfinite(x) or (name.startswith("max_") and abs(x) > bound) for name, x in metrics.items())
+
+
+def _summary(metrics: list[dict[str, float]]) -> dict[str, float]:
+    """Reduce the metrics of many updates to one row: the largest of each ``max_...``, the mean of any other."""
+    names = dict.fromkeys(name for entry in metrics for name in entry)  # an update that diverged may know fewer
+    columns = {name: np.array([entry[name] for entry in metrics if name in entry]) for name in names}
+    return {name: float(x.max() if name.startswith("max_") else x.mean()) for name, x in columns.items()}

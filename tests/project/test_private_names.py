@@ -1,0 +1,138 @@
+"""Where the package reaches into a library: each private name is listed, is there, and the library is capped."""
+
+import ast
+import importlib
+import tomllib
+from importlib.metadata import version
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests import pages
+
+PLACES = ("divergence_notes", "tools", "coursework", "benchmarks")
+SOURCES = sorted(path for place in PLACES for path in (pages.ROOT / place).rglob("*.py"))
+
+BUFFER = "stable_baselines3.common.buffers.ReplayBuffer"
+CALLBACK = "stable_baselines3.common.callbacks.BaseCallback"
+REACHED = {
+    f"{BUFFER}._get_samples": "the monitor and a study draw transitions with random numbers of their own",
+    f"{BUFFER}._normalize_reward": "the monitor puts the largest reward on the scale on which the network is trained",
+    f"{CALLBACK}._init_callback": "the monitor refuses an algorithm that it cannot read",
+    f"{CALLBACK}._on_training_start": "the monitor begins a new history",
+    f"{CALLBACK}._on_step": "every callback has it",
+    f"{CALLBACK}._on_rollout_start": "the monitor measures what a training phase did",
+    f"{CALLBACK}._on_rollout_end": "the monitor makes a record before a training phase",
+    f"{CALLBACK}._on_training_end": "the monitor measures what the last training phase did",
+    "torch.nn.Module._parameters": "a pass gives back what it found",
+    "torch.nn.Module._buffers": "a pass gives back what it found",
+    "torch.nn.Module._modules": "a pass gives back what it found",
+    "torch.nn.Module._forward_hooks": "a layer that someone else watches has no closed form",
+    "torch.nn.Module._forward_pre_hooks": "a layer that someone else watches has no closed form",
+    "torch.nn.Parameter._backward_hooks": "a hook changes gradients, and the kernel with them",
+    "torch.nn.Parameter._version": "an input that was overwritten is not what the layer saw",
+    "torch.nn.modules.dropout._DropoutNd": "a dropout that is training draws random numbers",
+    "torch.nn.modules.batchnorm._BatchNorm": "a batch norm that is training lets rows see each other",
+}
+"""What is private to a library, and what we use it for."""
+STANDARD = {"_exit"}  # of os, and documented
+
+
+def private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def foreign(trees):
+    """Return the private names that sources use and none of them defines, and the hooks that a callback defines."""
+    own, used, hooks = {path.stem for path in SOURCES}, set(), set()
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            own.add(node.name)
+            if any("Callback" in ast.unparse(base) for base in getattr(node, "bases", ())):
+                methods = {each.name for each in node.body if isinstance(each, ast.FunctionDef)}
+                hooks |= {name for name in methods if name.startswith("_on_") or name == "_init_callback"}
+        elif isinstance(node, ast.Name | ast.Attribute):
+            name = node.id if isinstance(node, ast.Name) else node.attr
+            (own if isinstance(node.ctx, ast.Store) else used).add(name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            inside = getattr(node, "module", "") or ""
+            names = [inside, *(alias.name for alias in node.names)]
+            if not any(name.startswith("divergence_notes") for name in names):
+                used |= {part for name in names for part in name.split(".")}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr", "hasattr", "delattr"):
+            used |= {each.value for each in node.args[1:2] if isinstance(each, ast.Constant)}
+    return {name for name in used - own if private(name)} - STANDARD | hooks
+
+
+def lost(path):
+    """Say that a private name is gone, and what that means; None while it is there."""
+    owner, _, name = path.rpartition(".")
+    module, library = owner, path.partition(".")[0]
+    while True:
+        try:
+            found = importlib.import_module(module)
+            break
+        except ModuleNotFoundError:
+            module = module.rpartition(".")[0]
+    for part in owner.removeprefix(module).split(".")[1:]:
+        found = getattr(found, part)
+    if hasattr(found() if owner == "torch.nn.Module" else found, name):
+        return None
+    return f"{library} {version(library)} has no {path} any more, by which {REACHED[path]}: lower its cap, or mend that"
+
+
+def test_every_private_name_is_listed():
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES]
+    assert foreign(trees) == {path.rpartition(".")[2] for path in REACHED}
+
+
+@pytest.mark.parametrize("path", REACHED)
+def test_it_is_there(path):
+    assert lost(path) is None, lost(path)
+
+
+@pytest.mark.parametrize("library", sorted({path.partition(".")[0] for path in REACHED}))
+def test_its_library_is_capped(library):
+    """In every extra that asks for it: below the next number before the first point."""
+    extras = tomllib.loads((pages.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [line for extra in extras["optional-dependencies"].values() for line in [*extra, *extras["dependencies"]]]
+    ranges = [req.specifier for req in map(Requirement, asked) if req.name.replace("-", "_") == library]
+    assert ranges
+    major = int(version(library).split(".")[0])
+    for each in ranges:
+        assert each.contains(version(library)) and not each.contains(f"{major + 1}.0"), f"{library}{each} has no cap"
+
+
+class TestWhatIsGone:
+    """The sentence that a later release will be met with."""
+
+    def test_a_method(self, monkeypatch):
+        path = f"{BUFFER}._get_samples"
+        module, _, name = BUFFER.rpartition(".")
+        monkeypatch.delattr(getattr(importlib.import_module(module), name), "_get_samples")
+        base = importlib.import_module(module).BaseBuffer
+        monkeypatch.delattr(base, "_get_samples")
+        assert lost(path).startswith("stable_baselines3 2.")
+        assert f"has no {path} any more, by which the monitor and a study draw" in lost(path)
+
+    def test_a_class(self, monkeypatch):
+        import torch
+
+        monkeypatch.delattr(torch.nn.modules.dropout, "_DropoutNd")
+        assert "has no torch.nn.modules.dropout._DropoutNd any more" in lost("torch.nn.modules.dropout._DropoutNd")
+
+    @pytest.mark.parametrize(
+        "source",
+        [
+            "x._secret()",
+            "from numpy import _secret",
+            "import numpy._secret",
+            "from numpy._secret import array",
+            "getattr(x, '_secret')",
+            "class Watch(BaseCallback):\n    def _on_secret(self): pass",
+        ],
+    )
+    def test_another_is_found(self, source):
+        assert [name for name in foreign([ast.parse(source)]) if name.endswith("_secret")]
+        own = "class A:\n    def f(self):\n        self._x = 1\n        os._exit(self._x)"
+        assert not foreign([ast.parse(own)])
