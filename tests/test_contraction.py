@@ -194,7 +194,7 @@ def printed_with_the_wrong_index(update):
     return max(rows)
 
 
-class TestRowDominance:
+class TestRowMargins:
     """Margins (1-g) K_ii rho_i - (1+g) sum_{j!=i} |K_ij| rho_j: all positive exactly if some step size has beta < 1."""
 
     @given(case=kernel_cases())
@@ -698,7 +698,7 @@ def singular_updates(rng, count):
         yield on(mdp, kernel, weights, 0.3)
 
 
-class TestSingular:
+class TestSingularMatrix:
     """thm-singular: with M singular every Jacobian has the eigenvalue 1, and other tables rest beside the optimum."""
 
     def test_missing_pair_and_few_parameters(self, rng):

@@ -43,7 +43,7 @@ def moves(update):
     return max(1.0, np.abs(update.matrix).sum(axis=1).max())
 
 
-class TestUpdate:
+class TestAnyMatrix:
     """U(Q) = Q + M (T*Q - Q) with any matrix, and T_pi in place of T* where the update has a policy."""
 
     @given(case=update_cases())
@@ -205,7 +205,7 @@ class TestKernelUpdate:
             dataclasses.replace(calm, alpha=0)
 
 
-class TestTable:
+class TestTableUpdate:
     """U1: every pair moves the same fraction of the way to its backup."""
 
     @given(case=kernel_cases())
