@@ -39,7 +39,7 @@ def spoiled(name, **changes):
     return entries
 
 
-class TestLedger:
+class TestLedgerOfClaims:
     """Every bullet of every summary has an entry, each entry is on its page, and what it names is there."""
 
     def test_no_faults(self):
@@ -154,7 +154,7 @@ class TestAttackItself:
         assert counterexample(lambda n: True, range(3)) is None
 
 
-class TestPlantedFaults:
+class TestFaultsOfClaims:
     """What is checked is caught when it is broken."""
 
     FIRST = ENTRIES[0]["id"]

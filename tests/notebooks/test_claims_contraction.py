@@ -129,7 +129,7 @@ def certifies(*, strict=True, step_matters=True, **version):
     return claim
 
 
-class TestRowDominance:
+class TestDominanceCertifies:
     """Row dominance: strict, with rho_j, with absolute values, and with a step that is not too long."""
 
     def test_each_word_is_needed(self):
@@ -302,7 +302,7 @@ def has_one(case):
     return all(np.abs(np.linalg.eigvals(J) - 1).min() < 1e-6 for J in case.jacobians())
 
 
-class TestSingular:
+class TestSingularUpdates:
     """K D singular: no contraction on all tables, in any norm. On the tables that the features make it may be one."""
 
     def test_on_all_tables(self):

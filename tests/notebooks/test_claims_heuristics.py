@@ -306,7 +306,7 @@ def largest_modulus(kernel, gamma, alpha):
     return max(oracles.lipschitz(KernelUpdate(m, kernel=kernel, weights=equal, alpha=alpha)) for m in processes)
 
 
-class TestRowRatio:
+class TestLargestRowRatio:
     """The largest row ratio says from which discount on some process makes the update no contraction; no more."""
 
     @staticmethod

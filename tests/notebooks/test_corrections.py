@@ -121,7 +121,7 @@ def faults(entries, *, tests=TESTS):
     return corrections.faults(entries, tests=tests, labels=known)
 
 
-class TestLedger:
+class TestLedgerOfCorrections:
     """Every claim has an entry, every verdict that needs a demonstration names a test that exists, and every label is
     defined in the book."""
 
@@ -152,7 +152,7 @@ class TestLedger:
         assert 1 <= len(re.findall(r"[.?](?=\s|$)", entry["truth"])) <= 4
 
 
-class TestPlantedFaults:
+class TestFaultsOfCorrections:
     """What is checked is caught when it is broken."""
 
     def test_renamed_class(self):

@@ -86,7 +86,7 @@ class TestEveryChapter:
         pages.none(faults(pages.notebook(path).cells), "explorers that want a word")
 
 
-class TestFaults:
+class TestFaultsOfExplorers:
     """Each fault is found when it is planted."""
 
     TEXT = "**Try this:** where does it turn?"

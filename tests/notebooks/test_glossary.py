@@ -161,7 +161,7 @@ def test_the_index_is_in_the_table_of_contents():
     assert (pages.ROOT / "genindex.md").read_text(encoding="utf-8").startswith("# Index\n")
 
 
-class TestFaults:
+class TestFaultsOfTheGlossary:
     """Each check finds what it is for."""
 
     GOOD = """# Glossary
