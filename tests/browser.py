@@ -125,7 +125,12 @@ def unfold(page):
 
 
 def look(page, theme, width):
-    """Show the page in a theme and a width, and wait until it has changed."""
+    """Show the page in a theme and a width, and wait until it has changed; what it shows already is not waited for."""
+    shown = page.evaluate(
+        "[window.innerWidth, ...['theme', 'mode'].map((key) => document.documentElement.dataset[key])]"
+    )
+    if shown == [width, theme, theme] and page.viewport_size == {"width": width, "height": 900}:
+        return
     page.set_viewport_size({"width": width, "height": 900})
     page.evaluate(
         """async (theme) => {

@@ -485,7 +485,9 @@ class TestQLearning:
         assert errors[-1] < 0.05 < 0.5 < sup(best)
         assert errors[-1] < errors[0]
 
-    @pytest.mark.parametrize(("env_id", "steps"), [("Taxi-v4", 200_000), ("CliffWalking-v1", 30_000)])
+    @pytest.mark.parametrize(
+        ("env_id", "steps"), [pytest.param("Taxi-v4", 200_000, marks=pytest.mark.nightly), ("CliffWalking-v1", 30_000)]
+    )
     def test_solves_the_running_environment(self, env_id, steps):
         env = gymnasium.make(env_id)
         Q = bellman.q_learning(env, gamma=0.99, steps=steps, step_size=1.0, epsilon=0.3, rng=np.random.default_rng(0))[

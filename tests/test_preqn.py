@@ -1050,6 +1050,7 @@ def pendulum():
 class TestTrain:
     """From an environment's name to an agent, a curve and an ending."""
 
+    @pytest.mark.nightly
     def test_pendulum(self, pendulum):
         """With nothing set. -200 is a pendulum that is up after one swing; a random policy earns about -1200."""
         assert pendulum.ending == "finished"
@@ -1058,6 +1059,7 @@ class TestTrain:
         assert pendulum.curve["return"].max() >= -200
         assert pendulum.agent.updates == 1_601
 
+    @pytest.mark.nightly
     def test_the_same_again(self, pendulum):
         """Half of that run, bit by bit."""
         settings = preqn.PreQNConfig(seed=7)  # gives way
@@ -1066,6 +1068,7 @@ class TestTrain:
         assert half.agent.updates == 301
         assert half.curve.iloc[1].notna().all()
 
+    @pytest.mark.nightly
     def test_pendulum_without_preconditioning(self):
         """Control: the mean semi-gradient, and no line search."""
         settings = preqn.PreQNConfig(solver="none", eta=-1, alpha=0.01)

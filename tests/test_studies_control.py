@@ -582,6 +582,7 @@ class TestAblation:
 class TestCollapse:
     """The run of the pendulum study, but longer, with Q asked beside the policy."""
 
+    @pytest.mark.nightly
     def test_q_is_asked_at_the_same_states(self, small):
         """The column `return` is that of plain training; `greedy` is found again by hand at the end of the run."""
         config = dataclasses.replace(SMALL, activation="tanh", alpha=0.3)

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import csv
 import dataclasses
+import functools
 import html
 import importlib
 import json
@@ -30,6 +31,8 @@ from tests import pages
 from tests.waiting import until
 
 NAMES = course.assignments()
+DAILY = ("bellman", "key_equation")  # go through nbgrader in `make test`: the pattern of all, and the one with torch
+BY_NBGRADER = [pytest.param(name, marks=() if name in DAILY else pytest.mark.nightly) for name in NAMES]
 SEED = "a seed of the tests"
 
 
@@ -139,17 +142,22 @@ class TestWheel:
 
 @pytest.fixture(scope="session")
 def marks(made, tmp_path_factory):
-    """Return the tables of a class of two: one hands in the instructor's edition, one the untouched release."""
+    """Return from the name of an assignment to the table of a class of two, each graded when it is asked for first.
+
+    One hands in the instructor's edition, one the untouched release.
+    """
     root, release = made
-    tables = {}
-    for name in NAMES:
+
+    @functools.cache
+    def table(name):
         inbox = tmp_path_factory.mktemp("inbox")
         shutil.copy(root / "solution" / name / f"{name}.ipynb", inbox / "instructor.ipynb")
         shutil.copy(release / name / f"{name}.ipynb", inbox / "untouched.ipynb")
         assert grade.collect(root, name, inbox) == {}
         grade.autograde(root, name)
-        tables[name] = {row["student_id"]: row for row in grade.table(root, name)}
-    return tables
+        return {row["student_id"]: row for row in grade.table(root, name)}
+
+    return table
 
 
 def scores(root, name, student):
@@ -197,15 +205,30 @@ class TestEveryAssignment:
             rubric = by_id[cell].split("**Marks**")[1]
             assert sum(int(n) for n in re.findall(r"^- (\d+) point", rubric, re.M)) == points
 
+    def test_the_solution_answers_its_hidden_tests(self, name, made):
+        """Without nbgrader, in one process: what each test says of the instructor's answers is full marks."""
+        path = made[0] / "solution" / name / f"{name}.ipynb"
+        env = os.environ | {"COURSE_ROOT": str(made[0])}
+        done = subprocess.run([sys.executable, "-c", MARKED, path], env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1]) == graded_cells(name)
+
+
+@pytest.mark.parametrize("name", BY_NBGRADER)
+class TestByNbgrader:
+    """What nbgrader makes of every assignment, answered in full and not at all."""
+
     def test_instructor_earns_full_marks(self, name, made, marks):
+        table = marks(name)
         assert scores(made[0], name, "instructor") == graded_cells(name) | dict.fromkeys(
             graded_cells(name, manual=True)
         )
-        assert marks[name]["instructor"]["needs_manual_grade"] and '"output_type": "error"' not in outputs(
+        assert table["instructor"]["needs_manual_grade"] and '"output_type": "error"' not in outputs(
             made[0], name, "instructor"
         )
 
     def test_untouched_edition_runs_and_earns_nothing(self, name, made, marks):
+        marks(name)
         everything = graded_cells(name) | graded_cells(name, manual=True)
         assert scores(made[0], name, "untouched") == dict.fromkeys(everything, 0)
         shown = outputs(made[0], name, "untouched")
@@ -217,6 +240,11 @@ class TestEveryAssignment:
         clean_notebooks.execute(notebook, tmp_path)  # raises at the first error
         text = json.dumps(notebook)
         assert "open" in text and "HIDDEN" not in text and "SOLUTION" not in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestNothingLeaks:
+    """The numbers are those of the class, and neither tests nor solutions are in what anybody else gets."""
 
     def test_numbers_come_from_the_seed(self, name, made):
         cell = next(c for c in nbformat.read(made[1] / name / f"{name}.ipynb", 4).cells if c.id == "parameters")
@@ -235,6 +263,21 @@ class TestEveryAssignment:
             pytest.skip("there is no site yet: make book")
         pages.none(leaks(secret_lines(name), site), "these lines are on the site")
 
+
+MARKED = f"""
+import ast, json, sys
+found, space = {{}}, {{}}
+sys.path[:0] = {[str(pages.ROOT), str(course.COURSEWORK)]!r}
+for cell in json.load(open(sys.argv[1], encoding="utf-8"))["cells"]:
+    if cell["cell_type"] == "code":
+        body, meta = ast.parse("".join(cell["source"])).body, cell["metadata"].get("nbgrader", {{}})
+        last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
+        exec(compile(ast.Module(body, []), "cell", "exec"), space)
+        value = last and eval(compile(ast.Expression(last.value), "cell", "eval"), space)
+        if meta.get("grade"):
+            found[meta["grade_id"]] = value
+print(json.dumps(found))
+"""
 
 RUN = """
 import importlib.metadata as metadata, json, re, sys
@@ -375,7 +418,7 @@ class TestQuestions:
 
     @pytest.mark.parametrize("mistakes", [e for _, e in QUESTIONS if isinstance(e, FindTheBug)], ids=label)
     def test_wrong_implementations_differ_from_the_right_one(self, mistakes):
-        """By the instructor's solution; the marks of `TestEveryAssignment` show that it exposes all of them."""
+        """By the instructor's solution; the marks that `TestEveryAssignment` finds show that it exposes all of them."""
         assert len(mistakes.mistakes) >= 6 and not {mistakes.right} & {m.wrong for m in mistakes.mistakes}
 
     def test_numbers_that_do_not_tell_a_mistake_apart_are_drawn_again(self, monkeypatch):
@@ -418,6 +461,7 @@ def test_a_command_starts_as_it_is_typed(command, tmp_path):
 
 class TestEditions:
     def test_a_new_seed_is_refused_when_there_are_submissions(self, made, marks):
+        assert marks("bellman")
         with pytest.raises(ValueError, match="seed must stay"):
             course.build(seed="other", root=made[0], release=made[1], only=[])
 
@@ -610,6 +654,7 @@ BATCH = f"batch-of-process-{os.getpid()}-"
 def batch(made, marks, tmp_path_factory):
     """Grade all adversaries in one batch; return the course directory and the seconds it took."""
     root, _ = made
+    marks("bellman")
     inbox = tmp_path_factory.mktemp("adversaries")
     for student, (spoil, _) in ADVERSARIES.items():
         notebook = good(root)
@@ -776,6 +821,7 @@ class TestResume:
         assert "5400" in place.read_text(encoding="utf-8")
 
 
+@pytest.mark.nightly
 class TestExchange:
     """What the page for instructors says about a JupyterHub: nbgrader's own hands move the files, ours grade them."""
 
@@ -872,7 +918,7 @@ class TestCollect:
         assert not list(tmp_path.rglob("evil*")) and not (tmp_path.parent / "eve.ipynb").exists()
 
 
-class TestFeedback:
+class TestFeedbackPages:
     @pytest.fixture
     def page(self, batch):
         root, _ = batch

@@ -1,5 +1,6 @@
 """The tabular half without torch: chapters 1 and 4 run where torch, MuJoCo, stable-baselines3 and Dask are not."""
 
+import ast
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,6 @@ import pytest
 from tests import lean
 from tests.pages import BOOK, ROOT
 
-LIGHT = ("bellman", "contraction")
 EXTRAS = ("envs", "widgets")  # what a reader of these chapters installs
 HEAVY = ("torch", "mujoco", "stable_baselines3", "dask", "distributed")
 
@@ -20,6 +20,20 @@ def python(tmp_path_factory):
     """Return the Python of an environment with these extras, a kernel, and the package."""
     place = tmp_path_factory.mktemp("lean") / "env"
     return lean.build(place, [*lean.asked(EXTRAS), lean.KERNEL], paths=[ROOT])
+
+
+def imported(path):
+    """Return the modules of the package that the cells of a notebook import."""
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    nodes = [node for source in cells for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+    parts = [
+        f"{node.module}.{alias.name}" if node.module == "divergence_notes" else node.module
+        for node in nodes
+        for alias in node.names
+        if node.module.startswith("divergence_notes")
+    ]
+    assert parts
+    return sorted(set(parts))
 
 
 def imports(python, name, cwd):
@@ -42,7 +56,8 @@ def test_what_is_there_is_whole(python, tmp_path):
         "gymnasium",
         "matplotlib.pyplot",
         "ipywidgets",
-        "divergence_notes",
+        *imported(BOOK / "bellman.ipynb"),
+        *imported(BOOK / "contraction.ipynb"),
     ):
         assert imports(python, name, tmp_path) == "", name
     code = "import numpy, sys; assert numpy.__file__.startswith(sys.prefix), numpy.__file__"
@@ -56,7 +71,7 @@ def test_an_environment_that_holds_torch_is_told_apart():
     assert not {"torch", "mujoco", "stable-baselines3", "dask"} & set(lean.closure(lean.asked(EXTRAS)))
 
 
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize("name", ["bellman", pytest.param("contraction", marks=pytest.mark.nightly)])
 def test_light_chapter_runs(python, tmp_path, name):
     path = Path(shutil.copy(BOOK / f"{name}.ipynb", tmp_path))
     assert lean.execute(path, python) == ""

@@ -194,16 +194,19 @@ def empty_directory(place, name, repository):
     return path
 
 
+ADVICE = "divergence_notes is missing: run the two commands above, then restart the kernel"
+
+
 class TestElsewhere:
     """A download, in an empty directory, with an environment that never heard of the package."""
 
+    @pytest.mark.nightly
     def test_runs_after_its_commands_and_says_so_before(self, tmp_path, repository):
         """The appendix, which reads every result, the table of published returns and an agent."""
         python = environment(tmp_path / "env", "reproduction")
         path = empty_directory(tmp_path, "reproduction", repository)
         said = lean.execute(path, python, OFFLINE).splitlines()[-1]
-        advice = "divergence_notes is missing: run the two commands above, then restart the kernel"
-        assert said == f"ModuleNotFoundError: {advice}"
+        assert said == f"ModuleNotFoundError: {ADVICE}"
 
         env = os.environ | OFFLINE | {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
         for command in commands(nbformat.read(path, as_version=4)):
@@ -212,6 +215,12 @@ class TestElsewhere:
         assert lean.execute(path, python, OFFLINE) == ""
         counts = [cell.execution_count for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
         assert counts == list(range(1, len(counts) + 1))
+
+    def test_says_before_what_is_missing(self, tmp_path, repository):
+        """The advice is what a reader needs first; that it then runs is seen by night, and on Colab below."""
+        path = empty_directory(tmp_path, "index", repository)
+        python = environment(tmp_path / "env", "index")
+        assert lean.execute(path, python, OFFLINE).splitlines()[-1] == f"ModuleNotFoundError: {ADVICE}"
 
     def test_installs_itself_on_colab(self, tmp_path, repository):
         """The module that tells Colab is planted; the package is then found without a restart."""
