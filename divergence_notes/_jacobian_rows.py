@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from divergence_notes import _rounding
-from divergence_notes.mdp import FiniteMDP
 from divergence_notes.updates import Update
 
 
@@ -31,14 +30,17 @@ def blocks(update: Update, *, size: int = 256) -> Iterator[tuple[np.ndarray, np.
             yield pairs, pull, mdp.gamma * (pull @ chain) - pull, np.zeros((len(pull), mdp.n_states))
 
 
-def doubt(pull: np.ndarray, mdp: FiniteMDP, own: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Return the most by which the computed ``|J_pi| @ w`` of some rows is off, whatever the policy pi.
+def doubt(update: Update, pull: np.ndarray, own: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Return the most by which the computed ``|J_pi| @ w`` of some rows is off, whatever policy pi targets may follow.
 
     `own` is what the identity adds to each row: the w of its pair, or 0 where the identity is left out.
     """
-    best = w.reshape(mdp.n_states, mdp.n_actions).max(axis=1)
-    reach = np.abs(pull) @ (w + mdp.gamma * (mdp.transitions @ best))
-    return _rounding.slack(mdp.n_pairs) * (own + reach)
+    mdp = update.mdp
+    if update.policy is None:
+        after = mdp.transitions @ w.reshape(mdp.n_states, mdp.n_actions).max(axis=1)
+    else:  # an action that the policy never takes may have a w that is far larger
+        after = mdp.pair_transitions(update.policy) @ w
+    return _rounding.slack(mdp.n_pairs) * (own + np.abs(pull) @ (w + mdp.gamma * after))
 
 
 def growth(own: np.ndarray, inflow: np.ndarray, n_actions: int) -> np.ndarray:

@@ -279,7 +279,7 @@ def _sharpest_row(update: Update) -> tuple[float, int, np.ndarray]:
     mdp = update.mdp
     best, ones = (-np.inf, 0, np.zeros(mdp.n_states, dtype=np.intp)), np.ones(mdp.n_pairs)
     for pairs, pull, own, inflow in _jacobian_rows.blocks(update):
-        doubt = _jacobian_rows.doubt(pull, mdp, ones[: len(pairs)], ones)
+        doubt = _jacobian_rows.doubt(update, pull, ones[: len(pairs)], ones)
         own[np.arange(len(pairs)), pairs] += 1
         growth = _jacobian_rows.growth(own, inflow, mdp.n_actions)
         sums = np.abs(own).sum(axis=1) + growth.max(axis=0).sum(axis=1) + doubt
@@ -355,7 +355,7 @@ def max_scale(update: Update) -> float:
     for pairs, pull, own, inflow in _jacobian_rows.blocks(update):  # own and inflow: the rows of minus G_pi
         rows = np.arange(len(pairs))
         growth = _jacobian_rows.growth(own, inflow, n_actions)
-        doubt = _jacobian_rows.doubt(pull, mdp, np.zeros(len(pairs)), np.ones(mdp.n_pairs))
+        doubt = _jacobian_rows.doubt(update, pull, np.zeros(len(pairs)), np.ones(mdp.n_pairs))
         doubt += mdp.n_pairs * _rounding.TINY  # no identity is added here that would hide what underflow has lost
         sums = np.abs(own).sum(axis=1) + growth.max(axis=0).sum(axis=1) + doubt
         # the same with the entry on the diagonal itself in place of its absolute value: minus the dominance of the row

@@ -54,7 +54,7 @@ def weighted_modulus(update: Update, *, max_iter: int = 1000) -> tuple[float, np
     def attained(w: np.ndarray) -> tuple[float, np.ndarray]:
         """Return what w attains, rounded up, and the worst action of each next state for each row."""
         gains = growth * w.reshape(mdp.n_states, mdp.n_actions).T[:, None, :]
-        sums = size @ w + gains.max(axis=0).sum(axis=1) + _jacobian_rows.doubt(pull, mdp, w, w)
+        sums = size @ w + gains.max(axis=0).sum(axis=1) + _jacobian_rows.doubt(update, pull, w, w)
         return float((sums / w).max()) * (1 + _rounding.EPS), gains.argmax(axis=0)
 
     w, root, best, seen = np.ones(mdp.n_pairs), 0.0, (np.inf, np.ones(mdp.n_pairs)), set()
@@ -129,7 +129,7 @@ def joint_spectral_radius(update: Update, *, depth: int) -> tuple[float, float]:
     _checks.memory("joint_spectral_radius", count**depth, mdp.n_pairs, mdp.n_pairs, copies=3)
     _, w = weighted_modulus(update)
     factors = update.jacobians() * w / w[:, None]
-    off = float((_jacobian_rows.doubt(update.matrix, mdp, w, w) / w).max())  # of each factor, in the norm of w
+    off = float((_jacobian_rows.doubt(update, update.matrix, w, w) / w).max())  # of each factor, in the norm of w
     size = float(np.abs(factors).sum(axis=2).max())
     scale = int(np.frexp(size)[1])  # by a power of 2, so that no product overflows, and exactly
     factors = np.ldexp(factors, -scale)
@@ -257,9 +257,12 @@ def _ellipse(factors: np.ndarray, w: np.ndarray) -> np.ndarray | None:
 
 
 def _doubts(update: Update) -> np.ndarray:
-    """Return the most by which each entry of a computed Jacobian is off, whatever the policy, shape (n, n)."""
+    """Return the most by which each entry of a computed Jacobian is off, whatever policy targets may follow, (n, n)."""
     mdp, pull = update.mdp, np.abs(update.matrix)
-    flow = np.repeat(pull @ mdp.transitions, mdp.n_actions, axis=1)  # to a pair at most what goes to its state
+    if update.policy is None:
+        flow = np.repeat(pull @ mdp.transitions, mdp.n_actions, axis=1)  # to a pair at most what goes to its state
+    else:
+        flow = pull @ mdp.pair_transitions(update.policy)
     return _rounding.slack(mdp.n_pairs) * (np.eye(mdp.n_pairs) + pull + mdp.gamma * flow)
 
 

@@ -120,6 +120,17 @@ class TestWeightedModulus:
         assert oracles_exact.norm(J, oracles_exact.exact(w)) <= Fraction(value)
         assert 0.5 < value == pytest.approx(0.5, rel=1e-6)
 
+    def test_an_action_that_is_never_taken_casts_no_doubt(self):
+        """Its w is 1 where the others are 1e-13: counted in, rounding would hide the second digit of the modulus."""
+        units = 2.0 ** np.array([-28.0, -20.0, -42.0, 0.0])
+        J = np.array([[1.0, 0.25, 0.5, 0.5], [0.5, 1.0, 0.25, 0.5], [0.25, 0.5, 1.0, 0.5], [1.0, 0.5, 0.25, 1.0]]) / 2
+        mdp = FiniteMDP(np.full((2, 2, 2), 0.5), np.zeros((2, 2)), 0.75)
+        loop = np.eye(4) - 0.75 * oracles.chain(mdp, [1, 0])
+        M = (np.eye(4) - J * units[:, None] / units) @ np.linalg.inv(loop)
+        held = Update(mdp, M, [1, 0])
+        want = np.abs(np.linalg.eigvals(np.abs(oracles.jacobians(held)[0]) * units / units[:, None])).max()
+        assert norms.weighted_modulus(held)[0] == pytest.approx(want, rel=1e-3)
+
     def test_nilpotent(self):
         """The infimum is 0, which no weights attain."""
         J = np.array([[0.0, 2.0**20, 1.0], [0, 0, 2.0**20], [0, 0, 0]])
