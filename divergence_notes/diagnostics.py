@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from divergence_notes import _checks
+from divergence_notes import _checks, returns
 from divergence_notes._checks import ArrayLike
 
 if TYPE_CHECKING:
@@ -242,7 +242,12 @@ def growth_rate(sizes: ArrayLike, steps: ArrayLike) -> float:
 
 
 def summary(
-    kernel: ArrayLike, *, q: ArrayLike, td_error: ArrayLike, gamma: float | int, r_max: float | int
+    kernel: ArrayLike,
+    *,
+    q: ArrayLike,
+    td_error: ArrayLike,
+    gamma: float | int,
+    possible: tuple[float, float] | None = None,
 ) -> dict[str, float]:
     """Return the numbers of one sample of pairs, whatever became of the network.
 
@@ -256,14 +261,16 @@ def summary(
         TD errors of the sampled pairs.
     gamma : float
         Discount factor in [0, 1]; 1 is a task that ends.
-    r_max : float
-        Largest absolute reward; 0 while none has been seen. Then there is no bound, nor is there one if `gamma` is 1.
+    possible : tuple of two floats, optional
+        The least and the most that can be earned, as `returns.bounds` says it.
 
     Returns
     -------
     dict
         ``row_ratio`` (mean), ``margin`` (smallest), ``certified`` (share of the rows with a positive margin),
-        ``effective_rank``, ``max_q``, ``bound``, ``bound_ratio`` and ``td_error`` (mean absolute).
+        ``effective_rank``, ``max_q`` (absolute), ``low_q`` and ``high_q``, ``possible_low`` and ``possible_high``,
+        ``bound`` (the larger one of these in size), ``bound_ratio`` (``max_q`` over it) and ``td_error`` (mean
+        absolute).
 
     Raises
     ------
@@ -277,17 +284,23 @@ def summary(
     smallest margin; both are nan if every pair is dead.
     """
     gamma = _checks.scalar("gamma", gamma, low=0, high=1)
-    r_max = _checks.scalar("r_max", r_max, low=0)
+    low, high = (np.nan, np.nan) if possible is None else possible
     kernel, q, td_error = (np.asarray(given, dtype=np.float64) for given in (kernel, q, td_error))
     _checks.square("kernel", np.zeros(kernel.shape))  # the shape alone: entries may be anything
     _checks.array("td_error", np.zeros(td_error.shape), shape=(len(kernel),))
     if not q.size or not td_error.size:
         raise ValueError("q must hold at least one value" if not q.size else "kernel must have at least one row")
-    bound = r_max / (1 - gamma) if r_max > 0 and gamma < 1 else np.nan
-    max_q = float(np.abs(q).max()) if np.isfinite(q).all() else np.nan
+    bound = max(abs(low), abs(high))
+    bound = bound if 0 < bound < np.inf else np.nan
+    low_q, high_q = (float(q.min()), float(q.max())) if np.isfinite(q).all() else (np.nan, np.nan)
+    max_q = max(-low_q, high_q)
     return {
         **(_rows(kernel, gamma) if np.isfinite(kernel).all() else _NO_ROWS),
         "max_q": max_q,
+        "low_q": low_q,
+        "high_q": high_q,
+        "possible_low": float(low),
+        "possible_high": float(high),
         "bound": float(bound),
         "bound_ratio": float(max_q / bound),
         "td_error": float(np.abs(td_error).mean()) if np.isfinite(td_error).all() else np.nan,
@@ -318,7 +331,10 @@ def report(
     q: ArrayLike,
     td_error: ArrayLike,
     gamma: float | int,
-    r_max: float | int,
+    r_max: float | int = 0,
+    possible: tuple[float, float] | None = None,
+    earned: tuple[float, float] | None = None,
+    before: ArrayLike | None = None,
     dq: ArrayLike | None = None,
 ) -> "pandas.DataFrame":
     """Return a table that says how far a sample of pairs is from a table, and whether its values can be true.
@@ -334,15 +350,24 @@ def report(
     gamma : float
         Discount factor in [0, 1]; 1 is a task that ends.
     r_max : float
-        Largest absolute reward; 0 while none has been seen. Then there is no bound, nor is there one if `gamma` is 1.
+        Largest absolute reward, where nothing more is known of what can be earned; 0 if that is not known either. If
+        `gamma` is 1 it says nothing.
+    possible : tuple of two floats, optional
+        The least and the most that can be earned, as `returns.bounds` says it from rewards and ends; by default
+        ``r_max / (1 - gamma)`` on both sides.
+    earned : tuple of two floats, optional
+        The least and the most that stored episodes did earn, the extremes of `returns.to_go`.
+    before : ndarray, optional
+        The values of the network before it was trained, any shape; by default they may have been up to 1 in size.
     dq : ndarray of shape (n,), optional
         The real change of the values in an update; by default its leading order ``kernel @ td_error / n``.
 
     Returns
     -------
     pandas.DataFrame
-        One row for each quantity; columns ``value``, ``reference`` (what a table has, or the bound), ``alarm`` (the
-        values cannot be true, or are not finite) and ``reading`` (a few words).
+        One row for each quantity; columns ``value``, ``reference`` (what a table has, or the bound), ``alarm`` (True:
+        not finite, or a value that no policy can earn; False; or ``pandas.NA``: not known) and ``reading`` (a few
+        words).
 
     Raises
     ------
@@ -353,8 +378,17 @@ def report(
     -----
     The same rules as in `summary`: what is not finite gives nan and an alarm, and dead pairs are left out. Positive
     margins are no certificate for the pairs outside the sample, see `row_margins`.
+
+    The alarm of ``max |Q|`` is the word of `returns.verdict`. It is False only for values of the size that stored
+    episodes have earned. From `r_max` alone that is never known: a value of 99 may be that of a policy which is paid 1
+    in each step, with a discount of 0.99, or 99 times too large if there is 1 to be earned, once, at the goal. Nor is
+    it known of a value beyond ``r_max / (1 - gamma)`` that the network may have had before any training: it is false,
+    but nothing need be wrong with the run. Whether values grow no single moment tells.
     """
-    numbers = summary(kernel, q=q, td_error=td_error, gamma=gamma, r_max=r_max)
+    r_max = _checks.scalar("r_max", r_max, low=0)
+    if possible is None and r_max > 0 and _checks.scalar("gamma", gamma, low=0, high=1) < 1:
+        possible = (-r_max / (1 - gamma), r_max / (1 - gamma))
+    numbers = summary(kernel, q=q, td_error=td_error, gamma=gamma, possible=possible)
     kernel, q, td_error = (np.asarray(given, dtype=np.float64) for given in (kernel, q, td_error))
     n = len(kernel)
     with np.errstate(all="ignore"):  # what is not finite is said below
@@ -368,13 +402,14 @@ def report(
     }
     cosine = alignment(change, td_error) if finite["change"] else np.nan
     dead = int((np.diag(kernel) <= 0).sum())
-    over = bool(numbers["bound_ratio"] > 1)
+    word = returns.verdict(q, possible=possible, earned=earned, before=before)
+    known = True if word in returns.ALARMING else False if word == "earned" else None
     rows = [
         ("mean row ratio", numbers["row_ratio"], 0.0, "kernel", _of_ratio(numbers["row_ratio"], dead, n)),
         ("smallest margin", numbers["margin"], 1 - gamma, "kernel", _of_margin(numbers["margin"])),
         ("certified rows", numbers["certified"], 1.0, "kernel", f"{_count(numbers['certified'], n)} of {n} rows"),
         ("effective rank", numbers["effective_rank"], float(n), "kernel", _of_rank(numbers["effective_rank"], n)),
-        ("max |Q|", numbers["max_q"], numbers["bound"], "q", _of_size(numbers["bound_ratio"], gamma)),
+        ("max |Q|", numbers["max_q"], numbers["bound"], "q", _of_size(numbers["bound_ratio"], word)),
         ("mean |TD error|", numbers["td_error"], 0.0, "error", "zero at the fixed point"),
         ("alignment", cosine, 1.0, "change", _of_cosine(cosine, "leading order" if dq is None else "real change")),
     ]
@@ -384,7 +419,9 @@ def report(
         {
             "value": [float(value) for _, value, *_ in rows],
             "reference": [float(reference) for _, _, reference, *_ in rows],
-            "alarm": [bool(not finite[needs] or (name == "max |Q|" and over)) for name, _, _, needs, _ in rows],
+            "alarm": pandas.array(
+                [known if needs == "q" else not finite[needs] for *_, needs, _ in rows], dtype="boolean"
+            ),
             "reading": [reading if finite[needs] else "not finite: diverged" for *_, needs, reading in rows],
         },
         index=pandas.Index([name for name, *_ in rows], name="quantity"),
@@ -412,10 +449,8 @@ def _of_rank(rank: float, n: int) -> str:
     return f"{rank:.1f} of {n} directions"
 
 
-def _of_size(ratio: float, gamma: float | int) -> str:
-    if np.isnan(ratio):
-        return "no reward, no bound" if gamma < 1 else "no discount, no bound"
-    return f"{ratio:.2g} times the bound"
+def _of_size(ratio: float, word: str) -> str:
+    return f"no bound: {word}" if np.isnan(ratio) else f"{ratio:.2g} times the bound: {word}"
 
 
 def _of_cosine(cosine: float, what: str) -> str:

@@ -1,9 +1,11 @@
 """A callback for stable-baselines3 that watches the kernel and the values of a Q-network while it trains.
 
 Here is what talks to the algorithm: when to look, at which transitions, without changing the run. The numbers
-themselves are `diagnostics`, the kernel is `ntk`, and the pictures of a history are `plotting`.
+themselves are `diagnostics`, the kernel is `ntk`, what can be earned and what was is `returns`, and the pictures of a
+history are `plotting`.
 """
 
+import copy
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +15,12 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3 import DQN, TD3
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import nn
 
-from divergence_notes import _checks, _passes, diagnostics, ntk
+from divergence_notes import _checks, _passes, diagnostics, ntk, returns
 
 if TYPE_CHECKING:
     import pandas
@@ -29,21 +32,36 @@ COLUMNS = [
     "certified",
     "effective_rank",
     "max_q",
+    "low_q",
+    "high_q",
+    "possible_low",
+    "possible_high",
     "bound",
     "bound_ratio",
+    "earned_low",
+    "earned_high",
+    "start_q",
+    "start_return",
+    "overestimation",
     "td_error",
     "growth_rate",
     "alignment",
     "alarm",
+    "verdict",
     "status",
     "reason",
 ]
 """Columns of the history; all numbers but the step stand in the logger too, as ``divergence/<column>``."""
 
+_NUMBERS = [name for name in COLUMNS if name not in ("step", "verdict", "status", "reason")]
+
 _LOGGER = logging.getLogger(__name__)
 
 _WINDOW = 5
 """Records that the growth rate looks back on."""
+
+_RECENT = 50_000
+"""Stored steps, the latest ones, whose returns are summed up at a record: that takes a few milliseconds."""
 
 
 class DivergenceCallback(BaseCallback):
@@ -60,8 +78,9 @@ class DivergenceCallback(BaseCallback):
         A fixed batch to look at instead, as ``model.replay_buffer.sample(n)`` gives it; with ``VecNormalize`` it keeps
         the normalisation that it was sampled with.
     r_max : float, optional
-        Largest absolute reward of the task, > 0; by default the largest that the replay buffer has held so far, on the
-        scale on which the network is trained.
+        Largest absolute reward of the task, > 0, on the scale on which the network is trained. By default the smallest
+        and the largest rewards count that the replay buffer has held so far, of steps that went on and of steps that
+        ended their episode.
     seed : int
         For the batches: the callback has a generator of its own.
     verbose : int
@@ -86,10 +105,32 @@ class DivergenceCallback(BaseCallback):
     per step in the environment over the last 5 records. ``alignment`` is the cosine of the real change of these
     values, in the training phase that follows, with these TD errors; it is nan if the run was cut off in between.
 
-    ``alarm`` says that max|Q| exceeds ``r_max / (1 - gamma)``, which no policy can earn, or that a number is not
-    finite; then ``status`` is "diverged" and the numbers that are not finite are nan. Otherwise it is "undecided".
-    While every reward was zero there is no bound, nor is there one where gamma is 1. Positive margins are no
-    certificate, see `diagnostics.row_margins`.
+    ``possible_low`` and ``possible_high`` are what a policy can earn at the least and at the most, see
+    `returns.bounds`, with the rewards and ends that were met so far. An episode that a time limit cut counts as one
+    that goes on, if the algorithm takes it so. ``earned_low`` and ``earned_high`` are what the latest stored episodes
+    did earn, see `returns.to_go`: the extremes over all their steps, and over an episode that has not ended yet as
+    far as it is stored. ``start_q`` is the mean value of the first pairs of the latest `batch_size` episodes that are
+    stored as a whole, ``start_return`` the mean of what these earned, ``overestimation`` the first minus the second,
+    and minus the most that an episode which a time limit cut can have earned later: it is too small rather than too
+    large. All this is about 50 000 stored steps, the latest ones, in units of the rewards
+    that the network is trained on.
+
+    ``verdict`` is a word of `returns.VERDICTS`, ``alarm`` says whether it is one of `returns.ALARMING`: a number is
+    not finite (then ``status`` is "diverged" and the number nan, otherwise it is "undecided"), no policy can earn such
+    values, or values have grown more than the rewards can have added since the run began. The last counts how often
+    the target network was renewed, see `returns.reach`, and holds without a discount as well. The values that the
+    network had on the same pairs before training are no cause for alarm. No alarm does not mean that the values are
+    right.
+
+    The alarm is silent where wrong values are possible ones: rewards are possible in every step that were met once, at
+    a place where nothing ends. Then the verdict is "unearned" if no stored episode earned half of it, and
+    ``overestimation`` says by how much. It is silent for values that were wrong before the run began, as those of a
+    loaded network may be: "inherited". It can be wrong about a run that is well where a network generalises to
+    rewards that are still to come, and knows them from an earlier run; and where an episode was cut off by a new call
+    of ``learn``, since that leaves no mark in the buffer: ``start_return`` then takes it for one with the next. Where
+    rewards are normalised and the scale has changed, the widest of all scales so far counts.
+
+    Positive margins are no certificate, see `diagnostics.row_margins`.
 
     What cannot be measured is nan, and ``reason`` says why, in the words of the error: a kernel that `ntk.gram`
     refuses, a buffer that cannot be read. The other numbers of the record stand. Each reason is said once a run, by
@@ -138,7 +179,11 @@ class DivergenceCallback(BaseCallback):
         self._logged: dict[str, Any] | None = None
         self._said: set[str] = set()
         self._due = 0
-        self._largest_reward = 0.0
+        self._looked = 0
+        self._raw = np.full(4, np.nan)
+        self._rewards = np.full(4, np.nan)
+        self._before: nn.Module | None = None
+        self._start: tuple[np.ndarray, int] | None = None
 
     def _init_callback(self) -> None:
         if not isinstance(self.model, (DQN, TD3)):  # DDPG is a TD3
@@ -161,6 +206,8 @@ class DivergenceCallback(BaseCallback):
     def _on_rollout_end(self) -> None:
         with self._unharmed("the record"):
             model = self.model
+            if self.r_max is None and model.num_timesteps - self._looked >= _half(model.replay_buffer):
+                self._look_at_rewards()  # before they leave the buffer
             trains = model.num_timesteps > model.learning_starts and model.gradient_steps != 0
             if not trains or model.num_timesteps < self._due:
                 return
@@ -202,14 +249,15 @@ class DivergenceCallback(BaseCallback):
 
     def _record(self) -> None:
         """Measure everything but the alignment."""
-        unknown = dict.fromkeys(COLUMNS[1:-3], np.nan)
-        self._records.append(
-            {"step": self.model.num_timesteps, **unknown, "alarm": False, "status": "undecided", "reason": ""}
-        )
+        unknown = dict.fromkeys(_NUMBERS, np.nan)
+        words = {"alarm": False, "verdict": "unknown", "status": "undecided", "reason": ""}
+        self._records.append({"step": self.model.num_timesteps, **unknown, **words})
         record = self._records[-1]
         batch = self._attempt("the batch", self._batch)
         if batch is None:
             return
+        if self._before is None:
+            self._before = self._attempt("the network before training", lambda: copy.deepcopy(_network(self.model)))
         seen = self._attempt("the values", lambda: _values(self.model, batch))
         if seen is None:
             return
@@ -220,13 +268,15 @@ class DivergenceCallback(BaseCallback):
             kernel, errors = np.full((1, 1), np.nan), np.abs(error[:, None]).mean(axis=0)
         else:
             finite, errors = finite and bool(np.isfinite(kernel).all()), error
-        bound = self._attempt("the bound", self._reward_bound)
-        numbers = self._attempt(
-            "the numbers",
-            lambda: diagnostics.summary(kernel, q=q, td_error=errors, gamma=self.model.gamma, r_max=bound or 0),
-        )
-        record.update(numbers or {})
-        record.update(alarm=bool(not finite or record["bound_ratio"] > 1), status="undecided" if finite else "diverged")
+        possible = self._attempt("the bound", self._possible)
+        if possible is not None:
+            record.update(self._attempt("what was earned", lambda: self._earned(possible)) or {})
+        given = {"q": q, "td_error": errors, "gamma": self.model.gamma, "possible": possible}
+        record.update(self._attempt("the numbers", lambda: diagnostics.summary(kernel, **given)) or {})
+        verdict = self._attempt("the verdict", lambda: self._verdict(q, batch, possible)) if finite else "not finite"
+        record["verdict"] = verdict or "unknown"
+        record["alarm"] = record["verdict"] in returns.ALARMING
+        record["status"] = "undecided" if finite else "diverged"
         record["growth_rate"] = self._growth()
         self._pending = (batch, taken, error)
 
@@ -239,12 +289,13 @@ class DivergenceCallback(BaseCallback):
         if self._pending is not None:
             pending, self._pending = self._pending, None
             self._attempt("the alignment", lambda: self._compare(record, *pending))
-        for name in COLUMNS[1:-2]:
+        for name in _NUMBERS:
             self.logger.record(f"divergence/{name}", float(record[name]))
         self.logger.record("time/total_timesteps", record["step"], exclude="tensorboard")
         self.logger.dump(record["step"])
         if self.verbose and record["alarm"] and not any(other["alarm"] for other in self._records[:-1]):
-            print(f"step {record['step']}: max|Q| {record['max_q']:.3g}, bound {record['bound']:.3g}")
+            ends = f"{record['possible_low']:.3g} to {record['possible_high']:.3g}"
+            print(f"step {record['step']}: {record['verdict']}, max|Q| {record['max_q']:.3g}, possible {ends}")
 
     def _compare(
         self, record: dict[str, Any], batch: ReplayBufferSamples, before: np.ndarray, error: np.ndarray
@@ -255,7 +306,7 @@ class DivergenceCallback(BaseCallback):
         if np.isfinite(change).all() and np.isfinite(error).all():
             record["alignment"] = diagnostics.alignment(change, error)
         else:
-            record.update(alarm=True, status="diverged")
+            record.update(alarm=True, verdict="not finite", status="diverged")
 
     def _growth(self) -> float:
         last = [record for record in self._records[-_WINDOW:] if record["max_q"] > 0]  # nan is not
@@ -282,18 +333,85 @@ class DivergenceCallback(BaseCallback):
         finally:
             np.random.set_state(state)  # noqa: NPY002
 
-    def _reward_bound(self) -> float:
-        """Return the largest absolute reward so far, on the scale that the network is trained on."""
+    def _possible(self) -> tuple[float, float]:
+        """Return what can be earned, on the scale that the network is trained on."""
         if self.r_max is not None:
-            return self.r_max
+            self._rewards = self.r_max * np.array([-1.0, 1.0, -1.0, 1.0])
+        else:
+            self._look_at_rewards()
+            buffer = self.model.replay_buffer
+            largest = np.abs(buffer.rewards[: buffer.size()]).max()
+            if not np.isfinite(largest):
+                raise ValueError(f"the rewards must be finite, the largest is {largest}")
+        return returns.bounds(*self._extremes(), gamma=self.model.gamma)
+
+    def _extremes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rewards that matter, and whether an episode ended with them."""
+        known = np.isfinite(self._rewards)
+        return self._rewards[known], np.array([False, False, True, True])[known]
+
+    def _look_at_rewards(self) -> None:
+        """Widen the smallest and largest reward of a step that goes on, and of one that ends its episode."""
         buffer = self.model.replay_buffer
         rewards = buffer.rewards[: buffer.size()]
-        largest = max(float(rewards.max()), -float(rewards.min()))
-        if not np.isfinite(largest):
-            raise ValueError(f"the rewards must be finite, the largest is {largest}")
-        self._largest_reward = max(self._largest_reward, largest)
-        scaled = buffer._normalize_reward(np.array([self._largest_reward]), self.model.get_vec_normalize_env())
-        return abs(float(scaled[0]))
+        self._looked = self.num_timesteps
+        if not np.isfinite(rewards).all():
+            return
+        last = (buffer.dones > buffer.timeouts)[: buffer.size()]
+        parts = [rewards[~last], rewards[last]]
+        found = [end(part) if part.size else np.nan for part in parts for end in (np.min, np.max)]
+        wider = (np.fmin, np.fmax, np.fmin, np.fmax)
+        self._raw = np.array([widen(*pair) for widen, *pair in zip(wider, self._raw, found, strict=True)])
+        # a reward that was scaled otherwise when it was met may still be in the values
+        scaled = buffer._normalize_reward(self._raw, self.model.get_vec_normalize_env()).astype(np.float64)
+        self._rewards = np.array([widen(*pair) for widen, *pair in zip(wider, self._rewards, scaled, strict=True)])
+
+    def _earned(self, possible: tuple[float, float]) -> dict[str, float]:
+        """Return what stored episodes earned, and the values and returns at their starts."""
+        model, buffer = self.model, self.model.replay_buffer
+        n, size = buffer.size(), buffer.buffer_size
+        kept = min(n, max(_RECENT // buffer.n_envs, 1))
+        rows = (buffer.pos - kept + np.arange(kept)) % size  # in order of time
+        rewards = buffer._normalize_reward(buffer.rewards[rows], model.get_vec_normalize_env())
+        over, cut = buffer.dones[rows] > 0, buffer.timeouts[rows] > 0
+        sums, left = returns.to_go(rewards, over, gamma=model.gamma)
+        found = {"earned_low": float(sums.min()), "earned_high": float(sums.max())}
+        at, env = np.arange(kept)[:, None], np.arange(buffer.n_envs)
+        last = at + left - 1
+        began = np.vstack([np.full((1, buffer.n_envs), not buffer.full and kept == n), over[:-1]])
+        bounded = np.isfinite(possible[1])
+        starts, envs = np.nonzero(began & over[last, env] & (bounded | ~cut[last, env]))
+        starts, envs = starts[-self.batch_size :], envs[-self.batch_size :]  # of the policy as it lately was
+        if not len(starts):
+            return found
+        rest = np.where(cut[last, env], model.gamma**left * possible[1], 0.0)[starts, envs] if bounded else 0.0
+        earned = float(sums[starts, envs].mean())
+        where = rows[starts], envs
+        observations = buffer._normalize_obs(buffer.observations[where], model.get_vec_normalize_env())
+        seen = (buffer.to_torch(part).to(model.device) for part in (observations, buffer.actions[where]))
+        value = float(_array(_pairs(_network(model), *seen)[1]).mean())
+        return found | {
+            "start_q": value,
+            "start_return": earned,
+            "overestimation": value - earned - float(np.mean(rest)),
+        }
+
+    def _verdict(self, q: np.ndarray, batch: ReplayBufferSamples, possible: tuple[float, float] | None) -> str:
+        """Return what the values look like beside what can be and what was earned."""
+        record = self._records[-1]
+        before = None if self._before is None else _array(_pairs(self._before, *_copied(batch)[:2])[0])
+        renewals, share = _renewals(self.model)
+        if self._start is None:
+            self._start = (np.array([q.min(), q.max()]), renewals)
+        given = {"possible": possible, "before": before}
+        if possible is not None:
+            start, earlier = self._start
+            pace = {"renewals": renewals - earlier, "share": share, "gamma": self.model.gamma}
+            pace["n_steps"] = getattr(self.model.replay_buffer, "n_steps", 1)
+            given["reached"] = returns.reach(*self._extremes(), start=start, **pace)
+        if np.isfinite(record["earned_low"]):
+            given["earned"] = (record["earned_low"], record["earned_high"])
+        return returns.verdict(q, **given)
 
 
 @contextmanager
@@ -306,17 +424,45 @@ def _evaluating(policy: nn.Module) -> Iterator[None]:
         yield
 
 
+def _half(buffer: ReplayBuffer) -> int:
+    """Return the number of steps that fill half of a buffer."""
+    return max(buffer.buffer_size * buffer.n_envs // 2, 1)
+
+
+def _network(model: DQN | TD3) -> nn.Module:
+    """Return what holds the values of a model."""
+    return model.q_net if isinstance(model, DQN) else model.critic
+
+
+def _renewals(model: DQN | TD3) -> tuple[int, float]:
+    """Return how often the target network was renewed so far, and the share of it that is replaced each time."""
+    if isinstance(model, DQN):
+        renewals = model.num_timesteps // model.n_envs // max(model.target_update_interval // model.n_envs, 1)
+    else:
+        renewals = model._n_updates // model.policy_delay
+    return (renewals, float(model.tau)) if model.tau else (0, 1.0)
+
+
+def _pairs(net: nn.Module, observations: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the values in these states that a network has, and those of the pairs, (n, 1)."""
+    with torch.no_grad():
+        if hasattr(net, "q1_forward"):
+            q = taken = net.q1_forward(observations, actions)
+        else:
+            q = net(observations)  # (n, n_actions)
+            taken = q.gather(1, actions.long())
+    return q, taken
+
+
 def _values(model: DQN | TD3, batch: ReplayBufferSamples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the values in the states of the batch, those of its pairs, and the TD errors of its pairs."""
     batch = _copied(batch)
     discount = (1 - batch.dones) * (model.gamma if batch.discounts is None else batch.discounts)  # (n, 1)
+    q, taken = _pairs(_network(model), batch.observations, batch.actions)
     with torch.no_grad():
         if isinstance(model, DQN):
-            q = model.q_net(batch.observations)  # (n, n_actions)
-            taken = q.gather(1, batch.actions.long())
             after = model.q_net_target(batch.next_observations).max(dim=1, keepdim=True).values
         else:
-            q = taken = model.critic.q1_forward(batch.observations, batch.actions)  # (n, 1)
             action = model.actor_target(batch.next_observations)
             both = torch.cat(model.critic_target(batch.next_observations, action), dim=1)
             after = both.min(dim=1, keepdim=True).values

@@ -23,11 +23,10 @@ Ending = Literal["finished", "diverged", "faulty"]
 """How a training run can end; "faulty" says that the environment gave something that is no observation or no reward.
 Each of them is a result, never an exception. What becomes of the iterates of an operator is a `dynamics.Status`."""
 
+# the name of a registered environment, an environment, or a function that makes a new one at each call
 Environment = str | gymnasium.Env | Callable[[], gymnasium.Env]
-"""The name of a registered environment, an environment, or a function that makes a new one at each call."""
 
-Act = Callable[[np.ndarray], Any]
-"""A policy: maps an observation to an action."""
+Act = Callable[[np.ndarray], Any]  # a policy: maps an observation to an action
 
 
 @runtime_checkable

@@ -3,10 +3,11 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 
-from divergence_notes import bellman, contraction, diagnostics
+from divergence_notes import bellman, contraction, diagnostics, returns
 from divergence_notes.mdp import random_mdp
 from tests.strategies import generators
 
@@ -203,7 +204,7 @@ class TestGrowthRate:
             diagnostics.growth_rate([1.0, 2.0], [1, 2, 3])
 
 
-GIVEN = {"q": [[1.0, -3.0]], "gamma": 0.5, "r_max": 2.0}
+GIVEN = {"q": [[1.0, -3.0]], "gamma": 0.5, "possible": (-3.0, 4.0)}
 
 
 class TestSummary:
@@ -220,6 +221,10 @@ class TestSummary:
                 "certified": (margins > 0).mean(),
                 "effective_rank": diagnostics.effective_rank(K),
                 "max_q": 3.0,
+                "low_q": -3.0,
+                "high_q": 1.0,
+                "possible_low": -3.0,
+                "possible_high": 4.0,
                 "bound": 4.0,
                 "bound_ratio": 0.75,
                 "td_error": np.abs(error).mean(),
@@ -247,10 +252,12 @@ class TestSummary:
         kernel = {"row_ratio", "margin", "certified", "effective_rank"}
         for lost, given_ in [
             (kernel, {"kernel": [[1.0, np.inf], [0.0, 1.0]]}),
-            ({"max_q", "bound_ratio"}, {"q": [1.0, np.nan]}),
-            ({"max_q", "bound_ratio"}, {"q": [1.0, np.inf]}),
+            ({"max_q", "low_q", "high_q", "bound_ratio"}, {"q": [1.0, np.nan]}),
+            ({"max_q", "low_q", "high_q", "bound_ratio"}, {"q": [1.0, np.inf]}),
             ({"td_error"}, {"td_error": [1.0, -np.inf]}),
-            ({"bound", "bound_ratio"}, {"r_max": 0}),
+            ({"possible_low", "possible_high", "bound", "bound_ratio"}, {"possible": None}),
+            ({"bound", "bound_ratio"}, {"possible": (0.0, 0.0)}),
+            ({"bound", "bound_ratio"}, {"possible": (1.0, np.inf)}),
         ]:
             found = diagnostics.summary(**{"kernel": np.eye(2), "td_error": [1.0, 2.0]} | GIVEN | given_)
             assert {name for name, value in found.items() if np.isnan(value)} == lost
@@ -261,7 +268,6 @@ class TestSummary:
             ("td_error must have shape (2,), got (3,)", {"td_error": [1.0, 2.0, np.nan]}),
             ("q must hold at least one value", {"q": []}),
             ("kernel must have at least one row", {"kernel": np.zeros((0, 0)), "td_error": []}),
-            ("r_max must be in [0, inf), got -1", {"r_max": -1}),
             ("gamma must be in [0, 1], got 2", {"gamma": 2}),
         ]:
             with refuses(ValueError, message):
@@ -288,10 +294,39 @@ class TestReport:
         assert found.loc["alignment", "value"] == pytest.approx(diagnostics.alignment(dq, error))
         assert "(real change)" in found.loc["alignment", "reading"]
 
-    @pytest.mark.parametrize(("size", "alarm"), [(3.99, False), (4.01, True)])
-    def test_alarm_beyond_the_bound(self, size, alarm):
-        found = diagnostics.report(np.eye(2), td_error=[1.0, 2.0], **GIVEN | {"q": [size]})
-        assert found["alarm"].to_dict() == {name: alarm and name == "max |Q|" for name in found.index}
+    @pytest.mark.parametrize(
+        ("q", "known", "alarm", "reading"),
+        [
+            ([4.4], {}, None, "1.1 times the bound: unknown"),  # a fit is not exact
+            ([4.5], {}, True, "1.1 times the bound: impossible"),
+            ([4.5], {"before": [3.0]}, None, "1.1 times the bound: inherited"),
+            ([-3.7], {}, True, "0.93 times the bound: impossible"),  # a value below the least is as false
+            ([-3.7], {"possible": None, "r_max": 2}, None, "0.93 times the bound: unknown"),
+            ([3.0], {"earned": (-1.0, 2.0)}, False, "0.75 times the bound: earned"),
+            ([3.0], {"earned": (-1.0, 1.0)}, None, "0.75 times the bound: unearned"),
+            ([0.5], {}, None, "0.12 times the bound: inherited"),
+            ([3.0], {"possible": None}, None, "no bound: unknown"),
+        ],
+    )
+    def test_alarm_of_the_values(self, q, known, alarm, reading):
+        found = diagnostics.report(np.eye(2), td_error=[1.0, 2.0], **GIVEN | {"q": q} | known)
+        row = found.loc["max |Q|"]
+        assert row["reading"] == reading
+        assert row["alarm"] is pd.NA if alarm is None else bool(row["alarm"]) == alarm
+        assert not found["alarm"].drop("max |Q|").any()
+
+    def test_from_the_largest_reward_alone_little_is_known(self):
+        """Not that all is well, where values may be 99 times too large; not that it is not, for a fresh network."""
+        for q, gamma, r_max in ((99.0, 0.99, 1.0), (0.05, 0.9, 1e-3)):
+            found = diagnostics.report(np.eye(4), q=np.full(4, q), td_error=np.ones(4), gamma=gamma, r_max=r_max)
+            assert found.loc["max |Q|", "alarm"] is pd.NA
+            assert (~found["alarm"].drop("max |Q|")).all()
+        goal = {"possible": returns.bounds([0.0, 1.0], [False, True], gamma=0.99), "earned": (0.0, 1.0)}
+        found = diagnostics.report(np.eye(4), q=np.full(4, 99.0), td_error=np.ones(4), gamma=0.99, **goal)
+        assert found.loc["max |Q|", "alarm"]
+        assert found.loc["max |Q|", "reading"] == "99 times the bound: impossible"
+        found = diagnostics.report(np.eye(4), q=np.full(4, 0.9), td_error=np.ones(4), gamma=0.99, **goal, before=[0.1])
+        assert not found.loc["max |Q|", "alarm"]
 
     def test_alarm_when_not_finite(self):
         found = diagnostics.report([[1.0, np.nan], [0.0, 1.0]], td_error=[1.0, np.inf], **GIVEN | {"q": [np.nan]})
@@ -308,17 +343,19 @@ class TestReport:
             "no contraction certified",
             "0 of 4 rows",
             "1.0 of 4 directions",
-            "0.75 times the bound",
+            "0.75 times the bound: unknown",
             "zero at the fixed point",
             "across the errors (leading order)",
         ]
-        alone = diagnostics.report(np.eye(4), td_error=np.ones(4), dq=-np.ones(4), **GIVEN | {"r_max": 0})["reading"]
+        alone = diagnostics.report(np.eye(4), td_error=np.ones(4), dq=-np.ones(4), **GIVEN | {"possible": None})[
+            "reading"
+        ]
         assert alone.tolist() == [
             "pairs move alone",
             "sampled rows dominate",
             "4 of 4 rows",
             "4.0 of 4 directions",
-            "no reward, no bound",
+            "no bound: unknown",
             "zero at the fixed point",
             "against the errors (real change)",
         ]
@@ -331,6 +368,8 @@ class TestReport:
     def test_refuses(self):
         with refuses(ValueError, "dq must have shape (2,), got (1,)"):
             diagnostics.report(np.eye(2), td_error=[1.0, 2.0], dq=[1.0], **GIVEN)
+        with refuses(ValueError, "r_max must be in [0, inf), got -1"):
+            diagnostics.report(np.eye(2), td_error=[1.0, 2.0], r_max=-1, **GIVEN)
 
 
 class TestATaskThatEnds:
@@ -340,7 +379,7 @@ class TestATaskThatEnds:
         K = np.array([[2.0, 1.0], [1.0, 4.0]])
         np.testing.assert_allclose(diagnostics.row_margins(K, gamma=1), [-2 * 2 * 0.25, -2 * 2 * 0.125])
         assert np.isnan(diagnostics.bound_ratio([5.0], r_max=1, gamma=1))
-        numbers = diagnostics.summary(K, q=[5.0], td_error=[1.0, 2.0], gamma=1, r_max=1)
+        numbers = diagnostics.summary(K, q=[5.0], td_error=[1.0, 2.0], gamma=1)
         assert np.isnan([numbers["bound"], numbers["bound_ratio"]]).all()
         assert (numbers["certified"], numbers["max_q"], numbers["margin"]) == (0.0, 5.0, -1.0)
 
@@ -350,6 +389,7 @@ class TestATaskThatEnds:
     def test_report(self):
         report = diagnostics.report(np.eye(2), q=[99.0], td_error=[1.0, 1.0], gamma=1, r_max=1)
         assert not report["alarm"].any()
-        assert report.loc["max |Q|", "reading"] == "no discount, no bound"
+        assert report.loc["max |Q|", "reading"] == "no bound: unknown"
+        assert report.loc["max |Q|", "alarm"] is pd.NA
         report = diagnostics.report(np.eye(2), q=[99.0], td_error=[1.0, 1.0], gamma=0.9, r_max=0)
-        assert report.loc["max |Q|", "reading"] == "no reward, no bound"
+        assert report.loc["max |Q|", "reading"] == "no bound: unknown"

@@ -270,17 +270,18 @@ class TestLogger:
         history = callback.history
         assert rows["time/total_timesteps"].tolist() == history["step"].tolist() == [52, 60, 92, 120, 152]
         assert {name for name in rows if name.startswith("divergence/")} == {
-            f"divergence/{name}" for name in set(monitor.COLUMNS) - {"step", "status", "reason"}
+            f"divergence/{name}" for name in set(monitor.COLUMNS) - {"step", "verdict", "status", "reason"}
         }
-        for name in set(monitor.COLUMNS) - {"step", "status", "reason"}:
+        for name in set(monitor.COLUMNS) - {"step", "verdict", "status", "reason"}:
             np.testing.assert_array_equal(rows[f"divergence/{name}"], history[name].astype(float))
 
     @pytest.mark.parametrize(("verbose", "lines"), [(0, 0), (1, 1)])
     def test_says_one_line_if_it_may(self, capsys, verbose, lines):
-        dqn().learn(120, callback=DivergenceCallback(every=10, r_max=1e-6, verbose=verbose))
+        dqn(learning_rate=1e-2).learn(120, callback=DivergenceCallback(every=10, r_max=1e-6, verbose=verbose))
         written = capsys.readouterr().out.splitlines()
         assert len(written) == lines
-        assert all(re.fullmatch(r"step 52: max\|Q\| [\d.]+, bound 0\.0001", line) for line in written)
+        said = r"step \d+: impossible, max\|Q\| [\d.]+, possible -0\.0001 to 0\.0001"
+        assert all(re.fullmatch(said, line) for line in written)
 
 
 class TestAlarm:
@@ -298,7 +299,10 @@ class TestAlarm:
         assert 150 < first < tenfold - 100
         assert (history["growth_rate"][early].dropna() > 0).all()
         assert (history["alignment"][(history["step"] < first)] < 0).any()  # values move away from their targets
-        assert (history["alarm"] == (history["bound_ratio"] > 1)).all()
+        assert not history["alarm"][history["bound_ratio"] <= 1 / 0.9].any()
+        assert history["alarm"][history["bound_ratio"] > 2].all()
+        assert (history["alarm"] == (history["verdict"] == "impossible")).all()
+        assert (history["overestimation"][history["alarm"]] > 20).all()
 
     def test_sound_runs(self):
         for model, steps in ((dqn(learning_starts=100), 600), (continuous(TD3), 200)):
@@ -306,6 +310,7 @@ class TestAlarm:
             model.learn(steps, callback=callback)
             assert len(callback.history) > 5
             assert not callback.history["alarm"].any()
+            assert set(callback.history["verdict"]) <= {"inherited", "earned"}
             assert (callback.history["status"] == "undecided").all()
             assert callback.history["bound_ratio"].max() < 0.2
 
@@ -387,6 +392,12 @@ class TestBound:
         dqn(Rewarding([1.0, extreme]), buffer_size=60, gamma=0.9).learn(150, callback=callback)
         np.testing.assert_allclose(callback.history["bound"], 50)
 
+    def test_so_does_one_that_came_and_went_between_two_records(self):
+        callback = DivergenceCallback(every=200)
+        dqn(Rewarding([1.0] * 80 + [5.0]), buffer_size=60, gamma=0.9).learn(402, callback=callback)
+        assert callback.history["step"].tolist() == [52, 200, 400]
+        np.testing.assert_allclose(callback.history["possible_high"], [10, 50, 50])
+
     def test_given(self):
         callback = DivergenceCallback(every=50, r_max=7)
         dqn(Rewarding([100.0]), gamma=0.5).learn(60, callback=callback)
@@ -406,6 +417,286 @@ class TestBound:
         model = dqn(env, gamma=0.9)
         model.learn(52, callback=callback)
         assert callback.history["bound"][0] == pytest.approx(10 * 4 / np.sqrt(env.ret_rms.var + env.epsilon), rel=1e-6)
+
+
+class Paying(gym.Env):
+    """Pays by the time; an episode ends, or is cut, at times that are drawn; observations are noise."""
+
+    def __init__(self, pay, ends=0.1, cuts=0.0, continuous=False):
+        self.observation_space = gym.spaces.Box(-1, 1, (3,))
+        self.action_space = gym.spaces.Box(-1, 1, (1,)) if continuous else gym.spaces.Discrete(3)
+        self.pay, self.ends, self.cuts = pay, ends, cuts
+
+    def observe(self):
+        return self.np_random.uniform(-1, 1, 3).astype(np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observe(), {}
+
+    def step(self, action):
+        ended = bool(self.np_random.random() < self.ends)
+        cut = not ended and bool(self.np_random.random() < self.cuts)
+        return self.observe(), float(self.pay(self.np_random, ended)), ended, cut, {}
+
+
+def paying(n_envs, *given, **named):
+    return make_vec_env(lambda: Paying(*given, **named), n_envs=n_envs, seed=0)
+
+
+def noise(rng, ended):
+    return rng.normal()
+
+
+def stored(buffer, env):
+    """Return the steps of one environment in the order of time: where each is kept, its reward, whether it ended."""
+    rows = [*range(buffer.pos, buffer.buffer_size), *range(buffer.pos)] if buffer.full else range(buffer.pos)
+    return [(row, buffer.rewards[row, env], buffer.dones[row, env], buffer.timeouts[row, env]) for row in rows]
+
+
+def earned_by_loops(model, most, last, scale):
+    """Return the columns about what was earned, a step at a time."""
+    buffer, gamma, sums, episodes = model.replay_buffer, model.gamma, [], []
+    for env in range(buffer.n_envs):
+        steps = stored(buffer, env)
+        first = not buffer.full
+        for k in range(len(steps)):
+            total, factor, over = 0.0, 1.0, 0
+            for _, reward, done, timeout in steps[k:]:
+                total, factor = total + factor * scale(reward), factor * gamma
+                if done:
+                    over = 2 if timeout else 1
+                    break
+            sums.append(total)
+            if first and over and (over == 1 or most < np.inf):  # the rest of a cut episode has a bound
+                episodes.append((k, env, steps[k][0], total, factor * most if over == 2 else 0.0))
+            first = bool(steps[k][2])
+    episodes = sorted(episodes)[-last:]
+    values = []
+    for _, env, row, *_ in episodes:
+        seen = model.replay_buffer._normalize_obs(buffer.observations[row, env][None], model.get_vec_normalize_env())
+        observation = torch.as_tensor(seen, dtype=torch.float32)
+        with torch.no_grad():
+            if isinstance(model, DQN):
+                values.append(model.q_net(observation)[0, int(buffer.actions[row, env, 0])].item())
+            else:
+                action = torch.as_tensor(buffer.actions[row, env])[None]
+                values.append(model.critic(observation, action)[0].item())
+    value, total, rest = (np.mean(x) for x in (values, [e[3] for e in episodes], [e[4] for e in episodes]))
+    return {
+        "earned_low": min(sums),
+        "earned_high": max(sums),
+        "start_q": value,
+        "start_return": total,
+        "overestimation": value - total - rest,
+    }
+
+
+BUFFERS = {
+    "one": (dqn, 1, {}),
+    "one, it wraps round": (dqn, 1, {"buffer_size": 83}),
+    "three": (dqn, 3, {"gradient_steps": 2}),
+    "three, they wrap round": (dqn, 3, {"buffer_size": 130}),
+    "time limits are taken for ends": (dqn, 2, {"replay_buffer_kwargs": {"handle_timeout_termination": False}}),
+    "memory is saved": (
+        dqn,
+        1,
+        {
+            "buffer_size": 83,
+            "optimize_memory_usage": True,
+            "replay_buffer_kwargs": {"handle_timeout_termination": False},
+        },
+    ),
+    "n-step": (dqn, 2, {"n_steps": 3}),
+    "no discount": (dqn, 2, {"gamma": 1.0}),
+    "td3": (lambda env, **settings: continuous(TD3, env, **settings), 2, {}),
+    "normalised": (dqn, 2, {"gamma": 0.9}),
+}
+
+
+class TestEarned:
+    """What was earned and the values at the starts of episodes are what loops over the stored steps find."""
+
+    @pytest.mark.parametrize("kind", BUFFERS)
+    def test_against_loops(self, kind):
+        make, n_envs, settings = BUFFERS[kind]
+        env = paying(n_envs, noise, cuts=0.1, continuous=kind == "td3")
+        if kind == "normalised":
+            env = VecNormalize(env, gamma=0.9)
+        model = make(env, **{"gamma": 0.95} | settings)
+        callback = DivergenceCallback(every=100)
+        model.learn(260, callback=callback)
+        buffer = model.replay_buffer
+        assert buffer.full == ("wrap" in kind or kind == "memory is saved")
+        assert (buffer.timeouts.sum() > 3) == buffer.handle_timeout_termination and buffer.dones.sum() > 10
+        spread = np.sqrt(env.ret_rms.var + env.epsilon) if kind == "normalised" else 1.0
+        for last in (4, 1000):
+            callback.batch_size = last
+            for most in (0.0, 7.0, np.inf):
+                with monitor._evaluating(model.policy):
+                    found = callback._earned((0.0, most))
+                want = earned_by_loops(model, most, last, lambda reward: reward / spread)
+                assert found == pytest.approx(want, rel=1e-4, abs=1e-5)
+
+    def test_the_record_has_them(self):
+        """The columns of the last record are those of the buffer and the network of that moment."""
+        model = dqn(paying(2, noise, cuts=0.1), gamma=0.9)
+        callback = DivergenceCallback(every=10)
+        seen = []
+
+        class Late(BaseCallback):
+            def _on_step(self):
+                return True
+
+            def _on_rollout_end(self):
+                if len(callback.history) > len(seen):
+                    most = callback.history["possible_high"].iloc[-1]
+                    seen.append(earned_by_loops(model, most, 128, float))
+
+        model.learn(120, callback=CallbackList([callback, Late()]))
+        assert len(seen) >= 5
+        for (_, row), want in zip(callback.history.iterrows(), seen, strict=True):
+            assert row[list(want)].to_dict() == pytest.approx(want, rel=1e-4, abs=1e-5)
+
+    def test_no_episode_is_over(self):
+        callback = DivergenceCallback(every=20)
+        dqn(paying(1, lambda rng, ended: -1.0, ends=0.0), gamma=0.5).learn(100, callback=callback)
+        history = callback.history
+        assert history[["start_q", "start_return", "overestimation"]].isna().all().all()
+        assert (history["reason"] == "").all()
+        np.testing.assert_allclose(history["earned_low"], -2)
+        np.testing.assert_allclose(history["earned_high"], -1)
+        np.testing.assert_allclose(history[["possible_low", "possible_high"]], [[-2, -1]] * len(history))
+
+    def test_only_the_latest_steps_are_summed(self, monkeypatch):
+        monkeypatch.setattr(monitor, "_RECENT", 40)
+        model = dqn(paying(2, noise, cuts=0.1), gamma=0.9)
+        callback = DivergenceCallback(every=20)
+        model.learn(200, callback=callback)
+        buffer, sums = model.replay_buffer, []
+        for env in range(2):
+            steps = stored(buffer, env)[-20:]
+            for k in range(20):
+                until = next((j for j in range(k, 20) if steps[j][2]), 19)
+                sums.append(sum(0.9 ** (j - k) * steps[j][1] for j in range(k, until + 1)))
+        found = callback._earned((0.0, 10.0))
+        assert [found["earned_low"], found["earned_high"]] == pytest.approx([min(sums), max(sums)], rel=1e-5)
+
+
+KIN = {
+    "at the goal, once": ({"ends": 0.1}, lambda rng, ended: ended, {}),
+    "at the goal, once, small buffer": ({"ends": 0.1}, lambda rng, ended: ended, {"buffer_size": 60}),
+    "never so far": ({"ends": 0.1}, lambda rng, ended: 0.0, {}),
+    "never so far, nor any end": ({"ends": 0.0}, lambda rng, ended: 0.0, {}),
+    "each step costs": ({"ends": 0.1}, lambda rng, ended: -1.0, {}),
+    "each step costs, for ever": ({"ends": 0.0}, lambda rng, ended: -1.0, {}),
+    "each step pays": ({"ends": 0.1}, lambda rng, ended: 1.0, {}),
+    "each step pays, to a time limit": ({"ends": 0.0, "cuts": 0.1}, lambda rng, ended: 1.0, {}),
+    "tiny": ({"ends": 0.0, "cuts": 0.1}, lambda rng, ended: -1e-3, {"gamma": 0.9}),
+    "huge": ({"ends": 0.1}, lambda rng, ended: 1e4 * rng.normal(), {}),
+    "no discount": ({"ends": 0.1}, lambda rng, ended: 1.0, {"gamma": 1.0}),
+    "no discount, no end": ({"ends": 0.0}, lambda rng, ended: 1.0, {"gamma": 1.0}),
+    "no discount, a cost": ({"ends": 0.1}, lambda rng, ended: -1.0, {"gamma": 1.0}),
+    "n-step": ({"ends": 0.1}, lambda rng, ended: rng.normal(), {"n_steps": 3}),
+    "time limits are taken for ends": (
+        {"ends": 0.0, "cuts": 0.1},
+        lambda rng, ended: -1.0,
+        {"replay_buffer_kwargs": {"handle_timeout_termination": False}},
+    ),
+}
+
+
+class Blow(BaseCallback):
+    """Adds so much to each value that it is 99 times too large, from step 120 on; takes twice as much away at 140."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most = most
+
+    def _on_step(self):
+        return True
+
+    def _on_rollout_end(self):
+        with torch.no_grad():
+            self.model.q_net.q_net[-1].bias += {120: 99 * self.most, 140: -198 * self.most}.get(self.num_timesteps, 0.0)
+
+
+class TestFalseReadings:
+    """Rare rewards or tiny ones, one-sided or huge: silent while all is well, and no longer silent when it is not."""
+
+    @pytest.mark.parametrize("kind", KIN)
+    def test_kin(self, kind):
+        where, pay, settings = KIN[kind]
+        once = kind.startswith(("at the goal", "never"))
+        size = {"tiny": 1e-2, "huge": 1e7}.get(kind, 1.0 if once else 200.0)  # what can be earned, or more
+        callback = DivergenceCallback(every=20, batch_size=32)
+        run = dqn(paying(1, pay, **where), target_update_interval=50, policy_kwargs=dict(SMALL), **settings)
+        run.learn(150, callback=CallbackList([Blow(size), callback]))
+        history = callback.history
+        assert history["step"].tolist() == [52, 60, 80, 100, 120, 140]
+        assert history["alarm"].tolist() == [False] * 4 + [True] * 2, history["verdict"].tolist()
+        assert (history["reason"] == "").all()
+        assert history["low_q"][4] > 0 > history["high_q"][5]
+
+    def test_normalised(self):
+        for scale in (1e-3, 1e3):
+            env = VecNormalize(paying(2, lambda rng, ended, scale=scale: scale * rng.normal()))
+            callback = DivergenceCallback(every=20)
+            dqn(env, target_update_interval=50).learn(300, callback=callback)
+            assert not callback.history["alarm"].any()
+
+    def test_a_network_that_was_trained_before(self):
+        """Its values may be those of rewards which this buffer has not seen: they are no cause for alarm."""
+        model = dqn(paying(1, lambda rng, ended: 0.0), target_update_interval=50)
+        with torch.no_grad():
+            model.q_net.q_net[-1].bias += 80
+            model.q_net_target.q_net[-1].bias += 80
+        callback = DivergenceCallback(every=20)
+        model.learn(200, callback=callback)
+        assert callback.history["max_q"].max() > 70
+        assert set(callback.history["verdict"]) == {"inherited"}
+
+
+class Walk(gym.Env):
+    """A walk along a line that is paid once, with 1, at its right end; there the episode ends."""
+
+    def __init__(self):
+        self.observation_space = gym.spaces.Box(-2, 2, (2,))
+        self.action_space = gym.spaces.Discrete(3)
+
+    def observe(self):
+        place = self.place / 20
+        return np.array([place, np.sin(5 * place)], dtype=np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place, self.t = 0.0, 0
+        return self.observe(), {}
+
+    def step(self, action):
+        self.t += 1
+        self.place = float(np.clip(self.place + action - 1 + 0.3 * self.np_random.standard_normal(), -5, 20))
+        there = self.place >= 20
+        return self.observe(), float(there), there, self.t >= 100, {}
+
+
+class TestRareReward:
+    """Nothing was paid yet, and the values of one of two runs grow: the target network is all the difference."""
+
+    def test_with_and_without_a_target_network(self):
+        runs = {}
+        for interval in (250, 1):
+            callback = DivergenceCallback(every=20, batch_size=32)
+            model = dqn(
+                Walk(), learning_starts=200, gradient_steps=4, target_update_interval=interval, learning_rate=1e-3
+            )
+            model.learn(500, callback=callback)
+            runs[interval] = callback.history
+        assert not runs[250]["alarm"].any()
+        wild = runs[1]
+        assert wild["step"][wild["alarm"]].min() < 400
+        assert 3 * runs[250]["max_q"].max() < wild["max_q"].max() < 100  # which a reward in each step would explain
+        assert wild["overestimation"].max() > 1
 
 
 class TestWhen:
@@ -501,7 +792,7 @@ class TestImages:
         model.policy.eval()
         np.testing.assert_allclose(monitor._kernel(model, batch), K, rtol=1e-3, atol=1e-3 * np.abs(K).max())
         assert np.isfinite(
-            callback.history.drop(columns=["status", "reason"]).iloc[0].drop("growth_rate").astype(float)
+            callback.history.drop(columns=["verdict", "status", "reason"]).iloc[0].drop("growth_rate").astype(float)
         ).all()
 
     def test_learned_features_of_a_mlp(self, rng):
@@ -671,6 +962,9 @@ class TestPromise:
             ("growth_rate", "the record: ZeroDivisionError: odd"),
             ("buffer", "the batch: ZeroDivisionError: odd"),
             ("rewards", "the bound: AttributeError"),
+            ("to_go", "what was earned: ZeroDivisionError: odd"),
+            ("reach", "the verdict: ZeroDivisionError: odd"),
+            ("deepcopy", "the network before training: ZeroDivisionError: odd"),
             ("logger", "the record: ZeroDivisionError: odd"),
             ("values", "the values: ZeroDivisionError: odd"),
         ],
@@ -685,6 +979,10 @@ class TestPromise:
             monkeypatch.setattr(monitor.ntk, "gram", odd)
         elif where == "values":
             monkeypatch.setattr(monitor, "_values", odd)
+        elif where in ("to_go", "reach"):
+            monkeypatch.setattr(monitor.returns, where, odd)
+        elif where == "deepcopy":
+            monkeypatch.setattr(monitor, "copy", type("Copy", (), {"deepcopy": odd}))
         elif where == "buffer":
             monkeypatch.setattr(model.replay_buffer, "_get_samples", odd)
         elif where == "logger":
@@ -695,7 +993,7 @@ class TestPromise:
 
             monkeypatch.setattr(Logger, "record", spoilt)
         elif where == "rewards":
-            callback._reward_bound = lambda: model.replay_buffer.no_such_thing
+            callback._possible = lambda: model.replay_buffer.no_such_thing
         else:
             monkeypatch.setattr(monitor.diagnostics, where, odd)
         if where == "buffer":
@@ -707,7 +1005,14 @@ class TestPromise:
         assert first.all() if where != "growth_rate" else first[1:].all()
         assert (history["status"] == "undecided").all() and not history["alarm"].any()
         assert len(caplog.records) == history["reason"][history["reason"] != ""].nunique() == 1
-        lost = {"summary": "max_q", "gram": "row_ratio", "alignment": "alignment", "rewards": "bound"}.get(where)
+        lost = {
+            "summary": "max_q",
+            "gram": "row_ratio",
+            "alignment": "alignment",
+            "rewards": "bound",
+            "to_go": "earned_high",
+        }.get(where)
+        assert where != "reach" or set(history["verdict"]) == {"unknown"}
         if lost:
             assert history[lost].isna().all()
         if where == "gram":

@@ -87,7 +87,7 @@ class TestReport:
     def test_alarm(self):
         ax = plotting.plot_report(diagnostics.report(KERNEL, q=[30.0], r_max=2.0, **GIVEN))
         loud = [text.get_text() for text in ax.texts if text.get_weight() == "bold"]
-        assert loud == ["7.5", "ALARM: 7.5 times the bound"]
+        assert loud == ["7.5", "ALARM: 7.5 times the bound: impossible"]
         colored = {line.get_ydata()[0] for line in ax.lines if to_rgba(line.get_color()) == to_rgba(plotting.VERMILION)}
         assert colored == {4}
 

@@ -125,7 +125,10 @@ def surroundings(node):
 
 
 class Analyser(CodeBlockAnalyser):
-    """The reader of code cells, also where a section has no title, as sphinx-proof and sphinx-exercise make them."""
+    """The reader of code cells, also where a section has no title, as sphinx-proof and sphinx-exercise make them.
+
+    Not reported to sphinx-codeautolink, as far as we looked on 2026-11-29.
+    """
 
     def depart_section(self, node):
         """Forget the title, if there was one."""
@@ -153,7 +156,10 @@ class Cache(DataCache):
 
 
 class LinkCells(SphinxCodeAutoLink):
-    """Link the cells of every page that was written, also of one that was read in an earlier build."""
+    """Link the cells of every page that was written, also of one that was read in an earlier build.
+
+    sphinx-codeautolink links those that were read: felix-hilden/sphinx-codeautolink#181, open.
+    """
 
     def build_inited(self, app):
         """Start with no page written."""

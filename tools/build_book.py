@@ -102,7 +102,6 @@ def build():
     """Build the whole book, and leave nothing that the next build would trust where it has a fault."""
     made_from = stamp().splitlines()[0]
     if not (STAMP.is_file() and STAMP.read_text(encoding="utf-8") == stamp()):
-        STAMP.unlink(missing_ok=True)
         # Sphinx alone would keep too much: the search forgets the index entries of pages that are not read again
         # (sphinx-doc/sphinx#12599), and a link to a name in the API pages is made when the page is written
         shutil.rmtree(SITE, ignore_errors=True)
@@ -124,7 +123,6 @@ def preview(name, port):
 
     if not (BUILD / ".doctrees" / "environment.pickle").is_file():
         build()
-    STAMP.unlink(missing_ok=True)  # the other pages may be old
 
     def again():
         jupyter_book(page)
@@ -143,7 +141,7 @@ def main():
     parser.add_argument("--page", metavar="NAME", help="a page of _toc.yml, without folder and ending")
     parser.add_argument("--port", type=int, default=8000)
     asked = parser.parse_args()
-    preview(asked.page, asked.port) if asked.page else build()
+    build() if asked.page is None else preview(asked.page, asked.port)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,10 @@ Each mend says whose fault it is and where that is talked about, so that one kno
 and `make test` says whether it is still needed. "Not reported" is what a look through the trackers of the project on
 2026-11-29 gave. The releases are those of the lock: pydata-sphinx-theme 0.17.1, sphinx-book-theme 1.3.0, MyST-NB 1.4.0,
 sphinx-proof 0.4.0, Sphinx 7.4.7, docutils 0.21.
+
+What cannot be mended in a page that is built is mended elsewhere: in the browser by book/_static/*.js and *.css, and by
+widgets-local.js (MathJax 3: jupyter-widgets/ipywidgets#3829, open; names of sliders, which leongersen/noUiSlider#1019
+leaves to who uses it); the search index by building from nothing (build_book.py); links in cells by api_links.py.
 """
 
 from collections import Counter

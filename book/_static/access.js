@@ -58,7 +58,8 @@ addEventListener("load", () => {
   say();
 });
 
-// The theme takes the focus off a button that was clicked, so that its tip goes; by the keyboard it stays where it is.
+// The theme takes the focus off a button that was clicked, so that its tip goes (executablebooks/sphinx-book-theme#407, mended by #484 there);
+// by the keyboard it stays where it is.
 addEventListener("click", ({ target, detail }) => {
   const button = target.closest?.("button");
   if (button && detail === 0) button.blur = () => {};

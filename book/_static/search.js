@@ -29,7 +29,7 @@ addEventListener("DOMContentLoaded", () => {
     return [found, meaning].map((part) => part?.textContent ?? "").join(" ").replace(/\s+/g, " ").trim();
   };
 
-  // A result that has no text has no excerpt either, which Sphinx appends all the same.
+  // A result that has no text has no excerpt either, which Sphinx appends all the same (not reported, as far as we looked on 2026-11-29).
   const excerpt = Search.makeSearchSummary;
   Search.makeSearchSummary = (...of) => excerpt(...of) ?? document.createElement("p");
 });

@@ -13,7 +13,8 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
+
+from divergence_notes import _checks
 
 
 class TimeLimit(BaseException):
@@ -119,7 +120,7 @@ def same(before: Any, after: Any) -> bool:
         return False
     if is_dataclass(before):
         return all(same(getattr(before, f.name), getattr(after, f.name)) for f in fields(before))
-    if sp.issparse(before):
+    if _checks.is_sparse(before):
         return same(before.toarray(), after.toarray())
     if isinstance(before, np.ndarray):
         return before.dtype == after.dtype and np.array_equal(before, after, equal_nan=before.dtype.kind in "fc")

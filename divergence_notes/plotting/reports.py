@@ -29,6 +29,7 @@ PANELS = {
     "effective_rank": "effective\nrank",
     "alignment": "alignment",
     "bound_ratio": "max |Q|\n/ bound",
+    "overestimation": "Q - return\nat the start",
     "td_error": "mean\n|TD error|",
 }
 """What can be drawn of a history, and how its axis is labelled."""
@@ -55,21 +56,23 @@ def plot_report(report: "pandas.DataFrame", *, ax: Axes | None = None) -> Axes:
     """
     ax = style.axes(ax, figsize=(7.2, 3.0))
     shown = report.loc[[name for name in report.index if name in _UNITLESS or name in _SCALED]]
+    alarms = shown["alarm"].fillna(False)  # what is not known is no alarm
     for row, (name, line) in enumerate(shown.iterrows()):
         unit = line["reference"] if name in _SCALED else 1.0
         value, reference = line["value"] / unit, line["reference"] / unit
-        color = style.VERMILION if line["alarm"] else style.BLUE
+        loud = bool(alarms[name])
+        color = style.VERMILION if loud else style.BLUE
         place = float(np.clip(value, *_EDGES)) if np.isfinite(value) else 0.0
         marker = "X" if not np.isfinite(value) else "<" if value < _EDGES[0] else ">" if value > _EDGES[1] else "o"
         if np.isfinite(reference):
             ax.plot([reference, place], [row, row], color=color, lw=1.2, alpha=0.6)
             ax.plot(reference, row, "|", color="black", ms=15, mew=2)
         ax.plot(place, row, marker, color=color, ms=8)
-        look = {"va": "center", "fontsize": "small", "weight": "bold" if line["alarm"] else "normal"}
-        look["color"] = color if line["alarm"] else "black"
+        look = {"va": "center", "fontsize": "small", "weight": "bold" if loud else "normal"}
+        look["color"] = color if loud else "black"
         look |= {"xy": (1, row), "xycoords": ax.get_yaxis_transform(), "textcoords": "offset points"}
         ax.annotate("nan" if np.isnan(value) else f"{value:.3g}", xytext=(44, 0), ha="right", **look)
-        ax.annotate(f"{'ALARM: ' if line['alarm'] else ''}{line['reading']}", xytext=(52, 0), **look)
+        ax.annotate(f"{'ALARM: ' if loud else ''}{line['reading']}", xytext=(52, 0), **look)
     ax.set_yticks(range(len(shown)), [_SCALED.get(name, name) for name in shown.index])
     ax.set(xlim=(-1.15, 1.2), ylim=(len(shown) - 0.5, -0.5), xticks=[-1, -0.5, 0, 0.5, 1])
     ax.set_xlabel("dot: the sample; bar: a table, or the bound")
@@ -99,7 +102,7 @@ def plot_history(
     quantities : sequence of str
         Columns of the history, from the top down.
     bound : bool
-        Draw the bound ``r_max / (1 - gamma)`` into the panel of ``max |Q|``.
+        Draw the largest size that values can have into the panel of ``max |Q|``.
     label : str, optional
         Name of the run in the legend of the top panel.
     **line_kw
@@ -135,7 +138,7 @@ def plot_history(
             ax.plot(history["step"], history["bound"], color=style.GREY, ls=_DOTS, label=_once(ax, "bound"))
         if name == "bound_ratio":
             ax.axhline(1, color=style.GREY, ls=_DOTS, label=_once(ax, "bound"))
-        if name in ("growth_rate", "alignment", "margin"):
+        if name in ("growth_rate", "alignment", "margin", "overestimation"):
             ax.axhline(0, color="black", lw=0.8)
         if len(lost):
             ax.axvline(lost.iloc[0], color=line.get_color(), lw=1, ls="--", label=_once(ax, "not finite"))

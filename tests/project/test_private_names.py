@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import inspect
+import re
 import tomllib
 from importlib.metadata import version
 
@@ -17,7 +19,9 @@ BUFFER = "stable_baselines3.common.buffers.ReplayBuffer"
 CALLBACK = "stable_baselines3.common.callbacks.BaseCallback"
 REACHED = {
     f"{BUFFER}._get_samples": "the monitor and a study draw transitions with random numbers of their own",
-    f"{BUFFER}._normalize_reward": "the monitor puts the largest reward on the scale on which the network is trained",
+    f"{BUFFER}._normalize_reward": "the monitor puts rewards on the scale on which the network is trained",
+    f"{BUFFER}._normalize_obs": "the monitor asks for values at the starts of stored episodes",
+    "stable_baselines3.common.base_class.BaseAlgorithm._n_updates": "the monitor counts how often targets were renewed",
     f"{CALLBACK}._init_callback": "the monitor refuses an algorithm that it cannot read",
     f"{CALLBACK}._on_training_start": "the monitor begins a new history",
     f"{CALLBACK}._on_step": "every callback has it",
@@ -78,6 +82,8 @@ def lost(path):
         found = getattr(found, part)
     if hasattr(found() if owner == "torch.nn.Module" else found, name):
         return None
+    if inspect.isclass(found) and re.search(rf"self\.{name}\b.* = ", inspect.getsource(found)):
+        return None  # of its instances
     return f"{library} {version(library)} has no {path} any more, by which {REACHED[path]}: lower its cap, or mend that"
 
 

@@ -167,6 +167,8 @@ def asked(name, value):
     """Say which checks a docstring must pass."""
     if isinstance(value, (property, functools.cached_property)):
         return {"GL08"}
+    if getattr(value, "_is_protocol", False):  # nobody makes one
+        return {"GL08"}
     if inspect.isclass(value):  # a class that takes what another library's takes, or lists its fields one by one
         fields = {field for field in getattr(value, "__annotations__", ()) if field[0] != "_"}
         own = "__init__" in vars(value) and not (hasattr(value, "__dataclass_fields__") or hasattr(value, "_fields"))
@@ -247,6 +249,16 @@ class TestComplaints:
 
     def test_finds_no_docstring(self, complain):
         assert any(CHECKS["GL08"] in line for line in complain("\ndef f(x, y):\n    return x + y"))
+
+    def test_a_protocol_takes_nothing(self, complain):
+        source = """
+            from typing import Protocol
+
+            class Found(Protocol):
+                '''What was found.'''
+        """
+        assert complain(source, "Found") == []
+        assert complain(source.replace("'''What was found.'''", "x: int"), "Found") != []
 
     def test_finds_a_field_that_nothing_describes(self, complain):
         source = '''

@@ -146,6 +146,7 @@ def test_a_preview_runs_one_page_and_leaves_the_rest_for_later(book, monkeypatch
 def test_pages_are_mended_and_downloads_say_how_to_install(book):
     book.build()
     assert "fontawesome.js" not in book.page("index") + book.page("one")
+    assert "searchtools.js" not in book.page("index") + book.page("one") and "searchtools.js" in book.page("search")
     download = json.loads((book.root / "out" / "html" / "_sources" / "one.ipynb").read_text(encoding="utf-8"))
     assert [cell["id"] for cell in download["cells"][:2]] == ["install-commands", "install-check"]
     assert "made_from" not in json.dumps(download), "the key is for the cache alone"
@@ -159,7 +160,7 @@ def test_pages_are_mended_and_downloads_say_how_to_install(book):
 def test_a_warning_fails_the_build_and_the_next_one_too(book, monkeypatch, preview):
     """Also where nothing was asked of Sphinx: no -W. A preview goes on."""
     assert book.build()[1] == 0
-    (book.root / "book" / "plain.md").write_text("# Plain\n\n[](nowhere.md)\n")
+    (book.root / "book" / "plain.md").write_text("# Plain\n\n#### Too deep\n")
     monkeypatch.setenv(book_site.PREVIEW, "plain" if preview else "")
     assert [book.build()[1] for _ in range(2)] == [int(not preview)] * 2
 

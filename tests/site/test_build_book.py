@@ -137,8 +137,9 @@ def test_all_that_sphinx_read_is_looked_at():
     assert ours <= set(build_book.inputs())
 
 
-def test_a_page_that_is_none_is_refused_in_one_sentence():
-    command = [sys.executable, ROOT / "tools" / "build_book.py", "--page", "belman"]
+@pytest.mark.parametrize("name", ["belman", "book/bellman", ""])
+def test_a_page_that_is_none_is_refused_in_one_sentence(name):
+    command = [sys.executable, ROOT / "tools" / "build_book.py", "--page", name]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode != 0
-    assert done.stderr == "NAME must be a page of _toc.yml, without folder and ending, got 'belman'\n"
+    assert done.stderr == f"NAME must be a page of _toc.yml, without folder and ending, got {name!r}\n"
