@@ -1,6 +1,7 @@
 """Shapes, ranges and distributions: the one voice of every input error.
 
-Every message names the argument, what was expected, what was found and the first offender.
+Every message names the argument, what was expected, what was found and the first offender. What is asked of a network
+is in `_passes` and `_rowwise`; what an answer to an exercise did wrong is said by `grading`.
 """
 
 import math

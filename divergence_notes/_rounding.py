@@ -1,7 +1,8 @@
 """What rounding can have done: a number that certifies something is moved outwards by at least that much.
 
 The inputs are floating-point numbers, which are exact; what is computed from them is not. Each bound here holds for
-exact arithmetic on those inputs, whatever the order in which a library adds.
+exact arithmetic on those inputs, whatever the order in which a library adds. What is certified by them is in
+`bellman`, `contraction` and `norms`.
 """
 
 import numpy as np

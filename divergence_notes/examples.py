@@ -25,8 +25,8 @@ class Example:
     """The update; it holds the process, the kernel, the sampling distribution and the step size."""
     Q0: np.ndarray
     """Start, shape (n_states, n_actions); in the range of the features where there are features."""
-    status: str
-    """What becomes of the iterates from `Q0`, in the words of `dynamics`; an undecided one stays bounded for ever."""
+    status: dynamics.Status
+    """What becomes of the iterates from `Q0`; an undecided one stays bounded for ever."""
     source: str
     """Where it comes from."""
     features: np.ndarray | None = None

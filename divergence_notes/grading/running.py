@@ -1,6 +1,7 @@
 """Running code that may be wrong: within a time limit, on copies, and with every fault turned into words.
 
-Whether what it returns is right is not looked at here. A process of its own for such code is the coursework's affair.
+Whether what it returns is right is not looked at here but in `checking`. A process of its own for such code is the
+coursework's affair.
 """
 
 import copy

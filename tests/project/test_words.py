@@ -27,7 +27,7 @@ def texts(node):
 
 
 def spoken(source):
-    """Return the words that some source gives to a status, or compares one with."""
+    """Return the words that some source gives to a status, or compares one with, and types that allow for others."""
     words = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.keyword) and node.arg == "status":
@@ -39,6 +39,7 @@ def spoken(source):
             words |= set().union(*(texts(side) for side in (node.left, *node.comparators) if not is_status(side)))
         elif isinstance(node, ast.AnnAssign) and is_status(node.target):
             words |= texts(node.value)
+            words |= {ast.unparse(node.annotation)} - {"Status", "dynamics.Status"}
         elif isinstance(node, ast.Assign):
             for target in node.targets:
                 if is_status(target):
@@ -108,6 +109,10 @@ def test_how_a_training_ended_is_called_its_ending():
 )
 def test_another_word_is_found(line):
     assert "finished" in spoken(line)
+
+
+def test_a_type_that_allows_for_other_words_is_found():
+    assert spoken("class Run:\n    status: str") == {"str"} and not spoken("class Run:\n    status: dynamics.Status")
 
 
 @pytest.mark.parametrize(
