@@ -15,6 +15,35 @@ settings.load_profile("fixed")
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
+FIRST = [
+    "coursework/test_course.py",
+    "site/test_browser.py",
+    "test_studies_control.py",
+    "test_preqn.py",
+    "coursework/test_course_reading.py",
+    "test_guarantees.py",
+    "notebooks/test_corrections.py",
+    "coursework/test_course_border.py",
+    "notebooks/test_lab.py",
+    "notebooks/test_claims_preqn.py",
+    "project/test_check.py",
+    "site/test_book_site.py",
+]
+"""The files that take longest, the longest first: a worker that began one of them last would end after the others."""
+
+
+def place(test):
+    """Return where a test, by its id, comes among the files: the longest in front, the others behind as they are."""
+    name = test.partition("::")[0].removeprefix("tests/")
+    return FIRST.index(name) if name in FIRST else len(FIRST)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Where several workers share the tests by files, let them begin with the longest (--no-loadscope-reorder)."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: place(item.nodeid))
+
+
 TOLERANCES = {"float64": {"rtol": 1e-9, "atol": 1e-12}, "float32": {"rtol": 1e-4, "atol": 1e-6}}
 
 
