@@ -38,6 +38,11 @@ def place(test):
     return FIRST.index(name) if name in FIRST else len(FIRST)
 
 
+def pytest_xdist_auto_num_workers():
+    """One worker more than there are cores: the tests wait for browsers, kernels and the ends of time limits."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(config, items):
     """Where several workers share the tests by files, let them begin with the longest (--no-loadscope-reorder)."""
     if hasattr(config, "workerinput"):

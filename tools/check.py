@@ -16,6 +16,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from pathlib import Path
@@ -190,10 +191,11 @@ def with_another(python, files):
     """Test with another Python what runs without torch; make its environment where there is none. Return the status."""
     place = f".venv-{version(python)}"
     lock = ROOT / "requirements.txt"
-    wanted = Path(sys.prefix, "tabular.txt")
     lines = [f"# of a lock {hashlib.sha256(lock.read_bytes()).hexdigest()}", f"--constraint {lock}"]
-    wanted.write_text("\n".join([*lines, *sorted({*asked_for(EXTRAS), *BESIDE})]) + "\n", encoding="utf-8")
-    made = subprocess.run([python, ROOT / "tools" / "environment.py", place, wanted], cwd=ROOT)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as wanted:
+        wanted.write("\n".join([*lines, *sorted({*asked_for(EXTRAS), *BESIDE})]) + "\n")
+        wanted.flush()
+        made = subprocess.run([python, ROOT / "tools" / "environment.py", place, wanted.name], cwd=ROOT)
     if made.returncode:
         return made.returncode
     paths = tabular(files)
