@@ -699,6 +699,22 @@ class TestRareReward:
         assert wild["overestimation"].max() > 1
 
 
+class TestNoDiscount:
+    """Without a discount nothing bounds what can be earned; that it takes renewals to earn it still tells."""
+
+    def test_too_fast(self):
+        callback = DivergenceCallback(every=50)
+        given = {"learning_starts": 500, "batch_size": 64, "seed": 1, "exploration_fraction": 0.5}
+        dqn(gamma=1.0, buffer_size=10_000, **given, **DIVERGENT).learn(1000, callback=callback)
+        history = callback.history
+        assert np.isinf(history["possible_high"]).all()
+        assert history["alarm"].iloc[-1] and not history["alarm"].iloc[:4].any()
+        assert (history["alarm"] == (history["verdict"] == "too fast")).all()
+        # a step pays 1 and the target network was renewed at each: what a table can have is the number of steps
+        late = history[history["alarm"]]
+        assert (late["max_q"] > 1.5 * (late["step"] - 500)).all()
+
+
 class TestWhen:
     """A record before the first training phase, then one after each multiple of `every`, and none without training."""
 
