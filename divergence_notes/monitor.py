@@ -144,8 +144,8 @@ class DivergenceCallback(BaseCallback):
     buffers stay as they are. The kernel of a network with convolutions needs batch_size * n_parameters numbers.
 
     A record of 128 transitions costs 8 ms of CPU time for the default DQN and 21 ms for the default TD3. That is 1.5 %
-    of the time of 1000 steps of a DQN in CartPole, 0.6 s, and 0.2 % of those of a TD3 in Pendulum, 14 s. Where a million
-    steps are stored, their rewards and returns add up to 6 ms.
+    of the time of 1000 steps of a DQN in CartPole, 0.6 s, and 0.2 % of those of a TD3 in Pendulum, 14 s. Where a
+    million steps are stored, their rewards and returns take 6 ms more.
     """
 
     def __init__(
