@@ -21,7 +21,6 @@ FIRST = [
     "test_studies_control.py",
     "test_preqn.py",
     "coursework/test_course_reading.py",
-    "test_guarantees.py",
     "notebooks/test_corrections.py",
     "coursework/test_course_border.py",
     "notebooks/test_lab.py",

@@ -46,7 +46,7 @@ def gram(rng, n=6, width=9):
     return J @ J.T
 
 
-class TestRowMargins:
+class TestRowMarginsOfData:
     """The margins of the theorem for pairs sampled equally often, per K_ii / n."""
 
     @given(rng=generators())
@@ -207,7 +207,7 @@ class TestGrowthRate:
 GIVEN = {"q": [[1.0, -3.0]], "gamma": 0.5, "possible": (-3.0, 4.0)}
 
 
-class TestSummary:
+class TestSummaryOfTheBatch:
     """The numbers of a sample are those of the functions above; what is lost is nan, and dead pairs are counted."""
 
     def test_of_a_living_network(self, rng):
@@ -274,7 +274,7 @@ class TestSummary:
                 diagnostics.summary(**{"kernel": np.eye(2), "td_error": [1.0, 2.0]} | GIVEN | given_)
 
 
-class TestReport:
+class TestReportOfDiagnostics:
     """One row for each quantity: its value, what a table has, an alarm where the values cannot be true."""
 
     def test_a_table(self):

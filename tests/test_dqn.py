@@ -102,7 +102,7 @@ def looped_loss(agent, batch, loss, *, through=False, reduce=torch.mean, greedy=
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("target_every", [None, 5])
-class TestUpdate:
+class TestUpdateOfDQN:
     """One step of Adam down the mean loss of the values of the actions taken, the targets held fixed."""
 
     def test_against_a_loop(self, loss, target_every):
@@ -177,7 +177,7 @@ class TestTargetNetwork:
         assert agent.target is agent.net
 
 
-class TestAct:
+class TestActOfDQN:
     """The best action; while exploring a random one with a chance that comes down in a straight line."""
 
     def test_greedy(self, rng):
@@ -230,7 +230,7 @@ gymnasium.register("DivergenceNotesStill-v0", entry_point=Still, max_episode_ste
 gymnasium.register("DivergenceNotesOver-v0", entry_point=Still, kwargs={"over": True}, max_episode_steps=1)
 
 
-class TestTrain:
+class TestTrainDQN:
     """From an environment's name to an agent, a curve and an ending."""
 
     @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ class TestTrain:
         assert np.isnan(run.curve["return"].iloc[-1])
 
 
-class TestRefuses:
+class TestDQNRefuses:
     """What makes no sense is refused before any work."""
 
     @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_a_deep_copy_learns_on_its_own():
     assert torch.equal(parameters(twin.net), parameters(make().net))
 
 
-class TestBatchesOfObservations:
+class TestDQNSeesBatches:
     """As a vector environment gives them: an array of actions, each that of its own row; other shapes are refused."""
 
     OBSERVED = np.random.default_rng(3).standard_normal((50, 3))

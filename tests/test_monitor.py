@@ -836,7 +836,7 @@ class Three(Dropping):
         self.layers = nn.Linear(3, 8)
 
 
-class TestRefuses:
+class TestMonitorRefuses:
     """What it cannot read is refused before the first step."""
 
     def test_other_algorithms(self):

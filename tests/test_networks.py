@@ -204,7 +204,7 @@ class TestSemiGradientStep:
             networks.semi_gradient_step(build((3, 2)), inputs(), np.zeros(6), weights=np.full(6, 1 / 6), alpha=1)
 
 
-class TestTrain:
+class TestTrainANetwork:
     """Repeated semi-gradient steps, each towards a backup of the values before it."""
 
     def test_against_single_steps(self):

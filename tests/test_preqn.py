@@ -608,7 +608,7 @@ FAULTS = {
 }
 
 
-class TestUpdate:
+class TestUpdateOfPreQN:
     """One update: a preconditioned step of Q along the TD errors, then a step of Adam that raises Q at the policy."""
 
     # steps that are accepted at once, that are cut, and that are rejected
@@ -711,7 +711,7 @@ class TestUpdate:
         assert (np.diff(means) > 0).mean() > 0.9
 
 
-class TestAct:
+class TestActOfPreQN:
     """The policy's action in the box, or the best one; while exploring with noise in units of half a range."""
 
     def test_continuous(self, rng):
@@ -1047,7 +1047,7 @@ def pendulum():
     return preqn.train("Pendulum-v1", config=settings, steps=2_600, seed=0, eval_every=650, eval_episodes=3)
 
 
-class TestTrain:
+class TestTrainPreQN:
     """From an environment's name to an agent, a curve and an ending."""
 
     @pytest.mark.nightly
@@ -1132,7 +1132,7 @@ class TestTrain:
         }
 
 
-class TestRefuses:
+class TestPreQNRefuses:
     """What makes no sense is refused before any work."""
 
     @pytest.mark.parametrize(
@@ -1201,7 +1201,7 @@ class TestRefuses:
             preqn.PreQN(obs, actions, config())
 
 
-class TestBatchesOfObservations:
+class TestPreQNSeesBatches:
     """As a vector environment gives them: a batch of actions, each that of its own row; other shapes are refused."""
 
     OBSERVED = np.random.default_rng(3).standard_normal((7, 3))

@@ -739,7 +739,7 @@ def spacing(name, parameters):
     return (every, steps) if name == "ablation" else (steps // 10, steps)
 
 
-class TestCommittedResults:
+class TestCommittedRuns:
     """Each run of a grid that is there is what its name says, and whole."""
 
     def there(self, name):

@@ -192,7 +192,7 @@ class TestRun:
         assert dict(found[kernels.MEASURES]) == pytest.approx(want)
 
 
-class TestSummary:
+class TestSummaryOfTheKernels:
     """Mean over seeds and a t interval, cell by cell."""
 
     def data(self, values, **other):
@@ -289,7 +289,7 @@ class TestCompare:
             kernels.compare(self.data([1.0, 2.0], [1.0, 2.0]), "relu", "cos")
 
 
-class TestCommittedResults:
+class TestCommittedKernels:
     """book/results/kernels holds the whole grid, once, and what the code computes."""
 
     def test_complete(self):

@@ -25,7 +25,7 @@ def check(exercise, answer, seed="one", **given):
     return grading.check(exercise.name, answer, seed=seed, given=given or None)
 
 
-class TestUnusualRightAnswers:
+class TestUnusualAnswersOfContraction:
     @pytest.mark.parametrize("form", [float, np.float32, lambda value: np.array(value)])
     def test_wary_modulus_row_by_row_in_python(self, form):
         def answer(mdp, kernel, weights, alpha, wariness):
@@ -184,7 +184,7 @@ def test_no_game_diverges_between_the_two_couplings():
             assert np.abs(np.linalg.eigvals(np.eye(2) - kernel * weights @ loop)).max() < 1
 
 
-class TestPractice:
+class TestPracticeOfContraction:
     def test_an_edge_of_another_make(self):
         wide = (np.diag([1, 2, 0]).tolist(), (0.5, 0.5, 0))
         assert grading.check("ex-contraction-boundary", wide).passed

@@ -82,7 +82,7 @@ class TestRightAnswers:
         assert np.allclose(asked.batch_step(theta, batch, 0.8, 0.3), once)
 
 
-class TestUnusualRightAnswers:
+class TestUnusualAnswersOfFunctionApproximation:
     def test_a_growth_rate_out_of_loops_lists_and_torch(self):
         def loops(phi, mdp, policy, weights):
             n, k = phi.shape
@@ -129,7 +129,7 @@ class TestUnusualRightAnswers:
         assert result.share == pytest.approx(1 - 1 / len(asked.BUG.mistakes))
 
 
-class TestJudged:
+class TestJudgedOfFunctionApproximation:
     @pytest.mark.parametrize("seed", SEEDS)
     def test_rings_that_run_off_pass_however_they_are_written(self, seed):
         given = given_by(seed)

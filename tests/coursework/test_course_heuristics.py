@@ -211,7 +211,7 @@ def grading_bound(q, gamma):
     return bound_ratio(q, r_max=1, gamma=gamma)
 
 
-class TestPractice:
+class TestPracticeOfHeuristics:
     def test_a_build_is_judged(self):
         exercise = grading.exercises()["ex-heuristics-build"]
         for answer in ((0.97, [0.8, 0.2], [0.05, 0.95]), [0.95, np.array([0.9, 0.1]), (0.2, 0.8)]):

@@ -78,7 +78,7 @@ def after_by_shares(J, q, pairs, rewards, next_pairs, ended, gamma, alpha):
     return rewards + gamma * ~ended * new[next_pairs] - new[pairs]
 
 
-class TestUnusualRightAnswers:
+class TestUnusualAnswersOfKeyEquation:
     @pytest.mark.parametrize("answer", [heads_by_autograd, heads_by_loops])
     @pytest.mark.parametrize("form", [lambda v: v, np.float32], ids=["as it is", "single"])
     def test_heads(self, answer, form):
@@ -227,7 +227,7 @@ class TestExamplesToBuild:
         assert grading.check(KINK, answer).passed
 
 
-class TestPractice:
+class TestPracticeOfKeyEquation:
     def test_the_gap_of_the_two_programs_is_a_quarter(self):
         """The number that is right is measured on a random game."""
         from divergence_notes.mdp import random_mdp

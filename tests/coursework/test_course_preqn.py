@@ -102,7 +102,7 @@ class TestRightAnswersInOtherWords:
         assert grading.check("ex-preqn-coupling", answer).passed
 
 
-class TestJudged:
+class TestJudgedOfPreQN:
     @pytest.mark.parametrize(("period", "alpha", "settles"), [(7, 0.1, False), (4, 0.2, True), (3, 0.2, False)])
     def test_a_period_is_that_of_the_package(self, period, alpha, settles):
         pair = examples.full_data_divergence()
@@ -150,7 +150,7 @@ def test_a_search_that_halves_the_step_alone_is_recognised(seed):
     assert grading.check("preqn-line-search", compares_with_the_old_wish, seed=seed).diagnosis == "never-shrinks"
 
 
-class TestFindTheBug:
+class TestFindTheBugOfPreQN:
     @pytest.fixture
     def solved(self):
         notebook = nbformat.read(course.SOURCE / "preqn" / "preqn.ipynb", as_version=4)

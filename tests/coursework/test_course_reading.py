@@ -367,7 +367,7 @@ class TestFeedback:
             page.close()
 
 
-class TestTable:
+class TestTableOfMarks:
     def test_has_text_only(self, graded):
         _, rows = grade.write_table(graded, "bellman")
         said = {row["student_id"]: row for row in rows}

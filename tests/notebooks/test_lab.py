@@ -188,7 +188,7 @@ def test_the_one_has_what_there_is_to_see():
     assert codes.count("explore(") >= 2 and pages.figures(path) and pages.equations(path)
 
 
-class TestFaults:
+class TestFaultsInJupyterLab:
     """What the test of the notebooks would say of a faulty one."""
 
     def test_an_error_is_found(self, lab):

@@ -124,7 +124,7 @@ class TestRecorded:
                 assert f"{name}=={version.partition('+')[0]}" in pinned
 
 
-class TestTable:
+class TestTableOfMeasurements:
     """Ratios are the peer's number over ours of the same run."""
 
     def test_ratios(self):

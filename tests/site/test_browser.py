@@ -301,7 +301,7 @@ SLIDER = (
 DRAWS = """ onkeydown="this.parentNode.querySelector('text').textContent += 1" """
 
 
-class TestPlanted:
+class TestPlantedInPages:
     """Each check finds its fault, planted in a page that was right."""
 
     @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_search_knows_the_index_of_every_page():
     assert "book/glossary" in known
 
 
-class TestFaults:
+class TestFaultsOfASite:
     """The reading of the site finds what it looks for."""
 
     @pytest.fixture
@@ -101,7 +101,7 @@ class TestPage:
         assert size <= PAGE_BUDGET
 
 
-class TestPlanted:
+class TestPlantedInFiles:
     """Each check finds its fault, planted in a page that was right."""
 
     @pytest.fixture
