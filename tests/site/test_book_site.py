@@ -53,7 +53,7 @@ class Book:
             cell.outputs = [nbformat.v4.new_output("stream", text=said.getvalue())]
         return SimpleNamespace(err=None, time=0.0)
 
-    def build(self):
+    def build(self, **more):
         """Build it; return the names of the notebooks that ran, and the status."""
         self.ran.clear()
         source, out = self.root / "book", self.root / "out"
@@ -63,6 +63,7 @@ class Book:
             "html_theme": "pydata_sphinx_theme",
             "html_sourcelink_suffix": "",
         }
+        settings |= more
         with patch_docutils(None), docutils_namespace():
             app = Sphinx(
                 source, None, out / "html", out / "doctrees", "html", settings, status=None, warning=StringIO()
@@ -163,6 +164,15 @@ def test_a_warning_fails_the_build_and_the_next_one_too(book, monkeypatch, previ
     (book.root / "book" / "plain.md").write_text("# Plain\n\n#### Too deep\n")
     monkeypatch.setenv(book_site.PREVIEW, "plain" if preview else "")
     assert [book.build()[1] for _ in range(2)] == [int(not preview)] * 2
+
+
+def test_a_warning_of_the_settings_fails_the_build(book):
+    assert book.build(html_static_path=["nowhere"])[1] == 1
+
+
+def test_a_warning_that_the_settings_suppress_does_not(book):
+    (book.root / "book" / "plain.md").write_text("# Plain\n\n#### Too deep\n")
+    assert book.build(suppress_warnings=["myst.header"])[1] == 0
 
 
 def test_a_fault_of_the_site_fails_the_build(book, monkeypatch, caplog):
