@@ -403,6 +403,18 @@ class TestBound:
         dqn(Rewarding([100.0]), gamma=0.5).learn(60, callback=callback)
         assert set(callback.history["bound"]) == {14.0}
 
+    @pytest.mark.parametrize(("cut", "most"), [(1, 100.0), (0, 1.0)])
+    def test_after_a_time_limit_more_can_be_earned(self, cut, most):
+        """A reward of 1, once, with the last step of an episode: that it was cut there, or that it ended."""
+        model, callback = dqn(), DivergenceCallback()
+        model.learn(60, callback=callback)
+        buffer = model.replay_buffer
+        buffer.rewards[:], buffer.dones[:], buffer.timeouts[:] = 0, 0, 0
+        buffer.rewards[5], buffer.dones[5], buffer.timeouts[5] = 1, 1, cut
+        buffer.dones[30] = 1
+        callback._restart()
+        assert callback._possible() == pytest.approx((0, most))
+
     def test_none_before_the_first_reward(self):
         callback = DivergenceCallback(every=10)
         dqn(Rewarding([0.0] * 80)).learn(120, callback=callback)
