@@ -19,6 +19,7 @@ from divergence_notes.grading import (
     Choice,
     Compared,
     Complaint,
+    Exercise,
     Fault,
     FindTheBug,
     Function,
@@ -153,6 +154,31 @@ class TestInTheBook:
         assert "ex-bellman-shift" in asked and asked <= set(EXERCISES)
 
 
+class TestKinds:
+    """An exercise is of a kind, and a kind takes what it can use."""
+
+    def test_what_all_have_in_common_is_no_exercise(self):
+        with pytest.raises(TypeError, match="abstract"):
+            Exercise("ex-none", 1)
+
+    @pytest.mark.parametrize("kind", [Bet, Choice, FindTheBug, Function, Value])
+    def test_two_mistakes_of_one_name_are_refused(self, kind):
+        twice = Mistake("twice", "Twice", "B")
+        with pytest.raises(ValueError, match="mistakes of ex-own must have names of their own"):
+            kind("ex-own", "A", (twice, dataclasses.replace(twice, wrong="C")))
+
+    @pytest.mark.parametrize("n", [0, -1])
+    def test_a_function_is_called_at_least_once(self, n):
+        with pytest.raises(ValueError, match="instances must be"):
+            Function("ex-own", lambda x: x, instances=n)
+
+    def test_a_number_above_an_option_names_it(self):
+        own = Choice("ex-own-range", "MANY", (Mistake("few", "More", "FEW"),), phrases={"MANY": ("many", ">1000")})
+        grading.register(own)
+        assert [check("ex-own-range", number).passed for number in (1000.5, 1001, 10**30)] == [True] * 3
+        assert "must be one of FEW, MANY (many), and is 1000" in check("ex-own-range", 1000).message
+
+
 class TestUnusualRightAnswers:
     def test_loops_integers_and_changing_a_copy_in_place(self):
         def loops(c, mdp):
@@ -207,6 +233,13 @@ class TestWrongForms:
 
         line = answer.__code__.co_firstlineno + 1
         assert f"line {line} of answer: return mdp.no_such_field" in check(SHIFT, answer).message
+
+    def test_an_assertion_of_its_own_is_reported_as_any_error(self):
+        def answer(c, mdp):
+            assert mdp.gamma > 1, "no discount"
+
+        for result in (check(SHIFT, answer), try_out(answer, 1.0, PAIR)):
+            assert not result.passed and "raised AssertionError: no discount" in result.message
 
     def test_calling_itself_without_end_is_reported(self):
         def answer(c, mdp):

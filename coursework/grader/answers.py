@@ -36,7 +36,7 @@ def limits(seconds, gigabytes):
 
 def serve(connection, shell, *, cell_limit, call_limit):
     """Answer requests until the other side hangs up."""
-    from divergence_notes.grading.running import Fault, run
+    from divergence_notes.grading.running import Fault, describe, run
     from grader import cells, wire
 
     def elsewhere(number, name):
@@ -64,15 +64,13 @@ def serve(connection, shell, *, cell_limit, call_limit):
             known = asked["get"] in shell.user_ns
             reply = {"value": wire.encode(shell.user_ns[asked["get"]])} if known else {"missing": True}
         else:
+            tests = any(said.get("is") == "function" for said in asked["args"])  # it is handed an implementation
             try:
                 args = [wire.decode(said, elsewhere) for said in asked["args"]]
                 value = run(shell.user_ns[asked["call"]], *args, time_limit=call_limit)
-                changed = (
-                    [] if any(a.get("is") == "function" for a in asked["args"]) else [wire.encode(a) for a in args]
-                )
-                reply = {"value": wire.encode(value), "args": changed}
+                reply = {"value": wire.encode(value), "args": [] if tests else [wire.encode(arg) for arg in args]}
             except AssertionError as error:
-                reply = {"assertion": str(error)[:500]}
+                reply = {"assertion": str(error)[:500]} if tests else {"fault": describe(error)[:2000]}
             except Fault as fault:
                 reply = {"fault": str(fault)[:2000]}
             except Exception as error:  # what the student called by that name may be anything

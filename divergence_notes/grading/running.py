@@ -92,7 +92,10 @@ def describe(error: BaseException) -> str:
 def call(answer: Callable, args: tuple, *, time_limit: float) -> Any:
     """Return what a function makes of copies of the arguments, which it must leave as they are."""
     theirs = copy.deepcopy(args)
-    value = run(answer, *theirs, time_limit=time_limit)
+    try:
+        value = run(answer, *theirs, time_limit=time_limit)
+    except AssertionError as error:  # of an answer's own; where a test is asked for, it is what a test does
+        raise Fault(describe(error)) from error
     for position, (before, after) in enumerate(zip(args, theirs, strict=True)):
         if not same(before, after):
             raise Fault(f"changes its argument number {position + 1} in place; work on a copy")
