@@ -30,7 +30,8 @@ SOURCE = COURSEWORK / "source"
 ROOT = COURSEWORK.parent
 sys.path.append(str(ROOT / "tools"))
 
-import downloads  # noqa: E402, what a student installs is found by the walk of imports that the downloads make
+import downloads  # noqa: E402
+import reads  # noqa: E402
 
 HOW_TO = """# How to work on an assignment
 
@@ -175,7 +176,7 @@ def student(*, release, place):
         shutil.copy(release / name / target.name, target)
         (place / "book").mkdir(exist_ok=True)
         shutil.copy(ROOT / "book" / target.name, place / "book")
-        needed = downloads.needs(nbformat.read(target, as_version=4))
+        needed = reads.needs(nbformat.read(target, as_version=4))
         for module in needed - downloads.modules(downloads.PROJECT["dependencies"]):
             more.setdefault(module, []).append(name)
     own = wheel(place)

@@ -6,6 +6,7 @@
     grade.py table ASSIGNMENT
 
 All of it in `coursework/instructor`, which `make course` made; nbgrader's own commands and formgrader work there too.
+How one submission is read, run and cleaned is in `grader`; how an answer is judged is in `divergence_notes.grading`.
 """
 
 import argparse
@@ -172,39 +173,43 @@ def _grade_one(root, assignment, student):
     say("graded", notes=notes + json.loads(graded.read_text(encoding="utf-8"))["metadata"].get("notes", []))
 
 
-def autograde(root, assignment, *, workers=2, again=False, limit=LIMIT):
-    """Grade every submission that has not been graded as it stands, each in a process of its own."""
+def autograde(root, *assignments, workers=2, again=False, limit=LIMIT):
+    """Grade every submission that has not been graded as it stands, each in a process of its own, all in one batch."""
     import nbgrader.apps  # noqa: F401, what every process needs is imported once, here
 
     os.environ["COURSE_ROOT"] = str(root)
     marking.load()
-    waiting = [s for s in students(root, assignment) if again or outcome(root, assignment, s) is None]
-    for student in waiting:
-        record(root, assignment, student).unlink(missing_ok=True)
-    for student, seconds, late in _each(_grade_one, root, assignment, waiting, workers=workers, limit=limit):
-        if late or outcome(root, assignment, student) is None:
-            write(root, assignment, student, "out of time" if late else "cannot be graded", seconds)
+    handed_in = [(assignment, student) for assignment in assignments for student in students(root, assignment)]
+    waiting = [one for one in handed_in if again or outcome(root, *one) is None]
+    for one in waiting:
+        record(root, *one).unlink(missing_ok=True)
+    for one, seconds, late in _each(_grade_one, root, waiting, workers=workers, limit=limit):
+        if late or outcome(root, *one) is None:
+            write(root, *one, "out of time" if late else "cannot be graded", seconds)
 
 
-def _each(work, root, assignment, waiting, *, workers, limit):
-    """Do `work` for each in a process of its own; yield who is done, after how long, and whether it was ended."""
+def _each(work, root, waiting, *, workers, limit):
+    """Do `work` for each assignment and student of a list, in a process of its own.
+
+    Yields who is done, after how many seconds, and whether it had to be ended.
+    """
     waiting, running, context = list(waiting), {}, multiprocessing.get_context("fork")
     try:
         while waiting or running:
             while waiting and len(running) < workers:
-                student = waiting.pop(0)
-                process = context.Process(target=_apart, args=(work, root, assignment, student, os.getpid()))
+                one = waiting.pop(0)
+                process = context.Process(target=_apart, args=(work, root, *one, os.getpid()))
                 process.start()
-                running[student] = process, time.monotonic()
-            for student, (process, start) in list(running.items()):
+                running[one] = process, time.monotonic()
+            for one, (process, start) in list(running.items()):
                 process.join(0.05)
                 seconds = time.monotonic() - start
                 if process.is_alive() and seconds <= limit:
                     continue
                 late = process.is_alive()
                 _end(process)
-                del running[student]
-                yield student, seconds, late
+                del running[one]
+                yield one, seconds, late
     finally:
         for process, _ in running.values():
             _end(process)
@@ -261,9 +266,9 @@ def feedback(root, assignment, *, only=None, workers=2, limit=LIMIT):
     import nbgrader.apps  # noqa: F401
 
     known = students(root, assignment) if only is None else only
-    graded = [s for s in known if (outcome(root, assignment, s) or {}).get("status") == "graded"]
+    graded = [(assignment, s) for s in known if (outcome(root, assignment, s) or {}).get("status") == "graded"]
     made = []
-    for student, _, late in _each(_feedback_one, root, assignment, graded, workers=workers, limit=limit):
+    for (_, student), _, late in _each(_feedback_one, root, graded, workers=workers, limit=limit):
         page = root / "feedback" / student / assignment / f"{assignment}.html"
         trouble = NO_PAGE if late or not page.exists() else ""
         said = outcome(root, assignment, student)

@@ -1,5 +1,7 @@
 """Waiting for what other processes do, as long as it takes on a busy machine."""
 
+import fcntl
+import shutil
 import time
 
 PATIENCE = 600
@@ -12,3 +14,15 @@ def until(condition, *, seconds=PATIENCE):
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
+
+
+def once(place, make):
+    """Return the folder that `make` fills: by whoever comes first, while the others wait."""
+    with open(place.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "done").exists():
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            make(place)
+            (place / "done").touch()
+    return place

@@ -106,7 +106,7 @@ def nearest(changes, files):
         put([change], 0)
         put(named_after(stem, files), 1)
         put(named_after(folder, files), 3)
-        put([path for path in files if re.fullmatch(rf"test_(course|claims)_{stem}", Path(path).stem)], 2)
+        put([path for path in files if re.fullmatch(rf"test_(questions|claims)_{stem}", Path(path).stem)], 2)
         put([path for path, text in files.items() if Path(change).name in text], 2)
         if change.startswith("book/"):
             put([path for path in files if path.startswith("tests/notebooks/")], 3)

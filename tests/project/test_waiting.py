@@ -1,12 +1,13 @@
 """No test fails since the machine is busy: limits in wall time guard against hanging, and against nothing else."""
 
 import ast
+import threading
 import tomllib
 
 import pytest
 
 from tests import pages
-from tests.waiting import PATIENCE, until
+from tests.waiting import PATIENCE, once, until
 
 CLOCKS = ("monotonic", "perf_counter", "process_time", "time")
 # Limits that may be short. The first four wait for what must not come, or within a loop that goes on waiting.
@@ -15,7 +16,7 @@ SHORT = {
     "site/test_browser.py": ["patience=0"],
     "page_checks.py": ["timeout=2000"],
     "project/test_waiting.py": ["seconds=0.1"],
-    "coursework/test_course.py": ["seconds=12"],  # after 15, what is waited for would come by itself
+    "coursework/test_grade.py": ["seconds=12"],  # after 15, what is waited for would come by itself
 }
 TESTS = pages.ROOT / "tests"
 CELL = 10  # seconds that a cell of a chapter may take
@@ -80,6 +81,38 @@ def test_what_does_not_come_is_said():
     with pytest.raises(AssertionError, match="waited in vain"):
         until(lambda: False, seconds=0.1)
     until(iter([False, False, True]).__next__)
+
+
+class TestOnce:
+    def test_who_comes_second_waits_and_makes_nothing(self, tmp_path):
+        made = []
+
+        def slowly(place):
+            made.append(place)
+            until(lambda: waiting)
+            (place / "file").write_text("whole", encoding="utf-8")
+
+        waiting, found = [], []
+
+        def second():
+            waiting.append(True)
+            found.append((once(tmp_path / "x", slowly) / "file").read_text(encoding="utf-8"))
+
+        first = threading.Thread(target=once, args=(tmp_path / "x", slowly))
+        first.start()
+        until(lambda: made)
+        second()
+        first.join(PATIENCE)
+        assert (made, found) == ([tmp_path / "x"], ["whole"])
+
+    def test_what_was_left_half_made_is_made_again(self, tmp_path):
+        def fails(place):
+            (place / "half").touch()
+            raise OSError
+
+        with pytest.raises(OSError):
+            once(tmp_path / "x", fails)
+        assert not (once(tmp_path / "x", lambda place: None) / "half").exists()
 
 
 def test_a_cell_may_take_ten_times_its_budget_and_more():

@@ -59,7 +59,7 @@ def in_place_search(theta, X, step, delta, alpha, tol, cap):
     return theta
 
 
-class TestRightAnswersInOtherWords:
+class TestPreQNInOtherWords:
     @pytest.mark.parametrize(
         ("name", "answer"),
         [

@@ -1,0 +1,77 @@
+"""The process of an answer: what it sends is made ordinary, and its limits hold without namespaces too."""
+
+import re
+
+import course
+import marking
+import pytest
+from grader import cells, sandbox
+
+from tests.coursework.submissions import HUNT
+from tests.waiting import until
+
+
+class TestTheOtherSide:
+    """The process of an answer can send what it likes; the grader takes what it knows."""
+
+    FORGE = "from grader import wire\nsend = wire.send\nwire.send = lambda connection, message: send(connection, {!r})"
+
+    def test_forged_outputs_are_made_ordinary(self):
+        forged = {"outputs": [{"output_type": "execute_result", "data": {"text/html": "<script>", "text/plain": 7}}, 3]}
+        with sandbox.Session() as session:
+            outputs = session.run(self.FORGE.format(forged))
+        assert outputs == [{"output_type": "display_data", "data": {"text/plain": "7"}, "metadata": {}}]
+
+    def test_too_many_and_too_long_outputs_are_cut(self):
+        many = [{"output_type": "stream", "name": "stdout", "text": "x" * 100_000}] * 100
+        made = cells.tidy(many)
+        assert len(made) == cells.MOST and all(len(one["text"]) < cells.LONGEST + 100 for one in made)
+
+    @pytest.mark.parametrize(
+        "forged", [{"value": {"is": "array"}}, {"value": 3}, {"nothing": 1}, {"value": {"is": "list", "items": 3}}]
+    )
+    def test_forged_values_are_no_answer(self, forged):
+        with sandbox.Session() as session:
+            session.run("def answer(x):\n    return x")
+            answer = session.get("answer")
+            session.run(self.FORGE.format({"outputs": []}).replace(repr({"outputs": []}), repr(forged)))
+            with pytest.raises(marking.grading.Fault, match="cannot be read"):
+                answer(1.0)
+
+    def test_pictures_come_over(self):
+        with sandbox.Session() as session:
+            outputs = session.run("import matplotlib.pyplot as plt\nplt.plot([1, 2]);")
+        assert any("image/png" in one.get("data", {}) for one in outputs)
+
+    def test_torch_fits_into_the_limits(self):
+        with sandbox.Session(
+            sandbox.Limits(cell=200, total=400)
+        ) as session:  # of memory; a busy machine takes its time
+            assert session.run("import torch\nfloat(torch.ones(3).sum())")[-1]["data"]["text/plain"] == "3.0"
+
+
+class TestWithoutNamespaces:
+    """The fallback keeps the limits and ends what was left behind."""
+
+    @pytest.fixture(autouse=True)
+    def plain(self, monkeypatch):
+        monkeypatch.setattr(sandbox, "isolation", lambda: "process")
+
+    def test_children_that_were_left_behind_end(self):
+        with sandbox.Session() as session:
+            session.run("import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(1000)")
+            assert len(sandbox.strays(session.mark)) == 3  # what starts the others, the answer's process, and its child
+            mark = session.mark
+        until(lambda: sandbox.strays(mark) == [])
+
+    def test_what_lies_about_can_be_read(self, made):
+        """The control of `test_nothing_is_there_to_be_read`: without a room of its own, the same search finds a lot."""
+        with sandbox.Session() as session:
+            shown = session.run(HUNT.replace('"/", ', "").format(root=str(made[0]), repo=str(course.COURSEWORK)))
+        assert int(re.search(r"FOUND (\d+)", shown[0]["text"])[1]) > 3
+
+    def test_limits_hold(self):
+        with sandbox.Session(sandbox.Limits(gigabytes=2)) as session:
+            shown = session.run("hog = bytearray(3 * 10**9)")
+            assert shown[0]["ename"] == "MemoryError"
+            assert session.run("1 + 1")[0]["data"]["text/plain"] == "2"
