@@ -1,4 +1,8 @@
-"""What the hidden tests call. It stays with the instructor, as the questions do."""
+"""What the hidden tests call: `mark`, which judges an answer and gives points; and the numbers of a class.
+
+It stays with the instructor, as the questions do. How an answer is judged is in `divergence_notes.grading`; where the
+student's code runs meanwhile is in `grader`.
+"""
 
 import hashlib
 import importlib

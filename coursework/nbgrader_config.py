@@ -1,4 +1,7 @@
-"""nbgrader for this course. `make course` puts a copy into the course directory, coursework/instructor/."""
+"""nbgrader for this course. `make course` puts a copy into the course directory, coursework/instructor/.
+
+It puts the steps of `grader` in their places among nbgrader's own, and sets limits. It does nothing itself.
+"""
 
 import sys
 from pathlib import Path

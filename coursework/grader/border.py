@@ -1,6 +1,7 @@
 """The border of a hidden implementation: what a test hands over is checked and copied before any of them runs.
 
-Without it an error names the function that raised it, and whether a wrong call fails says which function it was.
+Without it an error names the function that raised it, and whether a wrong call fails says which function it was. What
+is right and wrong is in `questions`; the process that a test runs in is in `sandbox`.
 """
 
 import copy

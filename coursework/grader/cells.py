@@ -1,4 +1,8 @@
-"""Running one notebook cell in this process, and its outputs in the notebook's format: text and pictures only."""
+"""Running one notebook cell in this process, and its outputs in the notebook's format: text and pictures only.
+
+Both sides use it: the process of an answer for the student's cells, the grader for the tests. Which process a cell runs
+in is decided in `preprocessors`.
+"""
 
 import io
 import re

@@ -1,4 +1,8 @@
-"""Reading what was handed in, whatever it is: a notebook of nothing but what is graded, or the reason why not."""
+"""Reading what was handed in, whatever it is: a notebook of nothing but what is graded, or the reason why not.
+
+Encodings, formats of the notebook and odd files end here. Which cell answers which question is found in
+`preprocessors`, and what a person may look at is decided in `reading`.
+"""
 
 import json
 import re

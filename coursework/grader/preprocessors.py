@@ -1,4 +1,8 @@
-"""The two steps of nbgrader's autograding that are different here. `nbgrader_config.py` puts them in their places."""
+"""The two steps of nbgrader's autograding that are different here: cells are put back, and answers are run apart.
+
+`nbgrader_config.py` puts them in their places. The process of an answer is in `sandbox` (this side) and `answers` (the
+other); a third step, which makes a submission fit to be looked at, is in `reading`.
+"""
 
 import ast
 import builtins

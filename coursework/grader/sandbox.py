@@ -1,4 +1,8 @@
-"""Starting the process of an answer with as little around it as the platform allows, talking to it, and ending it."""
+"""Starting the process of an answer with as little around it as the platform allows, talking to it, and ending it.
+
+This is the grader's side; the other is `answers`, and what crosses between them is in `wire`. Whether an answer is
+right is not asked here.
+"""
 
 import contextlib
 import functools

@@ -1,4 +1,7 @@
-"""Messages between the grader and the process of an answer: JSON, and arrays as bytes. Nothing is ever unpickled."""
+"""Messages between the grader and the process of an answer: JSON, and arrays as bytes. Nothing is ever unpickled.
+
+Who sends what, and what is believed of it, is in `sandbox` and `answers`.
+"""
 
 import base64
 import dataclasses

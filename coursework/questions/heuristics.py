@@ -1,4 +1,8 @@
-"""The graded questions of chapter 5: their numbers, their right answers, and the mistakes that are foreseen."""
+"""The graded questions of chapter 5: their numbers, their right answers, and the mistakes that are foreseen.
+
+The text of the questions is in `coursework/source`; the exercises for practice come with the package. Nothing that is
+here may reach a student: not by the release, not by the site, not by the wheel.
+"""
 
 import numpy as np
 from grader import border

@@ -1,4 +1,8 @@
-"""The exercises of the chapter on the Bellman equation."""
+"""The exercises of the chapter on the Bellman equation.
+
+They are for practice: their solutions are on the page. Graded questions are in `coursework/questions`, outside of the
+package; how an answer is judged is in `kinds`.
+"""
 
 import numpy as np
 
@@ -23,7 +27,7 @@ def _rise(c, mdp):
 
 
 def _rooms(n, doors=None):
-    """Return the game of n rooms; `doors` says which action pays in each, by default another one in each."""
+    """Return the MDP of n rooms; `doors` says which action pays in each, by default another one in each."""
     P, R = np.zeros((n + 1, n, n + 1)), np.zeros((n + 1, n))
     P[0, :, 1:] = 1 / n
     R[np.arange(1, n + 1), np.arange(n) if doors is None else doors] = 1.0

@@ -1,4 +1,8 @@
-"""The exercises of the chapter on function approximation and the deadly triad."""
+"""The exercises of the chapter on function approximation and the deadly triad.
+
+They are for practice: their solutions are on the page. Graded questions are in `coursework/questions`, outside of the
+package; how an answer is judged is in `kinds`.
+"""
 
 import dataclasses
 import functools

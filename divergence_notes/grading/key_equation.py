@@ -1,4 +1,8 @@
-"""The exercises of the chapter on the key equation."""
+"""The exercises of the chapter on the key equation.
+
+They are for practice: their solutions are on the page. Graded questions are in `coursework/questions`, outside of the
+package; how an answer is judged is in `kinds`.
+"""
 
 import numpy as np
 
