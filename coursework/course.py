@@ -124,7 +124,7 @@ def build(*, seed, root, release, only=None):
     config = (COURSEWORK / "nbgrader_config.py").read_text(encoding="utf-8")
     (root / "nbgrader_config.py").write_text(config.replace("{COURSEWORK}", str(COURSEWORK)), encoding="utf-8")
     api = nbgrader_api(root)
-    for name in only or assignments():
+    for name in assignments() if only is None else only:
         target = root / "source" / name
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)

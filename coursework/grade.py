@@ -1,9 +1,9 @@
 """Grade a class: collect, autograde in parallel, feedback, and a table that a learning platform takes.
 
     grade.py collect ASSIGNMENT FROM     FROM: a folder or zip of <student>.ipynb or <student>/<anything>.ipynb
-    grade.py autograde ASSIGNMENT [--workers N] [--again]
-    grade.py feedback ASSIGNMENT
-    grade.py table ASSIGNMENT
+    grade.py autograde ASSIGNMENT... [--workers N] [--again]
+    grade.py feedback ASSIGNMENT...
+    grade.py table ASSIGNMENT...
 
 All of it in `coursework/instructor`, which `make course` made; nbgrader's own commands and formgrader work there too.
 How one submission is read, run and cleaned is in `grader`; how an answer is judged is in `divergence_notes.grading`.
@@ -305,33 +305,35 @@ def alone(html):
     return re.sub(r"<head\b[^>]*>", lambda found: f"{found[0]}\n{policy}", html, count=1, flags=re.I)
 
 
-def main():
-    """Do one step."""
+def main(words=None):
+    """Do one step, as the command line says it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=["collect", "autograde", "feedback", "table"])
     parser.add_argument("assignment")
-    parser.add_argument("source", nargs="?", type=Path, metavar="FROM")
+    parser.add_argument("more", nargs="*", metavar="MORE", help="FROM where to collect, else further assignments")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--again", action="store_true", help="grade also what has been graded")
-    options = parser.parse_args()
-    root = COURSEWORK / "instructor"
+    options = parser.parse_args(words)
+    root, names = COURSEWORK / "instructor", [options.assignment, *options.more]
     if options.step == "collect":
-        if options.source is None:
+        if len(options.more) != 1:
             parser.error("collect needs FROM, a folder or a zip file")
-        for name, why in collect(root, options.assignment, options.source).items():
+        names.pop()
+        for name, why in collect(root, options.assignment, options.more[0]).items():
             print(f"not taken: {name!r}: {why}")
     elif options.step == "autograde":
         print(sandbox.STATEMENTS[sandbox.isolation()])
-        autograde(root, options.assignment, workers=options.workers, again=options.again)
+        autograde(root, *names, workers=options.workers, again=options.again)
     elif options.step == "feedback":
-        made = feedback(root, options.assignment, workers=options.workers)
+        made = [page for name in names for page in feedback(root, name, workers=options.workers)]
         print(f"{len(made)} pages in coursework/instructor/feedback")
-    place, rows = write_table(root, options.assignment)
-    for row in rows:
-        marks = f"{row['score']:6.2f} of {row['max_score']:g}"
-        manual = ", to be read" if row["needs_manual_grade"] else ""
-        print(f"{row['student_id']:24} {marks}  {row['status']}{manual}{': ' if row['note'] else ''}{row['note']}")
-    print(f"written to {place}")
+    for name in names:
+        place, rows = write_table(root, name)
+        for row in rows:
+            marks = f"{row['score']:6.2f} of {row['max_score']:g}"
+            manual = ", to be read" if row["needs_manual_grade"] else ""
+            print(f"{row['student_id']:24} {marks}  {row['status']}{manual}{': ' if row['note'] else ''}{row['note']}")
+        print(f"written to {place}")
 
 
 if __name__ == "__main__":

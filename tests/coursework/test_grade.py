@@ -274,6 +274,39 @@ class TestControl:
         assert scores(root, "bellman", "plain_deleted_test")["soft-test"] is None  # and deserves six
 
 
+class TestCommands:
+    """What an instructor types, on the course of `batch`."""
+
+    @pytest.fixture(autouse=True)
+    def here(self, batch, monkeypatch):
+        monkeypatch.setattr(grade, "COURSEWORK", batch.parent)
+
+    def test_a_table_for_each_assignment(self, batch, capsys):
+        grade.main(["table", *DAILY])
+        said = capsys.readouterr().out
+        assert [f"written to {batch / name}.csv" in said for name in DAILY] == [True, True]
+        full = sum(FULL.values())
+        whole = full + sum(graded_cells("bellman", manual=True).values())
+        assert re.search(rf"^good +{full}\.00 of {whole}  graded, to be read$", said, re.M)
+        assert re.search(r"^empty +0\.00 of \d+  cannot be graded: the notebook is empty$", said, re.M)
+
+    def test_all_are_graded_in_one_batch(self, batch, monkeypatch):
+        asked = []
+        monkeypatch.setattr(grade, "autograde", lambda *names, **options: asked.append((names, options)))
+        grade.main(["autograde", *DAILY, "--workers", "3"])
+        assert asked == [((batch, *DAILY), {"workers": 3, "again": False})]
+
+    def test_what_is_collected_has_a_place(self, batch, monkeypatch, capsys):
+        asked = []
+        monkeypatch.setattr(grade, "collect", lambda *where: asked.append(where) or {"x": "it is a link"})
+        grade.main(["collect", "bellman", "inbox.zip"])
+        assert asked == [(batch, "bellman", "inbox.zip")] and "not taken: 'x': it is a link" in capsys.readouterr().out
+        for wrong in (["collect", "bellman"], ["collect", "bellman", "a", "b"]):
+            with pytest.raises(SystemExit):
+                grade.main(wrong)
+            assert "collect needs FROM" in capsys.readouterr().err
+
+
 class TestCollect:
     def test_paths_in_names_are_refused(self, tmp_path):
         archive = tmp_path / "class.zip"
