@@ -1,6 +1,6 @@
 """The prediction of the appendix on studies and raw results.
 
-No computer judges it: the page answers. What is asked in the chapters is in the modules named after them.
+No computer judges it, since it is a `Bet` of `kinds`. What is asked in the chapters is in the modules named after them.
 """
 
 from divergence_notes.grading.kinds import Bet
