@@ -317,6 +317,20 @@ class TestOneCostsNobodyElse:
             True,
         ]
 
+    def test_several_assignments_in_one_batch(self, root, monkeypatch):
+        for kind in ("source", "submitted/ann", "submitted/bob"):
+            (root / kind / "other").mkdir(parents=True)
+            (root / kind / "other" / "other.ipynb").write_text(TEXT)
+        grade.write(root, "other", "bob", "graded", 0.0)
+        batches, each = [], grade._each
+        monkeypatch.setattr(grade, "_each", lambda *args, **how: batches.append(args[2]) or each(*args, **how))
+        monkeypatch.setattr(grade, "_grade_one", lambda *one: one[1] == "other" or grade.write(*one, "graded", 0.0))
+        grade.record(root, "bellman", "cem").unlink()
+        grade.autograde(root, "bellman", "other")
+        assert batches == [[("bellman", "cem"), ("other", "ann")]]
+        said = {one: grade.outcome(root, *one)["status"] for one in batches[0]}
+        assert said == {("bellman", "cem"): "graded", ("other", "ann"): "cannot be graded"}
+
     @pytest.mark.parametrize("odd", ["folder", "link", "dangling", "gone", "record"])
     def test_what_lies_in_the_place_of_a_submission(self, root, odd, monkeypatch):
         path = root / "submitted" / "bob" / "bellman" / "bellman.ipynb"
