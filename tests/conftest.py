@@ -38,6 +38,7 @@ def place(test):
     return FIRST.index(name) if name in FIRST else len(FIRST)
 
 
+@pytest.hookimpl(optionalhook=True)  # an environment of `make check PYTHON=...` has no xdist
 def pytest_xdist_auto_num_workers():
     """One worker more than there are cores: the tests wait for browsers, kernels and the ends of time limits."""
     return (os.cpu_count() or 1) + 1
