@@ -354,7 +354,8 @@ def violations(page):
 def axe(page, rules, include="html", exclude=()):
     """Ask rules of axe of a part of a page as it is shown now.
 
-    The glyphs of MathJax are left out: they are hidden from a screen reader, which gets the MathML beside them.
+    The glyphs of MathJax are left out: they are hidden from a screen reader, which gets the MathML beside them. While
+    axe reads they are no part of the page, of which they are a third, and each formula keeps its size without them.
     """
     if not page.evaluate("() => !!window.axe"):
         page.evaluate(AXE.read_text(encoding="utf-8"))
@@ -362,7 +363,21 @@ def axe(page, rules, include="html", exclude=()):
         """async ([rules, include, leftOut]) => {
             const exclude = leftOut.filter((part) => document.querySelector(part));
             const options = { runOnly: rules, resultTypes: ["violations"] };
-            const answer = await axe.run({ include: [include], exclude }, options);
+            const formulas = [...document.querySelectorAll("mjx-math")].map((formula) => {
+                const { width, height } = formula.getBoundingClientRect();
+                const [style, glyphs] = [formula.getAttribute("style"), [...formula.childNodes]];
+                return { formula, style, glyphs, width, height };
+            });
+            for (const { formula, width, height } of formulas) {
+                formula.replaceChildren();
+                Object.assign(formula.style, { display: "inline-block", width: `${width}px`, height: `${height}px` });
+            }
+            const answer = await axe.run({ include: [include], exclude }, options).finally(() => {
+                for (const { formula, style, glyphs } of formulas) {
+                    formula.replaceChildren(...glyphs);
+                    style === null ? formula.removeAttribute("style") : formula.setAttribute("style", style);
+                }
+            });
             return answer.violations.flatMap(({ id, nodes }) => nodes.map(({ html, any, all, none }) =>
                 [id, html.slice(0, 160), [...any, ...all, ...none].map(({ message }) => message).join("; ")]));
         }""",
