@@ -154,7 +154,7 @@ class Update:
 
     @classmethod
     def preconditioned(cls, mdp: FiniteMDP, *, kernel: ArrayLike, batch: ArrayLike, alpha: float | int) -> "Update":
-        """Return the update that undoes the kernel on a batch, PreQN in the linear limit: M = alpha K_:B K_BB^-1 E_B.
+        """Return the update that undoes the kernel on a batch: PreQN in the linear limit.
 
         Parameters
         ----------
@@ -170,7 +170,8 @@ class Update:
         Returns
         -------
         Update
-            Pairs in the batch move by exactly ``alpha`` times their TD error, the others by what leaks to them.
+            ``M = alpha K_:B K_BB^-1 E_B``: pairs in the batch move by exactly ``alpha`` times their TD error, the others
+            by what leaks to them.
 
         Raises
         ------
