@@ -134,7 +134,9 @@ class Minute:
     def pytest_collection_finish(self, session):
         self.all = len(session.items)
         signal.signal(signal.SIGALRM, self.stop)
-        signal.setitimer(signal.ITIMER_REAL, max(self.end - time.time(), 0.001))
+        if (left := self.end - time.time()) <= 0:
+            self.stop()
+        signal.setitimer(signal.ITIMER_REAL, left)
 
     def pytest_runtest_logreport(self, report):
         self.failed += report.failed
@@ -237,8 +239,8 @@ def main():
     near = nearest(changes, files)
     far = [path for path in near if BUILT.search(files[path])]
     good = True
-    for close in (True, False):  # what is named after the change runs before anything else is even read
-        paths = [path for path in near if path not in far and (near[path] < 2) == close]
+    for ring in ((0, 1), (2,), (3, 4)):  # what is nearer runs before anything else is even read
+        paths = [path for path in near if path not in far and near[path] in ring]
         if good and paths and time.time() < end:
             good = tests(paths, end)
     for tool in running:
