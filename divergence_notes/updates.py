@@ -170,8 +170,8 @@ class Update:
         Returns
         -------
         Update
-            ``M = alpha K_:B K_BB^-1 E_B``: pairs in the batch move by exactly ``alpha`` times their TD error, the others
-            by what leaks to them.
+            ``M = alpha K_:B K_BB^-1 E_B``: pairs in the batch move by exactly ``alpha`` times their TD error, the
+            others by what leaks to them.
 
         Raises
         ------
