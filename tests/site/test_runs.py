@@ -30,6 +30,7 @@ _files = {getattr(module, "__file__", None) for module in list(sys.modules.value
 print(_json.dumps([os.path.abspath(os.fsdecode(path)) for path in {*_opened, *_files} if path]))"""
 AROUND = ("_build", "_offline", "node_modules", ".git", ".venv")
 TIMES = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d")
+WIDGETS = re.compile(rb'(?<=<script type="application/vnd.jupyter.widget-)(\w+)\+json">(.*?)</script>', re.S)
 
 
 def opened(path, notebook):
@@ -67,13 +68,18 @@ def test_what_is_hidden_from_the_walk_is_found_by_running(source, name):
     assert name in unknown(ROOT / "book" / "planted.ipynb", notebook)
 
 
+def plain(text):
+    """Return a page without times of runs, the keys of its widgets in the order in which Jupyter Cache has them."""
+    return WIDGETS.sub(lambda found: json.dumps(json.loads(found[2]), sort_keys=True).encode(), TIMES.sub(b"", text))
+
+
 def differences(one, other):
-    """Return the files that two folders do not have in common, times of runs aside."""
+    """Return the files that two folders do not have in common, times of runs and the order of keys aside."""
     files = [{path.relative_to(site) for path in site.rglob("*") if path.is_file()} for site in (one, other)]
     found = files[0] ^ files[1]
     for name in files[0] & files[1]:
         if not filecmp.cmp(one / name, other / name, shallow=False):
-            texts = [TIMES.sub(b"", (site / name).read_bytes()) for site in (one, other)]
+            texts = [plain((site / name).read_bytes()) for site in (one, other)]
             found |= {name} if texts[0] != texts[1] else set()
     return sorted(map(str, found))
 
