@@ -67,13 +67,13 @@ def browser():
 
 
 @contextlib.contextmanager
-def opened(browser, url, home, *, scale=1):
+def opened(browser, url, home, *, scale=1, asked=None):
     """Open a page; yield it, typeset and with its widgets drawn, and the list of complaints so far.
 
     A pixel of the page is `scale` pixels of the screen.
 
     A complaint is an error in the console that is not in `ALLOWED`, an answer of 400 or more, or a request to anything
-    that is not below `home`.
+    that is not below `home`. What the page asks for is added to the list `asked`.
     """
     complaints = []
     view = {"viewport": {"width": 1280, "height": 900}, "device_scale_factor": scale}
@@ -85,7 +85,8 @@ def opened(browser, url, home, *, scale=1):
         if wrong:
             complaints.append(text)
 
-    page.on("request", lambda asked: complain(not asked.url.startswith((home, "data:", "blob:")), f"asked {asked.url}"))
+    page.on("request", lambda made: complain(not made.url.startswith((home, "data:", "blob:")), f"asked {made.url}"))
+    page.on("request", lambda made: asked is None or asked.append(made.url))
     page.on("response", lambda answer: complain(answer.status >= 400, f"{answer.status} {answer.url}"))
     page.on("pageerror", lambda error: complain(True, f"error: {error}"))
     page.on(

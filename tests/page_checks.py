@@ -331,21 +331,21 @@ def unseen_focus(page, theme, stops=15):
     return found
 
 
-def violations(page):
-    """Ask axe of a page, everything unfolded, light and dark, wide and on a phone.
+def violations(page, looks):
+    """Ask axe of a page, everything unfolded, in some looks: pairs of a theme and a width, the first of them wide.
 
-    All rules of WCAG 2.1 A and AA and the best practices are asked in the light theme, wide, and again on a phone
-    outside of the article, where other buttons are shown; those that depend on the looks are asked in all four.
+    All rules of WCAG 2.1 A and AA and the best practices are asked in the first, and again in the last, on a phone,
+    outside of the article, where other buttons are shown; those that depend on the looks are asked in all.
     """
     unfold(page)
     found = []
-    for theme, width in (("light", 1280), ("dark", 1280), ("dark", 360), ("light", 360)):
+    for theme, width in looks:
         look(page, theme, width)
-        if (theme, width) == ("light", 1280):
+        if (theme, width) == looks[0]:
             asked = axe(page, {"type": "tag", "values": TAGS})
         else:
             asked = axe(page, {"type": "rule", "values": LOOKS})
-        if (theme, width) == ("light", 360):
+        if (theme, width) == looks[-1]:
             asked += axe(page, {"type": "tag", "values": TAGS}, exclude=["article"])
         found += [f"{theme}, {width} px: {fault}" for fault in asked]
     return found

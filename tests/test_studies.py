@@ -247,6 +247,7 @@ def kill_after_one_more(place, line, study, kept):
     return found
 
 
+@pytest.mark.nightly
 def test_a_study_of_control_survives_two_kills(place, monkeypatch):
     """What was killed in the middle is done again from the start, and is the same to the last byte."""
     import torch

@@ -23,12 +23,18 @@ def packed(path):
 
 def weight(browser, address, name, site):
     """Return {file: bytes} for all that a page requests."""
-    page, asked = browser.new_page(), {}
+    page, asked = browser.new_page(), []
     page.set_default_timeout(600_000)  # against hanging
-    page.on("request", lambda request: asked.setdefault(urllib.parse.urlsplit(request.url).path.lstrip("/")))
+    page.on("request", lambda request: asked.append(request.url))
     page.goto(f"{address}/{name}.html", wait_until="networkidle")
     page.close()
-    return {path: packed(site / path) for path in asked if (site / path).is_file()}
+    return weighed(asked, site)
+
+
+def weighed(asked, site):
+    """Return {file: bytes} for the addresses that a page asked for, each once."""
+    files = dict.fromkeys(urllib.parse.urlsplit(url).path.lstrip("/") for url in asked)
+    return {path: packed(site / path) for path in files if (site / path).is_file()}
 
 
 def paint(browser, address, name):

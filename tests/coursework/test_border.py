@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from divergence_notes.grading import FindTheBug, Mistake
 from divergence_notes.mdp import FiniteMDP, random_mdp
+from tests.coursework.assignments import DAILY
 
 marking.load()
 BUGS = {
@@ -374,7 +375,9 @@ def letters(implementation):
 """
 
 
-@pytest.mark.parametrize("name", BUGS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in DAILY else pytest.mark.nightly) for name in BUGS]
+)
 class TestStudentsWhoDoNotAnswer:
     def test_who_listens_to_errors_earns_nothing(self, name):
         n, said = len(calls_of(name)[0]), seen_of(BUGS[name].right, ("a",))[1]

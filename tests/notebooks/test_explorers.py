@@ -116,7 +116,7 @@ class TestFaultsOfExplorers:
 class TestLegs:
     """Chapter 2: every position of the three switches shows its own run, and says what became of it."""
 
-    @pytest.fixture
+    @pytest.fixture(scope="class")
     def legs(self):
         ids = ("imports", "examples", "eight-runs", "explore-legs", "explore-legs-show")
         return explorer("function_approximation", *ids)

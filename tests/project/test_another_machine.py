@@ -54,7 +54,7 @@ class TestOneThread:
         assert {pool["num_threads"] for pool in threadpoolctl.threadpool_info()} == {1}
         assert torch.get_num_threads() == 1
 
-    @pytest.mark.parametrize("workers", ["0", "2"])
+    @pytest.mark.parametrize("workers", [pytest.param("0", marks=pytest.mark.nightly), "2"])
     def test_on_each_way(self, tmp_path, workers):
         """In the process of pytest, in its workers, and in the kernels of notebooks."""
         plant(tmp_path, THREADS, "[1] * len(found)")
@@ -77,6 +77,7 @@ THERE = {"openblas": another_machine.CORE, "numpy": "", "torch": "DEFAULT", "mkl
 class TestAnotherMachine:
     """A command runs on the older path, in every process, or not at all."""
 
+    @pytest.mark.nightly
     def test_workers_and_kernels_take_it(self, tmp_path):
         plant(tmp_path, ELSEWHERE, [True, [], "DEFAULT", another_machine.CORE])
         counts, said = outcome(tmp_path, [sys.executable, "tools/another_machine.py", "pytest", "-n", "2"])

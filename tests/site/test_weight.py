@@ -1,21 +1,11 @@
-"""What a page makes a reader load: all that it requests, packed as servers pack it."""
+"""What a page makes a reader load is counted whole; how much it may be is asked where each page is opened."""
 
 import shutil
 
-import pytest
-from build_book import SITE, toc_files
+from build_book import SITE
 from weigh import weight
 
 from tests.browser import served
-
-LIMIT, WITH_WIDGETS = 1_300_000, 2_300_000  # bytes
-
-
-@pytest.mark.parametrize("name", toc_files())
-def test_first_view_is_light(browser, address, name):
-    found = weight(browser, address, name, SITE)
-    widgets = any("embed-amd" in path for path in found)
-    assert sum(found.values()) <= (WITH_WIDGETS if widgets else LIMIT), sorted(found.items(), key=lambda item: -item[1])
 
 
 def test_what_is_loaded_is_counted(browser, tmp_path, rng):
