@@ -113,13 +113,15 @@ class TestFaultsOfExplorers:
         assert faults(self.cells(**change)) == [f"x {fault}"]
 
 
+@pytest.fixture(scope="module")
+def legs():
+    """Run the forty runs of the three switches once."""
+    ids = ("imports", "examples", "eight-runs", "explore-legs", "explore-legs-show")
+    return explorer("function_approximation", *ids)
+
+
 class TestLegs:
     """Chapter 2: every position of the three switches shows its own run, and says what became of it."""
-
-    @pytest.fixture(scope="class")
-    def legs(self):
-        ids = ("imports", "examples", "eight-runs", "explore-legs", "explore-legs-show")
-        return explorer("function_approximation", *ids)
 
     def test_forty_verdicts(self, legs):
         """Only three legs together diverge, in each of the five examples."""
