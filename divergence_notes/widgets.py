@@ -1,11 +1,12 @@
-"""Sliders over pre-drawn frames: figures that answer with a kernel and without one.
+"""Controls over pre-drawn frames: figures that answer with a kernel and without one.
 
-An explorer is a slider and a stack of frames. What a frame shows is drawn by `plotting` and computed below it; no
-number of the book comes from here.
+An explorer is a switch, a slider or a menu, and a stack of frames. What a frame shows is drawn by `plotting` and
+computed below it; no number of the book comes from here.
 """
 
 import html
 import io
+import numbers
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,7 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 SYMBOLS = {"alpha": "α", "beta": "β", "epsilon": "ε", "gamma": "γ", "kappa": "κ", "rho": "ρ", "theta": "θ"}
-"""How a slider writes the name of a Greek letter."""
+"""How a control writes the name of a Greek letter."""
+
+Control = ipywidgets.ToggleButtons | ipywidgets.SelectionSlider | ipywidgets.Dropdown
+"""What chooses among the values of one name; each has an ``index``."""
 
 
 def explore(
@@ -26,7 +30,9 @@ def explore(
     start: Mapping[str, int] | None = None,
     **values: Sequence[Any] | Mapping[str, Any],
 ) -> ipywidgets.VBox:
-    """Draw a figure for every combination of values, and let sliders choose the one that shows.
+    """Draw a figure for every combination of values, and let the reader choose the one that shows.
+
+    Two values are a switch, numbers a slider, and anything else, which has no order, a menu.
 
     Parameters
     ----------
@@ -35,30 +41,30 @@ def explore(
     alt : str or callable, optional
         What the eye sees, for those who do not; a callable gets the combination.
     start : mapping of str to int, optional
-        Position of a slider at the start, 0 by default.
+        Position of a control at the start, 0 by default.
     **values : sequence, or mapping from label to value
-        One slider for each name; its positions are the values, at least two.
+        One control for each name; its positions are the values, at least two.
 
     Returns
     -------
     ipywidgets.VBox
-        The sliders above a stack of frames. The link runs in the browser, so that it needs no kernel; keep the
+        The controls above a stack of frames. The link runs in the browser, so that it needs no kernel; keep the
         product of the numbers of values, and the frames, small.
 
     Raises
     ------
     ValueError
-        If there is no slider, a slider has fewer than two positions, two values are written alike, or `start` names no
-        slider or no position.
+        If there is no control, one has fewer than two positions, two values are written alike, or `start` names no
+        control or no position.
     """
     if not values:
-        raise ValueError("values must name at least one slider")
+        raise ValueError("values must name at least one control")
     options = {name: _labelled(name, positions) for name, positions in values.items()}
-    sliders = {name: _slider(name, list(labelled), _start(name, labelled, start)) for name, labelled in options.items()}
+    controls = {name: _control(name, labelled, _start(name, labelled, start)) for name, labelled in options.items()}
     unknown = set(start or {}) - set(options)
     if unknown:
-        raise ValueError(f"start must name sliders among {', '.join(options)}, got {sorted(unknown)[0]!r}")
-    return ipywidgets.VBox([*sliders.values(), _frames(draw, alt, options, sliders, {})])
+        raise ValueError(f"start must name controls among {', '.join(options)}, got {sorted(unknown)[0]!r}")
+    return ipywidgets.VBox([*controls.values(), _frames(draw, alt, options, controls, {})])
 
 
 def _labelled(name: str, positions: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
@@ -73,6 +79,8 @@ def _labelled(name: str, positions: Sequence[Any] | Mapping[str, Any]) -> dict[s
 
 
 def _write(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return value if isinstance(value, str) else f"{value:g}"
 
 
@@ -87,12 +95,18 @@ def _spoken(name: str) -> str:
     return SYMBOLS.get(name, name.replace("_", " "))
 
 
-def _slider(name: str, labels: list[str], position: int) -> ipywidgets.SelectionSlider:
-    return ipywidgets.SelectionSlider(
-        options=labels,
+def _control(name: str, labelled: Mapping[str, Any], position: int) -> Control:
+    """Return a switch for two positions, a slider for numbers, a menu for the rest."""
+    ordered = all(isinstance(value, numbers.Real) for value in labelled.values())
+    if len(labelled) == 2:
+        kind, narrow = ipywidgets.ToggleButtons, {"button_width": "auto"}
+    else:
+        kind, narrow = (ipywidgets.SelectionSlider if ordered else ipywidgets.Dropdown), {}
+    return kind(
+        options=list(labelled),
         index=position,
         description=_spoken(name),
-        style={"description_width": "12em"},
+        style={"description_width": "12em", **narrow},
         layout={"width": "min(32em, 98%)"},
     )
 
@@ -101,17 +115,17 @@ def _frames(
     draw: Callable[..., Figure | Axes],
     alt: str | Callable[..., str] | None,
     options: dict[str, dict[str, Any]],
-    sliders: dict[str, ipywidgets.SelectionSlider],
+    controls: dict[str, Control],
     chosen: dict[str, str],
 ) -> ipywidgets.Widget:
-    """Return one frame when everything is chosen, else a stack over the positions of the next slider."""
+    """Return one frame when everything is chosen, else a stack over the positions of the next control."""
     if len(chosen) == len(options):
         combination = {name: options[name][label] for name, label in chosen.items()}
         return ipywidgets.HTML(_svg(draw(**combination), _describe(alt, combination, chosen), salt=repr(chosen)))
     name = list(options)[len(chosen)]
-    children = [_frames(draw, alt, options, sliders, chosen | {name: label}) for label in options[name]]
-    stack = ipywidgets.Stack(children, selected_index=sliders[name].index)
-    ipywidgets.jslink((sliders[name], "index"), (stack, "selected_index"))
+    children = [_frames(draw, alt, options, controls, chosen | {name: label}) for label in options[name]]
+    stack = ipywidgets.Stack(children, selected_index=controls[name].index)
+    ipywidgets.jslink((controls[name], "index"), (stack, "selected_index"))
     return stack
 
 

@@ -247,7 +247,8 @@ def unreachable(page):
 CONTROLS = [
     (".widget-tab [role=tab]:not([aria-selected=true])", ("Enter",)),
     (".noUi-handle, .jupyter-widgets input[type=range]", ("ArrowRight", "ArrowLeft")),
-    (".widget-toggle-buttons button:not(.mod-active), button.widget-toggle-button, button.widget-button", ("Enter",)),
+    (".widget-toggle-buttons button:not(.mod-active), button.widget-button", ("Enter",)),
+    ("button.widget-toggle-button:not(.widget-toggle-buttons *)", ("Enter",)),
     (".jupyter-widgets :is(select, input[type=checkbox], input[type=radio])", ("ArrowDown", "ArrowUp", " ")),
 ]
 PICTURES = """() => [...document.querySelectorAll(".jupyter-widgets :is(svg, img, canvas)")]
@@ -268,6 +269,9 @@ def dead_controls(page, *, patience=PATIENCE):
             at_end = value is not None and value == control.get_attribute("aria-valuemax")
             if not moves(page, control, keys[::-1] if at_end else keys, patience):
                 found.append(f"{name!r} changes no picture")
+    wrong = ".mod-active:not([aria-pressed=true]), [aria-pressed=true]:not(.mod-active)"
+    silent = page.locator(f".widget-toggle-buttons :is({wrong})")
+    found += ["a switch does not say which half of it is pressed"] * silent.count()
     views = page.locator("script[type='application/vnd.jupyter.widget-view+json']").count()
     drawn = page.locator(".jupyter-widgets :is(.noUi-handle, button, input, select)").count()
     return found + ["the widgets of this page have no control"] * bool(views and not drawn)

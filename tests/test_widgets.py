@@ -1,4 +1,4 @@
-"""Sliders over pre-drawn frames: the controls, the links, and frames that can live on one page."""
+"""Controls over pre-drawn frames: what they are, the links, and frames that can live on one page."""
 
 import html
 import re
@@ -47,7 +47,29 @@ def linked(monkeypatch):
 
 
 class TestControls:
-    """One SelectionSlider for each name, its symbol as description, its positions as options, above one stack."""
+    """One control for each name, its symbol as description, its positions as options, above one stack."""
+
+    @pytest.mark.parametrize(
+        ("positions", "kind"),
+        [
+            ([False, True], ipywidgets.ToggleButtons),
+            ({"off": False, "on": True}, ipywidgets.ToggleButtons),
+            ([0.5, 0.9], ipywidgets.ToggleButtons),
+            ({"itself": np.eye(2), "the second state": None}, ipywidgets.ToggleButtons),
+            ([0.5, 0.9, 1], ipywidgets.SelectionSlider),
+            ({"¼": 0.25, "½": np.float32(0.5), "1": 1}, ipywidgets.SelectionSlider),
+            (range(3), ipywidgets.SelectionSlider),
+            (["relu", "tanh", "sin"], ipywidgets.Dropdown),
+            ({"both": [0, 1], "one": [0], "two": [1]}, ipywidgets.Dropdown),
+            ([0.5, 0.9, "none"], ipywidgets.Dropdown),
+        ],
+    )
+    def test_two_are_a_switch_numbers_a_slider_the_rest_a_menu(self, linked, positions, kind):
+        control, stack = widgets.explore(lambda setting: draw(), start={"setting": 1}, setting=positions).children
+        assert type(control) is kind
+        labels = ("off", "on") if positions == [False, True] else tuple(map(str, positions))
+        assert control.options == labels and control.index == stack.selected_index == 1
+        assert linked == [((control, "index"), (stack, "selected_index"))]
 
     def test_one_slider(self, linked):
         explorer = widgets.explore(draw, alpha=[0.1, 0.5, 1])
@@ -101,12 +123,12 @@ class TestControls:
     @pytest.mark.parametrize(
         ("given", "message"),
         [
-            ({}, "values must name at least one slider"),
+            ({}, "values must name at least one control"),
             ({"alpha": [0.5]}, "alpha must have at least two positions, got ['0.5']"),
             ({"alpha": [0.5, 0.5]}, "alpha must have at least two positions, got ['0.5']"),
             ({"alpha": [1, 2], "start": {"alpha": 2}}, "start must hold positions in [0, 1]: start['alpha'] is 2"),
             ({"alpha": [1, 2], "start": {"alpha": -1}}, "start must hold positions in [0, 1]: start['alpha'] is -1"),
-            ({"alpha": [1, 2], "start": {"beta": 0}}, "start must name sliders among alpha, got 'beta'"),
+            ({"alpha": [1, 2], "start": {"beta": 0}}, "start must name controls among alpha, got 'beta'"),
         ],
     )
     def test_refuses(self, given, message):

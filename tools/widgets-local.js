@@ -10,7 +10,10 @@
     }
   });
 
-  // Say a slider's name and value to a screen reader: the slider itself knows only positions.
+  // Tell a screen reader what a control shows: a slider knows only positions, a button of a switch only its own word.
+  const say = (element, name, value) => {
+    if (element.getAttribute(name) !== value) element.setAttribute(name, value);
+  };
   const describe = () => {
     for (const handle of document.querySelectorAll(".jupyter-widgets .noUi-handle")) {
       const box = handle.closest(".widget-inline-hbox");
@@ -19,8 +22,14 @@
       if (label) handle.setAttribute("aria-label", label);
       if (readout) handle.setAttribute("aria-valuetext", readout);
     }
+    for (const button of document.querySelectorAll(".widget-toggle-buttons button")) {
+      const label = button.closest(".widget-toggle-buttons").querySelector(".widget-label")?.textContent;
+      if (label) say(button, "aria-label", `${label}: ${button.textContent}`);
+      say(button, "aria-pressed", String(button.classList.contains("mod-active")));
+    }
   };
   addEventListener("load", () => {
-    new MutationObserver(describe).observe(document.body, { childList: true, characterData: true, subtree: true });
+    const changes = { childList: true, characterData: true, subtree: true };
+    new MutationObserver(describe).observe(document.body, { ...changes, attributes: true, attributeFilter: ["class"] });
   });
 })();

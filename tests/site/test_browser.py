@@ -359,6 +359,13 @@ class TestPlantedInPages:
         with planted(CONTROL.format(control.format(DRAWS))) as (page, _):
             assert check.dead_controls(page) == []
 
+    @pytest.mark.parametrize(
+        "state", ['class="mod-active"', 'class="mod-active" aria-pressed="false"', 'aria-pressed="true"']
+    )
+    def test_silent_switch(self, planted, state):
+        with planted(CONTROL.format(f"<button {state}{DRAWS}>once</button>")) as (page, _):
+            assert check.dead_controls(page) == ["a switch does not say which half of it is pressed"]
+
     def test_unnamed_slider(self, planted):
         nameless = SLIDER.format(f'{DRAWS} style="width: 1em; height: 1em"')
         with planted(CONTROL.format(nameless)) as (page, _):
