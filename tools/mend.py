@@ -48,6 +48,7 @@ def mend(html):
         - the bibliography is a list of items, whose special role is deprecated,
         - an empty corner of a table is no heading of anything,
         - that a page has run is said in a word, not by a picture that some machines cannot draw,
+        - the frames of the sliders, most of the page's bytes, come after its text and not before it,
         - what a page has no use for is not loaded: the search index where nothing is searched, MathJax without math,
         - the first figure is asked for with the page and painted with the text, not after the scripts,
         - an id is used once: `#proof` for the first proof, `#proof.2` for the second.
@@ -100,6 +101,12 @@ def mend(html):
         if not page.select(used_by):
             for script in page.select(scripts):
                 script.decompose()
+
+    # MyST-NB puts the state of the widgets into the head (core/render.py): 800 kB of frames stand before the text.
+    # Not reported. And livereload, which shows a page anew after an edit, finds the end of the head in the first 64 kB
+    # only.
+    for state in page.select("head > script[type='application/vnd.jupyter.widget-state+json']"):
+        page.body.append(state.extract())
 
     # Nobody's fault: only we know that the first figure is what a reader sees first.
     for picture in page.select("article figure img")[:1]:

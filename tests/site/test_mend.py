@@ -18,6 +18,10 @@ MENDED = {
         '<head><link as="image" href="a.png" rel="preload"/></head><article><figure><img decoding="sync" src="a.png"/>'
         '</figure><figure><img src="b.png"/></figure></article>',
     ),
+    "the frames come after the text": (
+        '<head><script type="application/vnd.jupyter.widget-state+json">{}</script></head><body><p>One</p></body>',
+        '<head></head><body><p>One</p><script type="application/vnd.jupyter.widget-state+json">{}</script></body>',
+    ),
     "the search index is not loaded where nothing is searched": (
         '<head><script src="a/searchtools.js"></script><script src="language_data.js"></script>'
         '<script src="../searchindex.js"></script><script src="search.js?v=1"></script>'

@@ -9,6 +9,7 @@ import zlib
 
 import pytest
 from build_book import BUILD, ROOT, SITE, faults, toc_files
+from livereload.server import LiveScriptInjector
 
 from tests import page_checks as check
 from tests import pages
@@ -16,6 +17,7 @@ from tests.page_checks import soup
 
 PAGES = toc_files()
 PAGE_BUDGET = 400_000  # bytes that travel for a page, widgets aside: HTML, which servers compress, and pictures
+FIRST_CHUNK = 64 * 1024  # bytes of a page that tornado sends first, and livereload looks at
 EVERYTHING = check.names(SITE) or PAGES  # with the pages that Sphinx adds
 LINKS = check.Links(SITE)
 
@@ -92,6 +94,14 @@ class TestPage:
 
     def test_links_lead_somewhere(self, name):
         assert LINKS.broken(name) == []
+
+    def test_can_be_shown_anew_after_an_edit(self, name):
+        page = (SITE / f"{name}.html").read_bytes()
+        first = page[:FIRST_CHUNK]
+        injector = LiveScriptInjector(None)
+        injector.script = b"<script></script>"
+        _, _, sent = injector.transform_first_chunk(200, {"Content-Type": "text/html"}, first, False)
+        assert len(sent) == len(first) + len(injector.script)
 
     def test_keeps_to_its_budget(self, name):
         text = (SITE / f"{name}.html").read_text(encoding="utf-8")
