@@ -440,11 +440,19 @@ class TestRightInEveryForm:
 
 
 SAID = {
+    "ex-index-prediction": ["two", "the same two", "both", 2, "Two of them.", "C"],
+    "ex-bellman-rate-prediction": ["the game that never ends", "The endless game", "a"],
+    "ex-bellman-cliff-prediction": ["No, since some cells are never visited", "never visited", "C"],
+    "ex-function-approximation-outrun-prediction": ["yes", "Yes.", "yes, some move further", "further"],
+    "ex-function-approximation-soft-prediction": ["all", "All ten.", 10, "ten", "all of them"],
+    "ex-function-approximation-soft-end-prediction": ["a few hundred", "hundreds", "above 100, but below 1000"],
+    "ex-key-equation-size-prediction": ["no", "No!", "it diverges", "no, it still diverges", "not cured"],
     "ex-bellman-prediction": ["c", "C.", " (c) ", "69", 69, 69.0, np.int64(69), "C. 69", "**C**", "the answer is C"],
     "ex-function-approximation-states-prediction": [
         *("more than 10 000", "More than 10,000!", "over 10000", "> 10 000", "10 000", 67970, "C: more than 10 000"),
     ],
     "ex-function-approximation-legs-prediction": [
+        *("three", "all of them", "F B O", "F, B, O", "f+b+o", "function approximation, bootstrapping, off-policy"),
         *("all three", "All three.", "FBO", "bof", "F, B and O", ["F", "B", "O"], {"O", "B", "F"}, "all", 3),
         *("function approximation, bootstrapping and off-policy", "the deadly triad", ("B", "O", "F")),
     ],
@@ -463,9 +471,29 @@ SAID = {
     "ex-preqn-prediction": ["A", "a", "only A", "A alone", ["A"], "cured, not cured, not cured", "yes, no, no"],
 }
 WRONG_WORDS = {
+    "ex-index-prediction": [
+        ("none", "safe-when-short"),
+        ("one", "one"),
+        ("all", "all"),
+        (4, "all"),
+        (0, "safe-when-short"),
+    ],
+    "ex-bellman-rate-prediction": [("the lake", "the-lake"), ("both", "both"), ("neither", "neither")],
+    "ex-bellman-cliff-prediction": [("yes", "all-cells")],
+    "ex-function-approximation-outrun-prediction": [("no", "trained-leads"), ("equally far", "at-most-as-far")],
+    "ex-function-approximation-soft-prediction": [("none", "own-data"), ("five", "those-without"), (0, "own-data")],
+    "ex-function-approximation-soft-end-prediction": [
+        ("below 100", "back-inside"),
+        ("they diverge", "runs-off"),
+        (2e6, "runs-off"),
+    ],
+    "ex-key-equation-size-prediction": [("yes", "cured"), ("neither", "neither")],
     "ex-bellman-prediction": [("7", "gamma-nine"), (1, "gamma-half"), ("d. 693", "gamma-three-nines")],
     "ex-function-approximation-states-prediction": [(10, "ten"), ("1 000", "thousand"), ("a thousand", "thousand")],
-    "ex-function-approximation-legs-prediction": [("B and O", "no-approximation"), ("bootstrapping + off-policy",) * 1],
+    "ex-function-approximation-legs-prediction": [
+        *(("B and O", "no-approximation"), ("bootstrapping + off-policy", "no-approximation"), ("F", "shared-alone")),
+        *(("any two", "two"), (2, "two"), ("off-policy", "off-policy-alone"), ("none", "none"), ("one leg", "one")),
+    ],
     "ex-key-equation-prediction": [("half", "as-the-change"), ("it depends", "depends"), (0.5, "as-the-change")],
     "ex-contraction-prediction": [("the calm", "fate"), ("The calm and the orbit", "bounded")],
     "ex-heuristics-raw": [("down", "down"), ("stays the same", "stays")],
@@ -513,6 +541,77 @@ class TestChoicesInWords:
     def test_a_letter_and_the_words_of_another_are_not_understood(self):
         for said in ("B. 69", "C. 7", "C or D", "not C"):
             assert not check("ex-bellman-prediction", said).passed
+
+
+READ = {
+    "ex-function-approximation-leakage-prediction": {
+        None: ["63", " 63 ", "63.0", "+63", "all", "All of them!", "sixty-three", "Sixty three", "all 63", "every one"],
+        "table": ["0", "none", "zero", "no other"],
+        "neighbours": ["8", "eight", "the 8 neighbours", "its neighbours"],
+        "half": ["half", "about half", "32", "thirty-two"],
+        "itself": ["64", "all 64"],
+        "cross": ["4", "four"],
+        "tiles": ["3", "three"],
+    },
+    "ex-function-approximation-pair-prediction": {
+        None: ["2", "two", "Two of them"],
+        "all": ["5", "all five", "all"],
+        "none": ["0", "none"],
+        "diagonal": ["3", "three"],
+        "all-but-one": ["four"],
+        "all-but-one-lost": ["one"],
+    },
+    "ex-bellman-fates-prediction": {
+        None: ["3", "three"],
+        "none": ["none", "0"],
+        "discounted-alone": ["one", "1"],
+        "one-of-the-lake": ["two"],
+        "one-too-many": ["four"],
+        "all": ["all", "all five", "5"],
+    },
+    "ex-key-equation-buffer-prediction": {
+        None: ["44", "forty-four"],
+        "all": ["64", "all", "every one"],
+        "goal-alone": ["60"],
+        "holes-alone": ["48"],
+        "a-batch": ["32"],
+        "cells": ["11"],
+    },
+}
+"""Numbers in words, by the mistake that they are, of every value whose words are known."""
+
+
+class TestNumbersInWords:
+    """Where a number is typed into the page, it comes as a text."""
+
+    def test_of_every_value_with_words(self):
+        assert sorted(READ) == sorted(name for name in VALUES if EXERCISES[name].phrases and name in READ)
+        for name, said in READ.items():
+            assert set(said) == {None, *(mistake.name for mistake in EXERCISES[name].mistakes)}
+
+    @pytest.mark.parametrize(
+        ("name", "diagnosis", "said"),
+        [(name, diagnosis, said) for name in READ for diagnosis, ways in READ[name].items() for said in ways],
+    )
+    def test_are_read(self, name, diagnosis, said):
+        result = check(name, said)
+        assert (result.passed, result.diagnosis) == (diagnosis is None, diagnosis)
+
+    @pytest.mark.parametrize("name", [name for name in VALUES if EXERCISES[name].phrases])
+    def test_every_phrase_is_the_number_that_it_stands_for(self, name):
+        known = EXERCISES[name].phrases
+        for digits, ways in known.items():
+            assert all(phrases.number_said(way, known) == float(digits) for way in (digits, *ways))
+
+    @pytest.mark.parametrize("said", ["some", "", "6 3", "6_3", "1e9", "inf", "nan", "٦٣", "63 or 64", "not 63", "-"])
+    def test_what_is_no_number_is_named(self, said):
+        result = check("ex-function-approximation-leakage-prediction", said)
+        assert not result.passed and f"must be a number, and is {said!r}" in result.message
+
+    def test_another_number_gets_a_hint(self):
+        for said in ("-1", "17", "62.5", "1000000"):
+            result = check("ex-function-approximation-leakage-prediction", said)
+            assert not result.passed and result.diagnosis is None and "Not right" in result.message
 
 
 def test_every_prediction_of_the_book_is_known():

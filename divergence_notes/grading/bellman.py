@@ -82,12 +82,125 @@ EXERCISES = (
         "ex-bellman-prediction",
         "C",
         (
-            Mistake("gamma-half", "That would be right if each step counted half as much as the one before it", "A"),
-            Mistake("gamma-nine", "That would be right at gamma = 0.9; here it is 0.99", "B"),
-            Mistake("gamma-three-nines", "That would be right at gamma = 0.999; here it is 0.99", "D"),
+            Mistake(
+                "gamma-half",
+                "One sweep would do if each step counted half as much as the one before it; here a sweep takes one "
+                "hundredth of the error away",
+                "A",
+            ),
+            Mistake(
+                "gamma-nine",
+                "That is right at gamma = 0.9, where a sweep takes a tenth of the error away; here it is a hundredth",
+                "B",
+            ),
+            Mistake(
+                "gamma-three-nines",
+                "That is right at gamma = 0.999, where a sweep takes a thousandth of the error away; here it is a "
+                "hundredth",
+                "D",
+            ),
         ),
-        insight="Each nine that you add to gamma costs about ten times as many sweeps.",
-        phrases={"A": ("1",), "B": ("7",), "C": ("69",), "D": ("693",)},
+        insight="A sweep multiplies the error by 0.99, and the 69th such power is the first below one half. Each nine "
+        "that you add to gamma costs about ten times as many sweeps.",
+        phrases={
+            "A": ("1", "one"),
+            "B": ("7", "seven"),
+            "C": ("69", "sixty-nine"),
+            "D": ("693", "six hundred and ninety-three"),
+        },
+    ),
+    Choice(
+        "ex-bellman-rate-prediction",
+        "A",
+        (
+            Mistake(
+                "the-lake",
+                "On the lake it falls faster. Some of the chance leaves the game there, into a hole or into the goal, "
+                "and brings no error back",
+                "B",
+            ),
+            Mistake(
+                "both",
+                "A proof says how slow it can be at worst, and a game may do better: the lake does, since games end "
+                "there",
+                "C",
+            ),
+            Mistake(
+                "neither",
+                "A bound may be reached: where no game ends, an error that is the same in every cell shrinks by gamma "
+                "exactly",
+                "D",
+            ),
+        ),
+        insight="Without an end nothing but the discount shrinks an error that is the same in every cell. On the lake "
+        "the end shrinks it, too.",
+        phrases={
+            "A": ("the game that never ends", "the endless game", "endless", "the first", "random"),
+            "B": ("the lake", "the frozen lake", "lake", "the second"),
+            "C": ("both", "in both"),
+            "D": ("neither", "in neither", "none"),
+        },
+    ),
+    Choice(
+        "ex-bellman-cliff-prediction",
+        "C",
+        (
+            Mistake(
+                "all-cells",
+                "Every state from which a player moves is right. But nobody moves from the cells of the cliff, or from "
+                "the goal, and their rows stay at 0",
+                "A",
+            ),
+            Mistake(
+                "careful-walk",
+                "How the player explores does not enter: the target takes the best next action, whatever the player "
+                "does next",
+                "B",
+            ),
+        ),
+        insight="What the player can meet is right to the last digit. What nobody visits, nobody corrects.",
+        phrases={
+            "A": ("yes, in all of them", "yes", "in all", "all"),
+            "B": ("no, since half of the moves are random", "it learns a careful walk"),
+            "C": ("no, since some cells are never visited", "never visited", "some are never visited"),
+        },
+    ),
+    Value(
+        "ex-bellman-fates-prediction",
+        lambda: 3,
+        (
+            Mistake(
+                "none", "A discount below 1 makes a sweep a contraction, so at least one of them settles", lambda: 0
+            ),
+            Mistake(
+                "discounted-alone",
+                "Without a discount a table may settle, too: on the lake both tables do",
+                lambda: 1,
+            ),
+            Mistake(
+                "one-of-the-lake",
+                "Both tables on the lake settle, the one that starts from fives too, though it does not settle at the "
+                "truth",
+                lambda: 2,
+            ),
+            Mistake(
+                "one-too-many",
+                "The loop without a discount grows by 1 at each sweep, and the two states that lead to each other "
+                "go to and fro for ever",
+                lambda: 4,
+            ),
+            Mistake("all", "The loop without a discount adds 1 at each sweep and never subtracts any", lambda: 5),
+        ),
+        hint="Write down the first values of each, and ask of each whether it can come to rest.",
+        insight="The discounted loop settles, and so do both tables on the lake, at two different ends.",
+        phrases={
+            "0": ("none", "zero", "no one"),
+            "1": ("one",),
+            "2": ("two",),
+            "3": ("three",),
+            "4": ("four",),
+            "5": ("five", "all", "all of them", "all five"),
+        },
     ),
     Function(
         "ex-bellman-end",

@@ -11,7 +11,7 @@ import numpy as np
 
 from divergence_notes import dynamics, examples, features
 from divergence_notes.grading.exercise import Mistake
-from divergence_notes.grading.kinds import Bet, Choice, Function, Value
+from divergence_notes.grading.kinds import Choice, Function, Value
 from divergence_notes.grading.phrases import combined
 
 _LEGS = {"F": "function approximation", "B": "bootstrapping", "O": "off-policy"}
@@ -117,13 +117,23 @@ EXERCISES = (
         "ex-function-approximation-states-prediction",
         "C",
         (
-            Mistake("ten", "Ten digits would do for five places of a hundred values each; the screen has 28 224", "A"),
-            Mistake("thousand", "Each of the 28 224 points adds more than two digits, for it takes 256 values", "B"),
+            Mistake(
+                "ten",
+                "Ten digits are enough for four points: 256 to the power 4 has ten. The four pictures have "
+                "28 224 points",
+                "A",
+            ),
+            Mistake(
+                "thousand",
+                "A thousand digits are enough for about 400 points, for each adds 2.4 digits. The four pictures have "
+                "28 224 points",
+                "B",
+            ),
         ),
         insight="It has about 68 000 digits: no table has a cell for each state.",
         phrases={
-            "A": ("10", "ten"),
-            "B": ("1000", "a thousand"),
+            "A": ("about 10", "10", "ten"),
+            "B": ("about 1000", "1000", "a thousand"),
             "C": ("more than 10 000", "over 10 000", "above 10 000", "more than ten thousand", "10 000", ">10000"),
         },
     ),
@@ -131,30 +141,119 @@ EXERCISES = (
         "ex-function-approximation-leakage-prediction",
         lambda states: states - 1,
         (
-            Mistake("table", "That would be right for a table", lambda states: 0),
             Mistake(
-                "neighbours", "A hidden unit answers to half a plane, not to the neighbours only", lambda states: 8
+                "table",
+                "In a table no other value moves, since each state has a number of its own. Here all states share "
+                "their parameters",
+                lambda states: 0,
             ),
-            Mistake("tiles", "That would be right for tiles, with blocks of two by two", lambda states: 3),
+            Mistake(
+                "neighbours",
+                "A hidden unit is switched on in half a plane, and not next to the trained state alone",
+                lambda states: 8,
+            ),
+            Mistake(
+                "cross",
+                "A hidden unit is switched on in half a plane, and not next to the trained state alone",
+                lambda states: 4,
+            ),
+            Mistake(
+                "tiles",
+                "That would be right for tiles, where the four states of a block share one number",
+                lambda states: 3,
+            ),
+            Mistake(
+                "half",
+                "A single unit may be switched on for half of them. But there are 32 units, each with a half of its "
+                "own, and the last bias moves every value",
+                lambda states: states // 2,
+            ),
             Mistake("itself", "The trained state is not one of the others", lambda states: states),
         ),
         draw=lambda rng: (64,),
+        phrases={
+            "0": ("none", "zero", "no other", "none of them"),
+            "3": ("three",),
+            "4": ("four",),
+            "8": ("eight", "the neighbours", "its neighbours"),
+            "32": ("half", "half of them", "about half", "thirty-two"),
+            "63": (
+                *("all", "all of them", "all the others", "all others", "every one", "every other", "the others"),
+                *("all 63", "all of the other 63", "sixty-three", "all sixty-three"),
+            ),
+            "64": ("all 64", "sixty-four", "all sixty-four"),
+        },
         hint="Ask to how many states a hidden unit answers, and how many of them answer to the state that is trained.",
         insight="All of the others move: in a network the cells of the table are tied together.",
+    ),
+    Choice(
+        "ex-function-approximation-outrun-prediction",
+        "C",
+        (
+            Mistake(
+                "trained-leads",
+                "That is so in a table, and for the bumps at this state. In the network 27 others move further: their "
+                "gradients are longer, and point much the same way",
+                "A",
+            ),
+            Mistake(
+                "at-most-as-far",
+                "That is so for the tiles, where a block moves as one. In the network 27 others move further than the "
+                "trained value",
+                "B",
+            ),
+        ),
+        insight="In the network 27 of the 63 move further. The step aims at one value, and another one runs "
+        "ahead of it.",
+        phrases={
+            "A": ("no, the trained value moves furthest", "no", "never"),
+            "B": ("no, but some move exactly as far", "as far", "equally far"),
+            "C": ("yes, some move further", "yes", "further"),
+        },
     ),
     Choice(
         "ex-function-approximation-legs-prediction",
         "FBO",
         (
             Mistake("no-off-policy", "With data of its own policy each of the five stays inside", "FB"),
-            Mistake("no-bootstrapping", "Targets that stand still make a fixed bowl, and the update goes down", "FO"),
+            Mistake(
+                "no-bootstrapping",
+                "Targets that stand still make a fixed bowl, and an update that is short enough goes down in it",
+                "FO",
+            ),
             Mistake("no-approximation", "A table averages each entry with its backup, and averages stay inside", "BO"),
+            Mistake(
+                "shared-alone",
+                "Values that share parameters push each other about. But with true targets, and steps as short as "
+                "here, they all stay inside",
+                "F",
+            ),
+            Mistake(
+                "bootstrapping-alone",
+                "A table that learns from its own values averages each entry with its backup, and averages stay inside",
+                "B",
+            ),
+            Mistake(
+                "off-policy-alone",
+                "In a table with true targets an entry moves towards its own target, or stays if it is not trained",
+                "O",
+            ),
+            Mistake("two", "Take any two of the three: in each of the five examples the run stays inside", "TWO"),
+            Mistake("one", "Take any one of the three: in each of the five examples the run stays inside", "ONE"),
+            Mistake(
+                "none",
+                "The runs that leave every bound have the same switches on, in each of the five examples",
+                "NONE",
+            ),
         ),
-        insight="In these examples each of the three is needed, and the three together do not always diverge.",
+        insight="In these five examples it takes all three. Whether all three are always enough is asked further down.",
         phrases={
-            **combined(_LEGS, ("FB", "FO", "BO")),
+            **combined(_LEGS, ("FB", "FO", "BO", "F", "B", "O")),
+            "TWO": ("two", "2", "any two", "two of them", "two legs", "any pair", "a pair"),
+            "ONE": ("one", "1", "any one", "one of them", "one leg"),
+            "NONE": ("none", "no leg", "0", "none of them", "no run"),
             "FBO": (
-                *("all three", "all", "all three legs", "3", "no pair", "the deadly triad"),
+                *("all three", "all", "all three legs", "three", "3", "no pair", "all of them", "the deadly triad"),
                 *combined(_LEGS, ("FBO",))["FBO"],
             ),
         },
@@ -165,7 +264,19 @@ EXERCISES = (
         (
             Mistake("all", "All is trained and all can be represented, and still some run off", lambda: len(_STARTS)),
             Mistake(
-                "none", "Above the diagonal the second action is greedy, and there the update pulls home", lambda: 0
+                "none",
+                "Above the diagonal the second action is greedy, and a path that stays there is pulled home",
+                lambda: 0,
+            ),
+            Mistake(
+                "all-but-one-lost",
+                "More of them come home: from the starts that are furthest above the diagonal the path stays above it",
+                lambda: 1,
+            ),
+            Mistake(
+                "all-but-one",
+                "More of them run off: both starts below the diagonal do, and a path from above it may cross it",
+                lambda: len(_STARTS) - 1,
             ),
             Mistake(
                 "diagonal",
@@ -175,27 +286,89 @@ EXERCISES = (
         ),
         hint="Follow each start: which action is greedy there, and on which side of the diagonal does its path end?",
         insight="All is trained, all can be represented, there is one fixed point, and yet it depends on the start.",
+        phrases={
+            "0": ("none", "zero", "none of them"),
+            "1": ("one",),
+            "2": ("two", "two of them"),
+            "3": ("three",),
+            "4": ("four",),
+            "5": ("five", "all", "all five", "all of them"),
+        },
     ),
     Choice(
         "ex-function-approximation-reward-prediction",
         "C",
         (
-            Mistake("stays", "No reward pulls the values to 0 only if nothing pushes them away from there", "A"),
-            Mistake("bound", "The bound holds back a table; a network does not know it", "B"),
+            Mistake(
+                "stays",
+                "With three of eight first networks it stays there for two hundred steps. In this one the values of "
+                "the last cell, which no data corrects, run ahead of the others",
+                "A",
+            ),
+            Mistake(
+                "bound",
+                "A table that starts inside the bound stays inside. No such theorem holds back a network: it leaks "
+                "into the last cell, which no data corrects",
+                "B",
+            ),
         ),
-        insight="No reward is needed to pass a million: what grows is what the values borrow from each other.",
+        insight="It passes a million without any reward: each value learns from the next one, and the last one is tied "
+        "to them and corrected by no data.",
         phrases={
             "A": ("below 1", "less than 1", "under 1", "0", "near 0"),
-            "B": ("near 20", "20", "about 20"),
+            "B": ("near the bound of 20", "near 20", "20", "about 20"),
             "C": (
                 *(f"{word} a million" for word in ("beyond", "above", "more than", "over")),
                 *("a million", "millions", "infinity", "it diverges", "diverges", ">1000000"),
             ),
         },
     ),
-    Bet(
+    Choice(
         "ex-function-approximation-soft-prediction",
-        hint="The figure below it shows the ten runs, and the text after it counts.",
+        "C",
+        (
+            Mistake(
+                "own-data",
+                "Its data is its own, and yet all ten leave the bound: function approximation and bootstrapping are "
+                "still there, and a replay buffer holds what older policies did",
+                "A",
+            ),
+            Mistake(
+                "those-without",
+                "The five with a target network leave it, too, later and less far: a copy that stands still makes the "
+                "loop slow and does not open it",
+                "B",
+            ),
+        ),
+        insight="All ten hold values that no policy can earn.",
+        phrases={
+            "A": ("none of them", "none", "0", "no run"),
+            "B": ("the five without a target network", "five", "5", "half of them", "half"),
+            "C": ("all ten", "ten", "10", "all", "all of them"),
+        },
+    ),
+    Choice(
+        "ex-function-approximation-soft-end-prediction",
+        "B",
+        (
+            Mistake(
+                "back-inside",
+                "Some come down again, but none back below 100: at the end all ten hold values that no policy can earn",
+                "A",
+            ),
+            Mistake(
+                "runs-off",
+                "In the corridor they did. Here the largest of all is 1320, and those without a target network come "
+                "down again from their peak",
+                "C",
+            ),
+        ),
+        insight="They leave the bound and stay finite: at the end the largest value lies between 138 and 445.",
+        phrases={
+            "A": ("back below 100", "below 100", "inside the bound"),
+            "B": ("above 100, but below 1000", "a few hundred", "hundreds", "finite"),
+            "C": ("beyond a million, as in the corridor", "beyond a million", "infinity", "they diverge", ">1000000"),
+        },
     ),
     Function(
         "ex-function-approximation-count",

@@ -79,8 +79,69 @@ EXERCISES = (
         phrases={
             "A": ("a half", "it falls to a half", "1/2", "0.5"),
             "B": ("a quarter", "it falls to a quarter", "1/4", "0.25"),
-            "C": ("a quarter if it is smooth, nothing with ReLU", "no error with ReLU"),
-            "D": ("nobody can say", "it depends on the network", "it depends"),
+            "C": (
+                "to a quarter with a smooth network; with ReLU there is no error",
+                "a quarter if it is smooth, nothing with ReLU",
+                "no error with ReLU",
+            ),
+            "D": ("it depends on the network", "nobody can say", "it depends"),
+        },
+    ),
+    Value(
+        "ex-key-equation-buffer-prediction",
+        lambda: 44,
+        (
+            Mistake(
+                "all",
+                "From a hole and from the goal nobody moves: what ends the game is never the start of a step",
+                lambda: 64,
+            ),
+            Mistake(
+                "goal-alone",
+                "You left out the goal. Nobody moves from a hole either",
+                lambda: 60,
+            ),
+            Mistake(
+                "holes-alone",
+                "You left out the holes. Nobody moves from the goal either",
+                lambda: 48,
+            ),
+            Mistake(
+                "a-batch",
+                "That is how many steps are drawn for a batch; the buffer holds two thousand",
+                lambda: 32,
+            ),
+            Mistake(
+                "cells",
+                "That is how many cells there are to stand in; in each of them there is a choice of moves",
+                lambda: 11,
+            ),
+        ),
+        hint="In which cells does the player never choose a move?",
+        insight="From the four holes and the goal nobody moves, so 20 pairs have the share 0 in every batch.",
+        phrases={"64": ("all", "all of them", "every one", "sixty-four", "all 64"), "44": ("forty-four",)},
+    ),
+    Choice(
+        "ex-key-equation-size-prediction",
+        "B",
+        (
+            Mistake(
+                "cured",
+                "It still diverges, ten times more slowly. The kernel and the step size enter as a product, and the "
+                "pair diverges at every short step",
+                "A",
+            ),
+            Mistake(
+                "neither",
+                "A smaller factor in front changes how far each update moves, and not in which direction",
+                "C",
+            ),
+        ),
+        insight="It still diverges, in ten times as many updates: a tenth of the kernel is a tenth of the step size.",
+        phrases={
+            "A": ("yes, it converges", "yes", "cured", "it converges"),
+            "B": ("no, it still diverges", "no", "it diverges", "not cured"),
+            "C": ("in between: it stays bounded and never settles", "it goes round", "neither"),
         },
     ),
     Function(

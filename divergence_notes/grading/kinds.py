@@ -15,7 +15,7 @@ import numpy as np
 from divergence_notes import _checks
 from divergence_notes.grading.comparison import a_type, close, numbers_of, place, tolerance
 from divergence_notes.grading.exercise import Complaint, Exercise, Mistake, Result, sentence
-from divergence_notes.grading.phrases import option_named
+from divergence_notes.grading.phrases import number_said, option_named
 from divergence_notes.grading.running import Fault, call, named, passes
 from divergence_notes.mdp import FiniteMDP
 
@@ -162,9 +162,14 @@ class Value(Compared):
     hint: str = ""
     """What a wrong value that nobody foresaw is told instead of the right one, in a sentence that leaves the finding
     to the reader."""
+    phrases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Words in which people write numbers, by the digits: ``{"63": ("all", "sixty-three")}``. Where there are some, a
+    text is read."""
 
     def _judged(self, answer: Any, instances: list[tuple], *, seed: Any, time_limit: float, tell: bool) -> Result:
         (args,) = instances
+        if self.phrases and isinstance(answer, str):
+            answer = number_said(answer, self.phrases)
         complaint = self._complaint(answer, args)
         if complaint is None:
             return self._passed()

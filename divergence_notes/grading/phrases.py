@@ -1,4 +1,4 @@
-"""Which option an answer names: by its letter, by its words, or by both.
+"""Which option an answer names: by its letter, by its words, or by both; and which number, in digits or in words.
 
 What a right or wrong option is told is in `kinds`.
 """
@@ -6,12 +6,14 @@ What a right or wrong option is told is in `kinds`.
 import itertools
 import numbers
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from divergence_notes.grading.comparison import as_float
+from divergence_notes.grading.running import Fault
 
 # What people write around an option, and which names none of them.
 _FILLERS = {"and", "answer", "i", "is", "it", "letter", "of", "only", "option", "the", "them", "think"}
@@ -59,6 +61,14 @@ def option_named(answer: Any, options: list[str], phrases: Mapping[str, tuple[st
             if alike or said == (*_words(option), *words) or (way[0] == ">" and number > float(way[1:])):
                 return option
     return None
+
+
+def number_said(text: str, phrases: Mapping[str, tuple[str, ...]]) -> float:
+    """Return the number that a text is, in digits or in the words that `phrases` has for some; else raise a `Fault`."""
+    said = option_named(text, list(phrases), phrases) or text.strip()
+    if not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", said):
+        raise Fault(f"must be a number, and is {reprlib.repr(text)}")
+    return float(said)
 
 
 def _words(text: Any) -> tuple[str, ...]:

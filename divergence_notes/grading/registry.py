@@ -7,8 +7,11 @@ import importlib.util
 
 from divergence_notes.grading.exercise import Exercise
 
-CHAPTERS = ("bellman", "function_approximation", "key_equation", "contraction", "heuristics", "preqn", "reproduction")
-"""Each may have a module here with an `EXERCISES`; it is imported when one of its names is asked for."""
+CHAPTERS = (
+    *("index", "bellman", "function_approximation", "key_equation", "contraction", "heuristics", "preqn"),
+    "reproduction",
+)
+"""Pages. Each may have a module here with an `EXERCISES`; it is imported when one of its names is asked for."""
 
 _registered: dict[str, Exercise] = {}
 

@@ -1,0 +1,279 @@
+"""The bets of the first page and of chapters 1 to 3: what counts as right, and each reason, is what was computed."""
+
+import itertools
+import math
+import re
+
+import numpy as np
+import pytest
+
+from divergence_notes import dynamics, examples, studies
+from divergence_notes.grading import check, find
+from tests import pages
+
+CHAPTERS = ("index", "bellman", "function_approximation", "key_equation")
+BETS = sorted(
+    label
+    for chapter in CHAPTERS
+    for label in pages.labels(pages.BOOK / f"{chapter}.ipynb")
+    if label.endswith("-prediction")
+)
+
+
+def printed(chapter, cell):
+    """Return what a checked cell of a chapter has printed."""
+    (found,) = [each for each in pages.code_cells(pages.BOOK / f"{chapter}.ipynb") if each.id == cell]
+    assert "nbval-check-output" in found.metadata.tags
+    return "".join(output.text for output in found.outputs)
+
+
+def number(pattern, text):
+    """Return the one number that a pattern finds."""
+    (found,) = re.findall(pattern, text, re.M)
+    return float(found)
+
+
+def slower_pair():
+    """Count the paths of the first page's third picture that run off with a tenth of the step size."""
+    from dataclasses import replace
+
+    example, portrait = examples.cover()[2]
+    slow = replace(example.update, alpha=example.update.alpha / 10)
+    starts = [path.values[0] for path in portrait.paths]
+    return sum(dynamics.iterate(slow, start, max_iter=2000, bound=1e3).status == "diverged" for start in starts)
+
+
+def legs_of_what_diverges():
+    """Return the legs that are on in each of the forty runs that leaves every bound."""
+    cast = [
+        *(examples.w_to_2w(), examples.w_to_2w(weights=(0.5, 0.5)), examples.baird_star(), examples.baird_control()),
+        examples.full_data_divergence(),
+    ]
+    always, diverged = {"F", "B", "O"}, 0
+    for example, switches in itertools.product(cast, itertools.product((False, True), repeat=3)):
+        on = dict(zip(("approximation", "bootstrapping", "off_policy"), switches, strict=True))
+        operator = examples.triad_operator(example.update, **on)
+        if dynamics.iterate(operator, example.Q0, max_iter=1200, bound=1e6).status == "diverged":
+            always &= {letter for letter, is_on in zip("FBO", switches, strict=True) if is_on}
+            diverged += 1
+    assert diverged == 5
+    return always
+
+
+def rates():
+    """Return what the error of the endless game does, in the words of the bet."""
+    figure = next(each for each in pages.code_cells(pages.BOOK / "bellman.ipynb") if each.id == "rate-check")
+    assert "slack if mdp is endless else rate < gamma - 0.01" in figure.source  # what the chapter itself asserts
+    return "the game that never ends"
+
+
+def pair_paths():
+    """Count the starts whose path comes near the star, written out without the package's `iterate`."""
+    K, rho = np.array([[9.0, 2.5], [2.5, 1.0]]), np.array([0.2, 0.8])
+    ends = []
+    for start in [(1, 0), (0, 1), (-1.4, 0.2), (-1.2, -0.6), (-0.6, -1.2)]:
+        q = np.array(start, dtype=float)
+        for _ in range(4000):
+            q = q + 0.1 * K @ (rho * (0.9 * q.max() - q)) if abs(q).max() < 1e6 else q
+        ends.append(abs(q).max())
+    return sum(end < 0.1 for end in ends)
+
+
+def soft():
+    """Return the largest value in the batches: rows are steps, columns are runs."""
+    return studies.load("soft_divergence").pivot_table("max_q", "step", ["target_network", "seed"])
+
+
+COMPUTED = {
+    "ex-index-prediction": slower_pair,
+    "ex-bellman-prediction": lambda: number(r"^gamma = 0\.99: .* at sweep (\d+)$", printed("bellman", "bet-answer")),
+    "ex-bellman-rate-prediction": rates,
+    "ex-bellman-cliff-prediction": lambda: (
+        "never visited"
+        if number(r"can meet: (\S+)$", printed("bellman", "cliff-numbers")) == 0
+        and number(r"in the other \d+: (\S+)$", printed("bellman", "cliff-numbers")) > 1
+        else "in all"
+    ),
+    "ex-bellman-fates-prediction": lambda: printed("bellman", "fates-numbers").count(": converged "),
+    "ex-function-approximation-states-prediction": lambda: math.floor(84 * 84 * 4 * math.log10(256)) + 1,
+    "ex-function-approximation-leakage-prediction": lambda: number(
+        r"^network +(\d+) move,", printed("function_approximation", "leakage-counts")
+    ),
+    "ex-function-approximation-outrun-prediction": lambda: (
+        "yes" if number(r"^network +(\d+) move further", printed("function_approximation", "leakage-ahead")) else "no"
+    ),
+    "ex-function-approximation-legs-prediction": legs_of_what_diverges,
+    "ex-function-approximation-pair-prediction": pair_paths,
+    "ex-function-approximation-reward-prediction": lambda: number(
+        r"^all three +largest value +(\S+),", printed("function_approximation", "network-runs")
+    ),
+    "ex-function-approximation-soft-prediction": lambda: str((soft().max() > 100).sum()),
+    "ex-function-approximation-soft-end-prediction": lambda: (
+        "hundreds" if ((end := soft().iloc[-1]) > 100).all() and (end < 1000).all() else "infinity"
+    ),
+    "ex-key-equation-prediction": lambda: 0.5 ** number(r"^relu: .* power (\S+)$", printed("key_equation", "sweep")),
+    "ex-key-equation-buffer-prediction": lambda: number(r"in the buffer: (\d+) ", printed("key_equation", "shares")),
+    "ex-key-equation-size-prediction": lambda: (
+        "it diverges" if "a tenth of it: diverged" in printed("key_equation", "scale") else "it converges"
+    ),
+}
+
+
+def test_each_bet_has_its_computation():
+    assert sorted(COMPUTED) == BETS and len(BETS) >= 16
+
+
+@pytest.mark.parametrize("name", BETS)
+def test_what_is_right_is_what_was_computed(name):
+    assert check(name, COMPUTED[name]()).passed
+
+
+def reason(name, mistake):
+    """Return what a wrong option is told."""
+    return next(each.text for each in find(name).mistakes if each.name == mistake)
+
+
+class TestReasons:
+    """A number in a reason is one that the chapter has computed."""
+
+    def test_of_the_atari_digits(self):
+        points = 84 * 84 * 4
+        assert f"{points:,}".replace(",", " ") in reason("ex-function-approximation-states-prediction", "ten")
+        assert len(str(256**4)) == 10 and 950 < 400 * math.log10(256) < 1000
+        assert round(points * math.log10(256), -3) == 68_000 and round(math.log10(256), 1) == 2.4
+
+    def test_of_the_values_that_run_ahead(self):
+        ahead = int(number(r"^network +(\d+) move further", printed("function_approximation", "leakage-ahead")))
+        said = [
+            reason("ex-function-approximation-outrun-prediction", name) for name in ("trained-leads", "at-most-as-far")
+        ]
+        assert all(f"In the network {ahead} others move further" in text for text in said)
+        assert f"In the network {ahead} of the 63" in find("ex-function-approximation-outrun-prediction").insight
+        text = printed("function_approximation", "leakage-ahead")
+        for name, most in (("table", 0), ("bumps", 0), ("tiles", 0)):
+            assert number(rf"^{name} +(\d+) move further", text) == most
+        assert number(r"^tiles .* most (\S+)$", text) == 1  # as far as the trained one
+
+    def test_of_the_forty_runs(self):
+        single = {"F": "shared-alone", "B": "bootstrapping-alone", "O": "off-policy-alone"}
+        double = {"FB": "no-off-policy", "FO": "no-bootstrapping", "BO": "no-approximation"}
+        mistakes = {each.wrong: each.name for each in find("ex-function-approximation-legs-prediction").mistakes}
+        assert mistakes == {**single, **double, "TWO": "two", "ONE": "one", "NONE": "none"}
+
+    def test_of_the_soft_runs(self):
+        peaks, ends = soft().max(), soft().iloc[-1]
+        name = "ex-function-approximation-soft-end-prediction"
+        assert f"largest of all is {peaks.max():.0f}," in reason(name, "runs-off")
+        assert (ends[False] < peaks[False]).all()  # those without a target network come down again
+        assert f"between {ends.min():.0f} and {ends.max():.0f}" in find(name).insight
+        late, first = (soft() > 100).idxmax()[True].min(), (soft() > 100).idxmax()[False].max()
+        assert first < late and peaks[True].max() < peaks[False].min()  # later and less far
+
+    def test_of_the_corridor(self):
+        left = int(number(r"^all three +(\d+) of 8 leave", printed("function_approximation", "seeds")))
+        words = {3: "three"}[8 - left]
+        assert f"With {words} of eight first networks" in reason("ex-function-approximation-reward-prediction", "stays")
+        where = printed("function_approximation", "network-leaves")
+        assert "largest value in cell 6; never trained: cell 6" in where
+
+    def test_of_the_buffer(self):
+        lake = "SFFF FHFH FFFH HFFG"  # FrozenLake-v1: start, frozen, hole, goal
+        wrong = {each.name: each.wrong() for each in find("ex-key-equation-buffer-prediction").mistakes}
+        pairs = {left: 4 * sum(cell in left for cell in lake) for left in ("SF", "SFHG", "SFH", "SFG")}
+        assert pairs["SF"] == find("ex-key-equation-buffer-prediction").right()
+        assert (wrong["all"], wrong["goal-alone"], wrong["holes-alone"]) == (pairs["SFHG"], pairs["SFH"], pairs["SFG"])
+        assert wrong["cells"] == pairs["SF"] / 4 and lake.count("H") == 4 and pairs["SFHG"] - pairs["SF"] == 20
+
+    def test_of_the_size(self):
+        counts = [int(count) for count in re.findall(r"after (\d+) steps", printed("key_equation", "scale"))]
+        assert 9 < counts[1] / counts[0] < 10.5  # ten times more slowly
+
+    def test_of_the_sweeps(self):
+        text = printed("bellman", "bet-answer")
+        wrong = {"A": 0.5, "B": 0.9, "D": 0.999}
+        for option, gamma in wrong.items():
+            sweeps = int(number(rf"^gamma = {gamma}: .* at sweep (\d+)$", text))
+            assert find("ex-bellman-prediction").phrases[option][0] == str(sweeps)
+
+    def test_of_the_fates(self):
+        fate = dict(re.findall(r"^(.*): (\w+) after", printed("bellman", "fates-numbers"), re.M))
+        settled = {name for name, status in fate.items() if status == "converged"}
+        assert settled == {"loop, gamma = 0.9", "lake, gamma = 1, from 0", "lake, gamma = 1, from 5"}
+
+
+# --- nothing before a bet, or beside it, tells
+
+
+def headings(chapter):
+    """Return the titles of a chapter, which stand in the sidebar beside every bet."""
+    return re.findall(r"^#+ (.+)$", pages.markdown(pages.BOOK / f"{chapter}.ipynb"), re.M)
+
+
+def before(label, chapter):
+    """Return what a page says up to a bet, captions among it, and the bet itself."""
+    told = []
+    for cell in pages.notebook(pages.BOOK / f"{chapter}.ipynb").cells:
+        figure = cell.metadata.get("mystnb", {}).get("figure", {})
+        told += [cell.source if cell.cell_type == "markdown" else "", figure.get("caption", "")]
+        told += [output.get("text", "") for output in cell.get("outputs", ())]
+        if f":label: {label}" in cell.source:
+            told[-2 - len(cell.get("outputs", ()))] = re.split(rf":label: {label}\n(?:.*\n)*?```", cell.source)[0]
+            return "\n".join(told)
+    raise LookupError(label)
+
+
+TELLS = {
+    "bellman": {
+        "fates": r"does not converge|settles?\b.*lake",
+        "": r"\b69\b",
+    },
+    "function_approximation": {
+        "leakage": r"moves? (many|all|every)|\b63 (move|of)",
+        "outrun": r"outrun|runs? ahead|move further than the trained one",
+        "legs": r"not enough|each leg matters|needs a combination|only all three",
+        "pair": r"still it diverges|to infinity|come home",
+        "reward": r"leaves it\b|watch a network leave",
+        "soft": r"soft divergence|all ten",
+    },
+    "key_equation": {
+        "key-equation": r"quarter of|falls by|about four|ReLU network that are not",
+        "buffer": r"\b44\b",
+        "size": r"traded",
+    },
+}
+CASES = [(chapter, bet, words) for chapter, bets in TELLS.items() for bet, words in bets.items()]
+
+
+@pytest.mark.parametrize(("chapter", "bet", "words"), CASES)
+def test_no_heading_or_objective_tells(chapter, bet, words):
+    """Objectives stand in the first cell, headings in the sidebar."""
+    first = pages.notebook(pages.BOOK / f"{chapter}.ipynb").cells[0].source
+    found = [line for line in [*headings(chapter), *first.split("\n")] if re.search(words, line, re.I)]
+    pages.none(found, f"tells {bet or 'the bet'}")
+
+
+@pytest.mark.parametrize("label", BETS)
+def test_the_right_words_are_not_said_before(label):
+    chapter = next(name for name in CHAPTERS if label in pages.labels(pages.BOOK / f"{name}.ipynb"))
+    kind = label.removeprefix("ex-" + chapter.replace("_", "-") + "-").removesuffix("prediction").strip("-")
+    words = TELLS.get(chapter, {}).get(kind) or TELLS.get(chapter, {}).get(chapter.replace("_", "-"))
+    if words:
+        text = before(label, chapter)
+        pages.none([line for line in text.split("\n") if re.search(words, line, re.I)], f"tells {label}")
+
+
+@pytest.mark.parametrize(
+    ("chapter", "bet", "line"),
+    [
+        ("function_approximation", "leakage", "## One change moves many"),
+        ("function_approximation", "legs", "## Three legs are not enough"),
+        ("function_approximation", "pair", "## Nothing missing, and still it diverges"),
+        ("function_approximation", "reward", "## A bound, and a network that leaves it"),
+        ("function_approximation", "reward", "- give the bound that a table keeps, and watch a network leave it."),
+        ("key_equation", "key-equation", "## Half the step, a quarter of the error"),
+        ("key_equation", "key-equation", "- say why the error falls by about four when a short step is halved;"),
+        ("bellman", "fates", "## When it does not converge"),
+    ],
+)
+def test_what_told_once_is_found(chapter, bet, line):
+    assert re.search(TELLS[chapter][bet], line, re.I)
