@@ -57,13 +57,17 @@ def extras(notebook):
     """Return the extras that bring what a notebook needs, and nothing else."""
     missing = needs(notebook) - modules(PROJECT["dependencies"])
     brought = {name: modules(lines) for name, lines in PROJECT["optional-dependencies"].items()}
-    useful = {name: found for name, found in brought.items() if found <= missing}
-    chosen = []
-    for name in sorted(useful, key=lambda name: (-len(useful[name]), name)):
-        if useful[name] - set().union(*(useful[other] for other in chosen)):
-            chosen.append(name)
-    if left := missing - set().union(*(useful[name] for name in chosen)):
+    chosen, left = [], missing
+    while useful := {name: found for name, found in brought.items() if found & left}:
+        # what brings least that nobody asked for, and of those what brings most
+        name = min(useful, key=lambda name: (len(useful[name] - missing), -len(useful[name] & left), name))
+        chosen.append(name)
+        left = left - useful[name]
+    if left:
         raise ValueError(f"notebook must import what an extra of pyproject.toml brings, got {sorted(left)[0]!r}")
+    for name in [*chosen]:  # one that came early may be a part of one that came late
+        if brought[name] <= set().union(*(brought[other] for other in chosen if other != name)):
+            chosen.remove(name)
     return sorted(chosen)
 
 
