@@ -52,7 +52,7 @@ def right_value(name):
 
 def test_each_is_asked_something():
     assert sorted(VALUES + JUDGED + FUNCTIONS + CHOICES + BETS) == sorted(EXERCISES)
-    assert min(map(len, (VALUES, JUDGED, FUNCTIONS, CHOICES, BETS))) >= 6
+    assert min(map(len, (VALUES, JUDGED, FUNCTIONS, CHOICES))) >= 6
 
 
 # --- a hint before the number
@@ -464,10 +464,20 @@ SAID = {
         "millions",
     ],
     "ex-key-equation-prediction": ["B", "a quarter", "It falls to a quarter.", "1/4", 0.25, "quarter", "B. a quarter"],
-    "ex-contraction-prediction": ["none", "None of them.", "neither", "c", "C, none of them"],
+    "ex-contraction-prediction": ["19", 19, 19.0, "19 times", "more than 19 times", "d", "D. nineteen", "> 19"],
+    "ex-contraction-phases-prediction": ["plus", "at plus 1.2", "At plus 1.2 alone.", "the positive one"],
+    "ex-heuristics-prediction": ["deeper", "more layers", "More hidden layers.", "depth", 2, "add hidden layers"],
+    "ex-heuristics-robots-prediction": ["up", "they rise", "Larger", "they increase", "higher"],
+    "ex-heuristics-margins-prediction": [400, "400", "about 400 times", "four hundred", "C"],
+    "ex-heuristics-rank-prediction": ["relu", "ReLU", "the largest row ratios"],
     "ex-heuristics-raw": ["up", "Up!", "it goes up", "larger", "increases"],
-    "ex-heuristics-tension-prediction": ["no", "No.", "there is none", "No, there is none"],
-    "ex-heuristics-watch-prediction": ["growth", "the growth of max |Q|", "max|Q|", "Growth of max Q"],
+    "ex-heuristics-tension-prediction": ["none", "None.", 0, 0.0, "not even 0", "no discount"],
+    "ex-heuristics-watch-prediction": ["it falls", "down", "Falls towards 1", "lower", "it falls towards 1"],
+    "ex-preqn-minibatch-prediction": ["a quarter", "about a quarter", "1/4", 71, "about 70"],
+    "ex-preqn-pendulum-prediction": ["within a thousand", "some hundred", 500, "hundreds"],
+    "ex-preqn-target-prediction": ["the identity", "I", "identity", "I, the identity", 1],
+    "ex-reproduction-prediction": ["the policy", "Policy.", "the actor"],
+    "ex-reproduction-ablation-prediction": ["the activation", "activation", "relu", "another activation"],
     "ex-preqn-prediction": ["A", "a", "only A", "A alone", ["A"], "cured, not cured, not cured", "yes, no, no"],
 }
 WRONG_WORDS = {
@@ -495,10 +505,25 @@ WRONG_WORDS = {
         *(("any two", "two"), (2, "two"), ("off-policy", "off-policy-alone"), ("none", "none"), ("one leg", "one")),
     ],
     "ex-key-equation-prediction": [("half", "as-the-change"), ("it depends", "depends"), (0.5, "as-the-change")],
-    "ex-contraction-prediction": [("the calm", "fate"), ("The calm and the orbit", "bounded")],
+    "ex-contraction-prediction": [(1, "no-future"), ("twice", "the-calm"), ("10 times", "horizon"), (2.0, "the-calm")],
+    "ex-contraction-phases-prediction": [("both", "alike"), ("minus 1.2", "minus"), ("nowhere", "neither")],
+    "ex-heuristics-prediction": [("width", "wider"), ("tanh", "activation"), ("larger inputs", "scale"), (4, "scale")],
+    "ex-heuristics-robots-prediction": [("they fall", "as-on-the-cart"), ("no change", "level")],
+    "ex-heuristics-margins-prediction": [("it holds", "holds"), (4, "not-counted"), ("13 000", "median")],
+    "ex-heuristics-rank-prediction": [("sin", "smallest-ratio"), ("tanh", "in-between")],
+    "ex-heuristics-tension-prediction": [(0.95, "narrow"), ("0.9", "narrow"), (0.5, "on-the-way")],
     "ex-heuristics-raw": [("down", "down"), ("stays the same", "stays")],
-    "ex-heuristics-watch-prediction": [("row ratio", "row-ratio"), ("the effective rank", "effective-rank")],
-    "ex-preqn-prediction": [("A and C", "no-room"), ("b, a", "the-left-out"), (["C", "B"], "others"), ("all", "all")],
+    "ex-heuristics-watch-prediction": [("rises", "tells-apart"), ("the same", "frozen"), (4, "frozen")],
+    "ex-preqn-minibatch-prediction": [("all", "full-rank"), (256, "full-rank"), ("three quarters", "the-others")],
+    "ex-preqn-pendulum-prediction": [("never", "needs-a-target-network"), ("5 000", "as-the-others")],
+    "ex-preqn-target-prediction": [("longer", "as-many-steps"), (0, "the-power"), ("zero", "the-power")],
+    "ex-reproduction-prediction": [("the values", "run-off"), ("line search", "line-search"), ("Q", "off-target")],
+    "ex-reproduction-ablation-prediction": [
+        ("line search", "line-search"),
+        ("jitter", "jitter"),
+        ("alpha", "step-size"),
+    ],
+    "ex-preqn-prediction": [("A and C", "no-room"), ("b, a", "the-left-out"), (["C", "A"], "no-room"), ("all", "all")],
 }
 
 

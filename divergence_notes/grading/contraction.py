@@ -10,7 +10,7 @@ import numpy as np
 
 from divergence_notes import contraction, dynamics, examples
 from divergence_notes.grading.exercise import Mistake
-from divergence_notes.grading.kinds import Bet, Choice, Function, Value
+from divergence_notes.grading.kinds import Choice, Function, Value
 from divergence_notes.mdp import FiniteMDP
 
 
@@ -96,25 +96,59 @@ def _changed(alpha, kernel=((1.0, 0.0), (0.0, 1.0))):
 EXERCISES = (
     Choice(
         "ex-contraction-prediction",
-        "C",
+        "D",
         (
-            Mistake("fate", "The calm comes home, but its coupling is far too strong for the condition", "A"),
-            Mistake("bounded", "That the orbit stays bounded is no certificate; its rows are not dominant", "B"),
             Mistake(
-                "rewards", "The condition asks for K, rho and gamma; rewards cancel when two tables are compared", "D"
+                "no-future",
+                "That is enough at gamma = 0; with a future, what the others pull comes back through the targets, too",
+                "A",
+            ),
+            Mistake(
+                "the-calm",
+                "Twice is what the calm has, and it is enough while gamma is below 1/3; here gamma is 0.9",
+                "B",
+            ),
+            Mistake(
+                "horizon",
+                "That is 1 / (1 - gamma); but the pull of the others counts twice, in their values and, discounted, in "
+                "their targets: 1 + gamma stands above",
+                "C",
             ),
         ),
-        insight="Not even the calm, which comes home: a condition that fails is no threat, it is silence.",
+        insight="It is (1 + gamma) / (1 - gamma). The calm has 2 and comes home all the same: a condition that fails "
+        "is no threat, it is silence.",
         phrases={
-            "A": ("the calm only", "the calm"),
-            "B": ("the calm and the orbit",),
-            "C": ("none of them", "none", "neither", "no", "0"),
-            "D": ("one cannot say without the rewards", "cannot say", "one cannot say", "it depends on the rewards"),
+            "A": ("more than once", "1", "one", "once", "more than 1", "it must be larger", "larger"),
+            "B": ("more than twice", "2", "two", "twice", "more than 2", "2 times", "two times"),
+            "C": ("more than 10 times", "10", "ten", "10 times", "ten times", "more than 10", "1/(1 - gamma)"),
+            "D": ("more than 19 times", "19", "nineteen", "19 times", "more than 19", "(1 + gamma)/(1 - gamma)"),
         },
     ),
-    Bet(
+    Choice(
         "ex-contraction-phases-prediction",
-        hint="The map below it answers both questions; move the dot to the two places.",
+        "PLUS",
+        (
+            Mistake(
+                "alike",
+                "To the paper's condition they are alike, since it takes absolute values; to the update they are not: "
+                "at -1.2 none of the 64 runs leaves",
+                "BOTH",
+            ),
+            Mistake(
+                "minus",
+                "It is the other way round: at 1.2 some of the 64 runs leave; at -1.2 none does, nor at any other "
+                "negative coupling of the map",
+                "MINUS",
+            ),
+            Mistake("neither", "At 1.2 some of the 64 runs leave; up to a coupling of 1 none does", "NEITHER"),
+        ),
+        insight="Here the danger has a sign, and a condition that takes absolute values cannot know it.",
+        phrases={
+            "BOTH": ("at both", "both", "at both alike", "at both of them"),
+            "PLUS": ("at plus 1.2 alone", "plus 1.2", "at plus 1.2", "plus", "the positive one", "positive"),
+            "MINUS": ("at minus 1.2 alone", "minus 1.2", "at minus 1.2", "minus", "the negative one", "negative"),
+            "NEITHER": ("at neither", "neither", "none", "nowhere", "at none of them"),
+        },
     ),
     Value(
         "ex-contraction-largest-step",

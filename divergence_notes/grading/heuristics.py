@@ -8,7 +8,7 @@ import numpy as np
 
 from divergence_notes import updates
 from divergence_notes.grading.exercise import Mistake
-from divergence_notes.grading.kinds import Bet, Choice, Function, Value
+from divergence_notes.grading.kinds import Choice, Function, Value
 from divergence_notes.mdp import FiniteMDP
 
 
@@ -59,17 +59,93 @@ def _settles(gamma, rho):
 
 
 EXERCISES = (
-    Bet(
+    Choice(
         "ex-heuristics-prediction",
-        hint="Each of the four dials has a figure below, and the search for a setting that works comes after them.",
+        "B",
+        (
+            Mistake(
+                "wider",
+                "Wider lowers it: for each activation all eight networks of width 128 lie below all eight of width 8",
+                "A",
+            ),
+            Mistake("activation", "That lowers it, at every setting and for every initialisation", "C"),
+            Mistake(
+                "scale",
+                "Larger inputs lower it, and over the range that is drawn they do so more than width or depth",
+                "D",
+            ),
+        ),
+        insight="Each added layer raises it, for every one of eight initialisations; in five layers of relu a step at "
+        "one pair moves nearly all others as far.",
+        phrases={
+            "A": ("wider layers", "wider", "width", "1", "make both hidden layers wider"),
+            "B": ("more layers", "deeper", "depth", "2", "add hidden layers", "more hidden layers"),
+            "C": ("tanh or sin for relu", "activation", "tanh", "sin", "3", "replace relu by tanh or sin"),
+            "D": ("larger inputs", "inputs", "scale", "4", "multiply the inputs by 2"),
+        },
     ),
-    Bet(
+    Choice(
         "ex-heuristics-robots-prediction",
-        hint="The figure below it has both ways to draw the weights, and all three robots.",
+        "UP",
+        (
+            Mistake(
+                "as-on-the-cart",
+                "So it was on the cart and its pole; on each of the three robots wider relu networks have larger ones",
+                "DOWN",
+            ),
+            Mistake(
+                "level",
+                "So it is for tanh on two of the robots; for relu the interval of the slope lies above 0 on all three",
+                "STAYS",
+            ),
+        ),
+        insight="On each of the three robots they rise: a trend that changes its sign with the environment is not a "
+        "law.",
+        phrases={
+            "UP": ("they rise", "rise", "up", "larger", "they go up", "they increase", "higher"),
+            "DOWN": ("they fall", "fall", "down", "smaller", "they go down", "they decrease", "lower"),
+            "STAYS": ("they stay level", "level", "they stay", "stays", "no change", "flat"),
+        },
     ),
-    Bet(
+    Choice(
+        "ex-heuristics-margins-prediction",
+        "C",
+        (
+            Mistake("holds", "In no row of any of the 48 networks does the condition hold", "A"),
+            Mistake(
+                "not-counted",
+                "That counts the others as one: the row ratio is their average, and the condition asks for the sum "
+                "over a hundred pairs",
+                "B",
+            ),
+            Mistake("median", "So it is in the median row; in the best one it is less", "D"),
+        ),
+        insight="A row ratio of 0.02 looks small, but times a hundred pairs and times 199 it is 400.",
+        phrases={
+            "A": ("there the condition holds", "it holds", "not at all", "0", "1", "none"),
+            "B": ("about 4 times", "4", "four", "four times"),
+            "C": ("about 400 times", "400", "four hundred", "four hundred times"),
+            "D": ("about 13 000 times", "13 000", "thirteen thousand", "thirteen thousand times"),
+        },
+    ),
+    Choice(
         "ex-heuristics-rank-prediction",
-        hint="The figure below it has a dot for each network.",
+        "C",
+        (
+            Mistake(
+                "smallest-ratio",
+                "sin has the smallest row ratios, and of the three it is stable up to the smallest discount",
+                "A",
+            ),
+            Mistake("in-between", "tanh lies between the two, in its row ratios and in its discounts", "B"),
+        ),
+        insight="relu has the largest row ratios here and stays stable up to the largest discount: the condition "
+        "ranks promises, and not fates.",
+        phrases={
+            "A": ("sin", "sine", "the smallest row ratios"),
+            "B": ("tanh", "the middle one"),
+            "C": ("relu", "the largest row ratios", "rectifiers"),
+        },
     ),
     Value(
         "ex-heuristics-overlap",
@@ -210,34 +286,46 @@ EXERCISES = (
     ),
     Choice(
         "ex-heuristics-tension-prediction",
-        "NO",
+        "C",
         (
             Mistake(
-                "yes",
-                "When the error has halved, the taught pairs pull on each other too hard: one matrix does both",
-                "YES",
+                "narrow",
+                "So it is at a width of 0.3, and there the unseen states are as good as unknown: the error is 0.99 of "
+                "that of the blind guess",
+                "A",
             ),
+            Mistake("on-the-way", "So it is at a width of 0.4, and there the error is still 0.84", "B"),
         ),
         insight="The spill is the generalisation: what teaches the unseen pairs is what couples the taught ones.",
         phrases={
-            "NO": ("there is none", "none", "no width", "no, there is none", "never"),
-            "YES": ("there is one", "yes, there is one"),
+            "A": ("0.9 or more", "0.9", "above 0.9", "more than 0.9", ">0.9", "nearly 1"),
+            "B": ("about 0.5", "0.5", "a half", "one half", "0.46"),
+            "C": ("none, not even 0", "0", "none", "no discount", "not even 0", "zero"),
         },
     ),
     Choice(
         "ex-heuristics-watch-prediction",
-        "GROWTH",
+        "DOWN",
         (
-            Mistake("row-ratio", "The row ratio goes with the values, and not before them", "ROW RATIO"),
-            Mistake("effective-rank", "The effective rank goes with the values, and not before them", "EFFECTIVE RANK"),
-            Mistake("alignment", "It is negative in a good share of the records of the calm run, too", "ALIGNMENT"),
+            Mistake(
+                "tells-apart",
+                "So it would be if the network learned to move every pair by itself, as a table does; it loses "
+                "directions: from 3.9 to 1.6",
+                "UP",
+            ),
+            Mistake(
+                "frozen",
+                "So it would be if the kernel kept still; it goes from 3.9 to 1.6 here, while in the calm run it "
+                "stays near 3",
+                "STAYS",
+            ),
         ),
-        insight="Ask Q directly: the kernel's numbers go with the growth here, and not before it.",
+        insight="In the end the network has hardly more than one direction left, and moves all values together along "
+        "it.",
         phrases={
-            "GROWTH": ("the growth of max |Q|", "max |Q|", "growth of max Q", "max Q", "the values"),
-            "ROW RATIO": ("the row ratio", "row-ratio"),
-            "EFFECTIVE RANK": ("the effective rank", "rank"),
-            "ALIGNMENT": ("the alignment", "cosine"),
+            "UP": ("it rises", "rises", "up", "higher", "larger", "it goes up", "it increases", "towards 100"),
+            "STAYS": ("it stays about 4", "stays", "it stays", "the same", "no change", "about 4", "4"),
+            "DOWN": ("it falls towards 1", "falls", "it falls", "down", "lower", "smaller", "towards 1", "1"),
         },
     ),
 )

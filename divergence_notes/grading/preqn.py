@@ -10,7 +10,7 @@ import numpy as np
 
 from divergence_notes import dynamics, examples, updates
 from divergence_notes.grading.exercise import Mistake
-from divergence_notes.grading.kinds import Bet, Choice, Function, Value
+from divergence_notes.grading.kinds import Choice, Function, Value
 from divergence_notes.grading.phrases import combined
 from divergence_notes.grading.running import Fault
 from divergence_notes.mdp import FiniteMDP
@@ -98,36 +98,77 @@ EXERCISES = (
                 "With all pairs in the batch, and a kernel that has an inverse, you get a table's update",
                 "NONE",
             ),
-            Mistake("wrong-one", "The whole batch is the safe case here, and B leaves one action out", "B"),
-            Mistake(
-                "wrong-other", "The whole batch helps if each wish can be granted; in C two share a parameter", "C"
-            ),
-            Mistake("others", "It is the other way round: A is cured, B and C are not", "BC"),
         ),
         insight="With every pair in the batch, and a kernel that has an inverse, it is a table's update; B and C "
         "lack one of the two.",
         phrases={
-            **combined({"A": "a", "B": "b", "C": "c"}, ("AB", "AC", "BC")),
-            "A": (
-                "A alone",
-                "yes, no, no",
-                "cured, not, not",
-                "cured, not cured, not cured",
-                "the pair with both actions",
-            ),
-            "B": ("B alone", "no, yes, no", "not, cured, not", "not cured, cured, not cured"),
-            "C": ("C alone", "no, no, yes", "not, not, cured", "not cured, not cured, cured"),
+            "A": ("A alone", "yes, no, no", "cured, not, not", "cured, not cured, not cured", "only the pair"),
+            **combined({"A": "A", "B": "B", "C": "C"}, ("AB", "AC")),
             "ABC": ("all three", "all", "A B C", "yes, yes, yes", "cured, cured, cured"),
             "NONE": ("none of them", "neither", "no, no, no", "not, not, not", "not cured, not cured, not cured"),
         },
     ),
-    Bet(
-        "ex-preqn-pendulum-prediction",
-        hint="The figure below it shows both agents, and the study in the appendix all of the step sizes.",
+    Choice(
+        "ex-preqn-minibatch-prediction",
+        "C",
+        (
+            Mistake(
+                "full-rank",
+                "The network has far more parameters than the batch has pairs; but states of one episode are "
+                "neighbours, and it can hardly tell them apart",
+                "A",
+            ),
+            Mistake("the-others", "It is the other way round: nearly three quarters are smaller", "B"),
+        ),
+        insight="Nearly three quarters are smaller: for every practical purpose the matrix is singular.",
+        phrases={
+            "A": ("nearly all", "all", "256", "about 250", "250"),
+            "B": ("about three quarters", "three quarters", "3/4", "about 190", "190", "192"),
+            "C": ("about a quarter", "a quarter", "one quarter", "1/4", "about 70", "70", "71", "64"),
+        },
     ),
-    Bet(
+    Choice(
+        "ex-preqn-pendulum-prediction",
+        "A",
+        (
+            Mistake(
+                "needs-a-target-network",
+                "It swings the rod up without one, and its values stay at a few hundred",
+                "C",
+            ),
+            Mistake(
+                "as-the-others",
+                "That is what TD3 and SAC take in the study below: about 5000; this agent takes some hundred",
+                "B",
+            ),
+        ),
+        insight="Some hundred updates, with one network and nothing that stands still; but one seed proves little, and "
+        "the study below has five.",
+        phrases={
+            "A": ("within a thousand", "hundreds", "some hundred", "a few hundred", "500", "less than 1000"),
+            "B": ("after some thousand", "thousands", "some thousand", "several thousand", "5000"),
+            "C": ("never", "it does not", "its values run off", "not at all"),
+        },
+    ),
+    Choice(
         "ex-preqn-target-prediction",
-        hint="The paragraph below it answers the first two questions, and the figure after that the third.",
+        "B",
+        (
+            Mistake(
+                "as-many-steps",
+                "So it begins; but each update takes a part of the distance that is left, and there is less and less "
+                "of it",
+                "C",
+            ),
+            Mistake("the-power", "That is what becomes of the power; the bracket is I minus the power", "A"),
+        ),
+        insight="The power dies away and I is left: the kernel is undone, as by PreQN with alpha = 1 and every pair in "
+        "the batch.",
+        phrases={
+            "A": ("0, nothing moves", "0", "zero", "nothing"),
+            "B": ("I, the identity", "I", "identity", "the identity", "1", "the unit matrix", "eye"),
+            "C": ("N α K D, an N times longer step", "N alpha K D", "N times as long", "it grows", "longer"),
+        },
     ),
     Value(
         "ex-preqn-coupling",

@@ -1,13 +1,66 @@
-"""The prediction of the appendix on studies and raw results.
+"""The predictions of the appendix on studies and raw results.
 
-No computer judges it, since it is a `Bet` of `kinds`. What is asked in the chapters is in the modules named after them.
+How an answer is judged is in `kinds`.
 """
 
-from divergence_notes.grading.kinds import Bet
+from divergence_notes.grading.exercise import Mistake
+from divergence_notes.grading.kinds import Choice
 
 EXERCISES = (
-    Bet(
+    Choice(
         "ex-reproduction-prediction",
-        hint="The figure below it shows every run, and the text after it compares.",
+        "B",
+        (
+            Mistake("run-off", "The largest value in a batch stays below 100 to the end", "A"),
+            Mistake(
+                "line-search",
+                "It lets nearly every step pass at full length: less than one halving in a thousand updates",
+                "C",
+            ),
+            Mistake(
+                "off-target",
+                "The change of a batch points along its TD errors to the end: the cosine stays above 0.999",
+                "D",
+            ),
+        ),
+        insight="Each torque sits at an end of its range, where no gradient of Q reaches the policy: what keeps Q from "
+        "running away keeps Q from running away, and no more.",
+        phrases={
+            "A": ("Q, whose values have run off", "the values", "divergence", "they run off"),
+            "B": ("the policy", "policy", "the actor", "the gradient of the policy"),
+            "C": ("the line search, which refuses all steps", "the line search", "line search"),
+            "D": ("Q, which no longer follows its targets", "Q", "the targets", "the TD errors"),
+        },
+    ),
+    Choice(
+        "ex-reproduction-ablation-prediction",
+        "D",
+        (
+            Mistake(
+                "line-search",
+                "With two of three seeds the line search never cuts a step here, and the runs without it are the same "
+                "to the last digit",
+                "A",
+            ),
+            Mistake(
+                "jitter",
+                "A hundred times more costs return with every seed, but less than half of what rectifiers cost",
+                "B",
+            ),
+            Mistake(
+                "step-size",
+                "A third of it costs about 750 on average, with two seeds of three; rectifiers cost more, and with "
+                "every seed",
+                "C",
+            ),
+        ),
+        insight="With rectifiers two runs of three have learned nothing yet, and the worst run with tanh is above the "
+        "best with sines.",
+        phrases={
+            "A": ("no line search", "the line search", "line search"),
+            "B": ("another jitter", "the jitter", "jitter"),
+            "C": ("another step size", "the step size", "step size", "alpha"),
+            "D": ("another activation", "the activation", "activation", "relu", "tanh"),
+        },
     ),
 )
