@@ -1,9 +1,9 @@
 """A Sphinx extension: all that making the book asks for beside Sphinx, so that every way of building it does the same.
 
-Before: what the pages load is fetched (vendor.py), and a chapter runs again when something that it imports or reads
-has changed (reads.py). After: pictures get small, the notebooks to download say first how to install what they need
-(downloads.py), pages are mended (mend.py), icons that no page uses go (icons.py). Then the site is read: a page that
-is missing, a traceback and a warning are faults, and a build with a fault has failed.
+Before: what the pages load is fetched (vendor.py, live_files.py), and a chapter runs again when something that it
+imports or reads has changed (reads.py). After: pictures get small, the notebooks to download say first how to install
+what they need (downloads.py), pages are mended (mend.py), icons that no page uses go (icons.py). Then the site is
+read: a page that is missing, a traceback and a warning are faults, and a build with a fault has failed.
 """
 
 import os
@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import downloads
+import live_files
 import nbformat
 import reads
 from build_book import PREVIEW, faults
@@ -29,6 +30,7 @@ KEPT = 100  # runs of notebooks; the oldest go
 def fetch(app, config):
     """Handle config-inited: Sphinx looks next whether the folder is there."""
     vendor()
+    live_files.fill()
 
 
 def start(app):

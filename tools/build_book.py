@@ -33,6 +33,7 @@ INPUTS = (
     "coursework/source/**/*",
     "divergence_notes/**/*.py",
     "tools/*.*",
+    "tools/kernel/*.*",
 )
 """What a page, or a file beside the pages, is made of."""
 ERROR_MARKS = ("Traceback (most recent call last)", "output traceback", "application/vnd.jupyter.error")

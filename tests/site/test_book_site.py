@@ -86,6 +86,7 @@ def book(tmp_path, monkeypatch):
     monkeypatch.setattr(reads, "ROOT", tmp_path)
     monkeypatch.setattr(reads, "PACKAGE", "planted")
     monkeypatch.setattr(book_site, "vendor", lambda: None)
+    monkeypatch.setattr(book_site.live_files, "fill", lambda: None)
     monkeypatch.setattr(book_site, "faults", lambda site: [])
     monkeypatch.setattr(book_site.downloads, "extras", lambda notebook: [])
     monkeypatch.syspath_prepend(tmp_path)

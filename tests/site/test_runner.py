@@ -1,0 +1,184 @@
+"""What runs the cells of a page, asked in this Python: streams, last expressions, figures, verdicts, errors."""
+
+import json
+import sys
+import types
+
+import matplotlib.pyplot as plt
+import nbformat
+import pytest
+from kernel.runner import Runner, ends_with_semicolon, stubs
+
+from divergence_notes import grading
+from tests import pages
+
+
+class Heard(Runner):
+    """A runner that keeps what it says."""
+
+    def __init__(self):
+        self.said = []
+        super().__init__(lambda text: self.said.append(json.loads(text)))
+
+    def ask(self, source, **options):
+        """Run a cell; return whether it went well, and {type: data} of what it said, pieces of a stream joined."""
+        self.said.clear()
+        ok = self.run(source, "cell 1", **options)
+        found = {}
+        for message in self.said:
+            kind, data = message["type"], message["data"]
+            found[kind] = found[kind] + data if kind in found and isinstance(data, str) else data
+        return ok, found
+
+
+@pytest.fixture
+def runner():
+    before = sys.stdout, sys.stderr
+    yield Heard()
+    assert (sys.stdout, sys.stderr) == before
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("1 + 1", {"text": "2"}),
+        ("print('a', 1)\n3", {"out": "a 1\n", "text": "3"}),
+        ("import sys\nprint('a', file=sys.stderr)", {"err": "a\n"}),
+        ("x = 1", {}),
+        ("None", {}),
+        ("1;", {}),
+        ("1;  # why", {}),
+        ("'a;'", {"text": "'a;'"}),
+        ("1  # a;", {"text": "1"}),
+        ("", {}),
+        ("# nothing", {}),
+        ("display(1, 'b')", {"text": "1'b'"}),
+    ],
+)
+def test_says_what_a_notebook_shows(runner, source, said):
+    assert runner.ask(source) == (True, said)
+
+
+def test_names_stay_unless_the_cell_is_fresh(runner):
+    assert runner.ask("x = 1") == (True, {})
+    assert runner.ask("x") == (True, {"text": "1"})
+    assert runner.ask("_ + 1") == (True, {"text": "2"})
+    ok, said = runner.ask("x", fresh=True)
+    assert not ok and said["error"]["short"] == "NameError: name 'x' is not defined"
+    assert runner.ask("x = 5; y = 6", fresh=True)[0]
+    assert runner.ask("x") == (True, {"text": "1"})
+    assert not runner.ask("y")[0]
+
+
+def test_a_table_is_html(runner):
+    ok, said = runner.ask("import pandas as pd\npd.DataFrame({'gamma': [0.5]})")
+    assert ok and set(said) == {"html"} and "<th>gamma</th>" in said["html"]
+    assert set(runner.ask("pd.DataFrame")[1]) == {"text"}, "a class has no table"
+
+
+def test_figures_come_at_the_end_each_once_and_the_same_each_time(runner):
+    source = "import matplotlib.pyplot as plt\nfor n in (1, 2):\n    plt.subplots()[1].plot([0, n])\nprint('after')"
+    ok = runner.run(source, "cell")
+    kinds = [message["type"] for message in runner.said]
+    assert ok and kinds[-2:] == ["svg", "svg"] and set(kinds[:-2]) == {"out"}
+    drawn = runner.said[-1]["data"]
+    assert drawn.startswith("<svg") and drawn.rstrip().endswith("</svg>") and "<dc:date>" not in drawn
+    assert runner.ask("plt.subplots()[0]")[1]["svg"].count("<svg") == 1, "a figure that is also the last expression"
+    assert runner.ask("plt.subplots()\n1 / 0")[1].keys() == {"error"}
+    assert runner.ask("1") == (True, {"text": "1"}), "what a failed cell had begun is not shown by the next"
+
+
+def test_a_slider_brings_its_state(runner):
+    ok, said = runner.ask("import ipywidgets\nipywidgets.IntSlider(3)")
+    assert ok and set(said) == {"widget"}
+    [view] = said["widget"]["view_specs"]
+    assert said["widget"]["manager_state"]["state"][view["model_id"]]["state"]["value"] == 3
+
+
+class TestVerdicts:
+    NAME = "ex-bellman-shift"
+    ASK = f"from divergence_notes import grading\ngrading.check('{NAME}', answer)"
+
+    def test_right(self, runner):
+        right = grading.find(self.NAME).right
+        runner.main.answer = right
+        ok, said = runner.ask(self.ASK)
+        result = grading.check(self.NAME, right)
+        assert ok and said["verdict"]["passed"] and said["verdict"]["message"] == result.message
+        assert said["verdict"]["text"] == repr(result)
+
+    def test_wrong_with_a_diagnosis(self, runner):
+        mistake = grading.find(self.NAME).mistakes[0]
+        runner.main.answer = mistake.wrong
+        said = runner.ask(self.ASK)[1]["verdict"]
+        assert not said["passed"] and not said["open"] and said["diagnosis"] == mistake.name
+        assert mistake.text in said["message"]
+
+    def test_open(self, runner):
+        said = runner.ask("def answer(c, mdp):\n    ...\n" + self.ASK)[1]["verdict"]
+        assert said["open"] and not said["passed"]
+
+    def test_a_fault_names_its_line(self, runner):
+        source = f"def answer(c, mdp):\n    return c / 0\n{self.ASK}"
+        assert "line 2 of answer: return c / 0" in runner.ask(source, fresh=True)[1]["verdict"]["message"]
+
+    def test_what_is_no_result_is_no_verdict(self, runner):
+        assert set(runner.ask("import types\ntypes.SimpleNamespace(passed=True)")[1]) == {"text"}
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("source", "short", "line"),
+        [
+            ("x = 1\n1 / 0", "ZeroDivisionError: division by zero", 2),
+            ("def f():\n    return g()\n\nf()", "NameError: name 'g' is not defined", 2),
+            ("x = (", "SyntaxError: '(' was never closed", 1),
+            ("raise SystemExit", "SystemExit", 1),
+            ("raise KeyboardInterrupt", "KeyboardInterrupt", 1),
+            ("try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise ValueError('no') from e", "ValueError: no", 4),
+        ],
+    )
+    def test_told_without_our_frames(self, runner, source, short, line):
+        ok, said = runner.ask(source)
+        assert not ok and set(said) == {"error"}
+        assert (said["error"]["short"], said["error"]["line"]) == (short, line)
+        assert "runner.py" not in said["error"]["text"] and "cell 1" in said["error"]["text"]
+        assert source.splitlines()[line - 1].strip() in said["error"]["text"]
+
+    def test_what_was_printed_before_is_kept(self, runner):
+        assert runner.ask("print(1)\n1 / 0")[1]["out"] == "1\n"
+
+
+class TestHiddenCells:
+    CELL = "def check():\n    assert False\n\nfor x in range(2):\n    assert x == 7, x\ncheck()\nassert x == 7"
+
+    def test_punish_nobody(self, runner):
+        assert runner.ask(self.CELL, hidden=True) == (True, {})
+        assert runner.ask("x") == (True, {"text": "1"})
+
+    def test_a_cell_that_is_seen_checks(self, runner):
+        ok, said = runner.ask(self.CELL)
+        assert not ok and said["error"]["short"] == "AssertionError: 0"
+
+    def test_of_the_book_define_the_same_names(self):
+        """No name that a later cell may need comes from inside an assert."""
+        for path in pages.NOTEBOOKS:
+            for cell in nbformat.read(path, as_version=4).cells:
+                if "remove-cell" in cell.metadata.get("tags", []):
+                    asserts = [line for line in cell.source.splitlines() if line.lstrip().startswith("assert")]
+                    pages.none([line for line in asserts if ":=" in line], f"{path.name} names in an assert")
+
+
+def test_stubs_are_enough_for_who_asks():
+    shown = []
+    modules = stubs(shown.append)
+    assert modules["IPython.core.interactiveshell"].InteractiveShell.initialized() is False
+    assert modules["IPython"].display is modules["IPython.display"]
+    modules["IPython"].display.display(modules["IPython.display"].HTML("<b>1</b>"))
+    assert shown[0]._repr_html_() == "<b>1</b>"
+    assert isinstance(modules["_multiprocessing"], types.ModuleType)
+
+
+def test_a_semicolon_ends_code_and_nothing_else():
+    assert ends_with_semicolon("1;\n\n# after") and not ends_with_semicolon("';'") and not ends_with_semicolon("")
