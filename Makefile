@@ -1,6 +1,6 @@
 # `make book` builds the site, `make test` checks everything. Both make .venv when it is missing or out of date.
 # `make check` looks at what differs from the last commit, in a minute; what is long and rare is `make elsewhere` and
-# `make nightly`. CONTRIBUTING.md says what runs where, and how long.
+# `make nightly`. CONTRIBUTING.md says what runs where, and how long. `make book LIVE=0` leaves out Python in the pages.
 PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
@@ -10,7 +10,7 @@ CORE := mdp dynamics bellman features networks updates contraction norms lineari
 .PHONY: help env book page check test elsewhere nightly serve zip lab lock study bench course student clean
 
 help:
-	@echo "make book | page NAME=bellman | check | test | elsewhere | nightly | serve | zip | lab | lock | study NAME=kernels | bench | course SEED=secret | student | clean     see README.md"
+	@echo "make book [LIVE=0] | page NAME=bellman | check | test | elsewhere | nightly | serve | zip | lab | lock | study NAME=kernels | bench | course SEED=secret | student | clean     see README.md"
 
 env:
 	@$(PYTHON) tools/environment.py

@@ -49,7 +49,7 @@ def inputs():
 
 def stamp():
     """Return what is true of a site as long as it need not be built again: what it is made of, and its own files."""
-    made_from = hashlib.sha256(f"Python {sys.version}".encode())
+    made_from = hashlib.sha256(f"Python {sys.version}, LIVE={os.environ.get('LIVE')}".encode())
     for path in inputs():
         made_from.update(f"{path.relative_to(ROOT)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     made = hashlib.sha256()

@@ -23,6 +23,7 @@ FILES = (
     "divergence_notes/studies/fall.py",
     "tools/mend.py",
     "tools/widgets-local.js",
+    "tools/kernel/worker.js",
 )
 NOT_LOOKED_AT = (
     "README.md",
@@ -82,6 +83,13 @@ def test_what_no_page_is_made_of_is_not_looked_at(place, name):
     (place.root / name).write_text("two")
     build_book.build()
     assert place.builds == 1
+
+
+def test_with_and_without_python_in_the_pages_are_two_sites(place, monkeypatch):
+    for live, builds in (("0", 2), ("0", 2), (None, 3)):
+        monkeypatch.delenv("LIVE") if live is None else monkeypatch.setenv("LIVE", live)
+        build_book.build()
+        assert place.builds == builds
 
 
 def test_a_new_time_alone_is_no_edit(place):

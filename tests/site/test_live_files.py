@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shutil
+import tarfile
 import zipfile
 
 import live_files
@@ -164,6 +165,19 @@ def test_pip_that_fails_is_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(live_files, "CARRIER", "no-such-thing-at-all @ file:///nowhere/at-all.whl")
     with pytest.raises(live_files.Missing, match=r"\w"):
         live_files.by_wheel(WANTED, tmp_path)
+
+
+def test_a_release_is_read_for_what_is_wanted(monkeypatch, tmp_path):
+    with tarfile.open(tmp_path / "of-1.tar.bz2", "w:bz2") as archive:
+        for name, data in (CONTENT | {"other.whl": b""}).items():
+            (tmp_path / name).write_bytes(data)
+            archive.add(tmp_path / name, f"pyodide/{name}")
+    monkeypatch.setattr(live_files, "RELEASE", tmp_path.as_uri() + "/of-{}.tar.bz2")
+    (tmp_path / "to").mkdir()
+    live_files.by_release(WANTED, tmp_path / "to", "1")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "to").iterdir()} == CONTENT
+    with pytest.raises(live_files.Missing, match="of-2"):
+        live_files.by_release(WANTED, tmp_path / "to", "2")
 
 
 def test_a_wheel_is_the_same_whenever_it_is_made():

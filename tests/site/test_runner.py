@@ -1,13 +1,15 @@
 """What runs the cells of a page, asked in this Python: streams, last expressions, figures, verdicts, errors."""
 
+import hashlib
 import json
 import sys
 import types
 
+import live_files
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
-from kernel.runner import Runner, ends_with_semicolon, stubs
+from kernel.runner import OnDemand, Runner, ends_with_semicolon, stubs
 
 from divergence_notes import grading
 from tests import pages
@@ -182,3 +184,47 @@ def test_stubs_are_enough_for_who_asks():
 
 def test_a_semicolon_ends_code_and_nothing_else():
     assert ends_with_semicolon("1;\n\n# after") and not ends_with_semicolon("';'") and not ends_with_semicolon("")
+
+
+class TestOnDemand:
+    """A package comes when it is imported, and what it imports comes with it."""
+
+    @pytest.fixture
+    def bring(self, tmp_path, monkeypatch):
+        made = {
+            "planted_top": live_files.wheel("planted-top", "1", {"planted_top/__init__.py": b"import planted_deep"}),
+            "planted_deep": live_files.wheel("planted-deep", "1", {"planted_deep.py": b"x = 1"}),
+            "planted_other": live_files.wheel("planted-other", "1", {"planted_other.py": b""}),
+        }
+        asked = []
+
+        def fetch(file):
+            asked.append(file)
+            return dict(made.values())[file]
+
+        def bring(wrong=None):
+            sums = {name: hashlib.sha256(data).hexdigest() for name, (_, data) in made.items()}
+            finder = OnDemand({name: [made[name][0], wrong or sums[name]] for name in made}, str(tmp_path), fetch)
+            monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, finder])
+            return asked
+
+        monkeypatch.syspath_prepend(tmp_path)
+        yield bring
+        for name in [name for name in sys.modules if name.startswith("planted_")]:
+            del sys.modules[name]
+
+    def test_each_once_and_no_other(self, bring, runner):
+        asked = bring()
+        assert runner.ask("import planted_top\nplanted_top.planted_deep.x") == (True, {"text": "1"})
+        assert runner.ask("import planted_deep, planted_top, json")[0]
+        assert asked == ["planted_top-1-py3-none-any.whl", "planted_deep-1-py3-none-any.whl"]
+
+    def test_a_file_that_is_another_is_not_imported(self, bring, runner):
+        bring(wrong="0" * 64)
+        ok, said = runner.ask("import planted_deep")
+        assert not ok and "planted_deep-1-py3-none-any.whl is not what it should be" in said["error"]["short"]
+        assert not runner.ask("import planted_deep")[0], "nor the second time"
+
+    def test_what_nobody_has_is_missing_as_ever(self, bring, runner):
+        assert bring() == []
+        assert runner.ask("import planted_nowhere")[1]["error"]["short"].startswith("ModuleNotFoundError")

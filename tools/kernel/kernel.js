@@ -21,8 +21,9 @@ export function supported() {
 
 async function ask(name, sha256) {
   const integrity = sha256 && `sha256-${btoa(String.fromCharCode(...sha256.match(/../g).map((two) => parseInt(two, 16))))}`;
-  const answer = await fetch(new URL(name, HERE), sha256 ? { integrity } : { cache: "no-cache" });
-  if (!answer.ok) throw new Error(`${name} is not there (${answer.status})`);
+  const options = sha256 ? { integrity } : { cache: "no-cache" };
+  const answer = await fetch(new URL(name, HERE), options).catch(() => null); // a 404 is not what was expected either
+  if (!answer?.ok) throw new Error(`${name} could not be fetched, or is not what it should be.`);
   return answer;
 }
 

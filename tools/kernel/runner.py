@@ -7,12 +7,18 @@ tests need no browser.
 import ast
 import builtins
 import dataclasses
+import hashlib
+import importlib
+import importlib.abc
+import importlib.machinery
 import io
 import json
 import linecache
 import sys
+import tokenize
 import traceback
 import types
+import zipfile
 
 
 class Stream(io.TextIOBase):
@@ -77,6 +83,36 @@ def stubs(display):
     return made
 
 
+class OnDemand(importlib.abc.MetaPathFinder):
+    """Brings a package when it is imported, and what that imports in its turn likewise.
+
+    Parameters
+    ----------
+    catalogue : mapping
+        From what is imported to a wheel and its sha256.
+    place : str
+        A folder on ``sys.path``.
+    fetch : callable
+        Takes the name of a wheel and returns its bytes.
+    """
+
+    def __init__(self, catalogue, place, fetch):
+        self._catalogue, self._place, self._fetch = dict(catalogue), place, fetch
+
+    def find_spec(self, name, path=None, target=None):
+        if path is not None or name not in self._catalogue:
+            return None
+        file, expected = self._catalogue.pop(name)
+        data = self._fetch(file)
+        found = hashlib.sha256(data).hexdigest()
+        if found != expected:
+            raise ImportError(f"{file} is not what it should be: its sha256 must be {expected}, found {found}")
+        with zipfile.ZipFile(io.BytesIO(data)) as wheel:
+            wheel.extractall(self._place)
+        importlib.invalidate_caches()
+        return importlib.machinery.PathFinder.find_spec(name)
+
+
 def verdict(value):
     """Return what a `grading.Result` says, or None for anything else."""
     grading = sys.modules.get("divergence_notes.grading.exercise")
@@ -106,6 +142,11 @@ class Runner:
         """Make the namespace the main module, and put stubs where a browser has no module."""
         sys.modules["__main__"] = self.main
         sys.modules.update(stubs(self.display))
+
+    @staticmethod
+    def bring(catalogue, place, fetch):
+        """Bring packages when they are imported; `catalogue` is a JSON text. See `OnDemand`."""
+        sys.meta_path.append(OnDemand(json.loads(catalogue), place, fetch))
 
     def say(self, kind, data):
         self._send(json.dumps({"type": kind, "data": data}))
@@ -223,8 +264,6 @@ class Runner:
 
 def ends_with_semicolon(source):
     """Say whether the last line of code ends with a semicolon, which keeps a notebook from showing it."""
-    import tokenize
-
     code = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER, tokenize.INDENT, tokenize.DEDENT)
     found = [each for each in tokenize.generate_tokens(io.StringIO(source).readline) if each.type not in code]
     return bool(found) and found[-1].string == ";"

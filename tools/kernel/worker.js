@@ -1,5 +1,6 @@
-// Python in a worker: Pyodide, the packages that the page asks for, and runner.py. kernel.js hands over all files, so a
-// second worker asks the network for nothing but two scripts, which the browser has in its cache by then.
+// Python in a worker: Pyodide, packages, and runner.py. kernel.js hands over the files, so a second worker asks the network
+// for nothing but two scripts, which the browser has in its cache by then. A package is unpacked when it is imported; one
+// that was not handed over is fetched then.
 import { loadPyodide } from "./pyodide.mjs";
 
 const WASM = "pyodide.asm.wasm";
@@ -20,26 +21,40 @@ function closeTheNet(module) {
   WebAssembly.instantiateStreaming = async (_, imports) => ({ module, instance: await instantiate(module, imports) });
 }
 
-async function start({ packages, module }) {
-  if (!python) {
-    postMessage({ kind: "progress", text: "Starting Python" });
-    closeTheNet(module);
-    const here = new URL("./", import.meta.url).href;
-    const lock = JSON.parse(new TextDecoder().decode(files["pyodide-lock.json"]));
-    const env = { HOME: "/home/pyodide", MPLBACKEND: "agg" };
-    python = await loadPyodide({ indexURL: here, packageBaseUrl: here, lockFileContents: lock, env });
+/** Return a file at once: what runs waits for it, since an import cannot be awaited. */
+function fetchNow(name) {
+  if (!(name in files)) {
+    postMessage({ kind: "progress", text: `Fetching ${name.split("-")[0]}` });
+    const request = new XMLHttpRequest();
+    request.open("GET", new URL(name, import.meta.url), false);
+    request.responseType = "arraybuffer";
+    request.send();
+    if (request.status !== 200) throw new Error(`${name} is not there (${request.status})`);
+    files[name] = request.response;
   }
-  postMessage({ kind: "progress", text: "Loading packages" });
-  const wrong = [];
-  await python.loadPackage(packages, { messageCallback: () => {}, errorCallback: (text) => wrong.push(text) });
-  if (wrong.length) throw new Error(wrong.join(" "));
-  if (!runner) {
-    python.FS.mkdir("/live");
-    python.FS.writeFile("/live/runner.py", new Uint8Array(files["runner.py"]));
-    python.runPython("import sys; sys.path.append('/live')");
-    runner = python.pyimport("runner").Runner(output);
-    runner.install();
-  }
+  return python.toPy(files[name]);
+}
+
+/** Say which wheel brings what can be imported, as {name: [wheel, sha256]}. */
+function catalogue({ packages }) {
+  const wheels = Object.values(packages);
+  return Object.fromEntries(wheels.flatMap((each) => each.imports.map((name) => [name, [each.file_name, each.sha256]])));
+}
+
+async function start({ module }) {
+  if (python) return true;
+  postMessage({ kind: "progress", text: "Starting Python" });
+  closeTheNet(module);
+  const here = new URL("./", import.meta.url).href;
+  const lock = JSON.parse(new TextDecoder().decode(files["pyodide-lock.json"]));
+  const env = { HOME: "/home/pyodide", MPLBACKEND: "agg" };
+  python = await loadPyodide({ indexURL: here, packageBaseUrl: here, lockFileContents: lock, env });
+  python.FS.mkdir("/live");
+  python.FS.writeFile("/live/runner.py", new Uint8Array(files["runner.py"]));
+  python.runPython("import sys; sys.path.append('/live')");
+  runner = python.pyimport("runner").Runner(output);
+  runner.install();
+  runner.bring(JSON.stringify(catalogue(lock)), python.runPython("import site; site.getsitepackages()[0]"), fetchNow);
   python.runPython("import divergence_notes.grading"); // so that the first check does not wait for it
   return true;
 }

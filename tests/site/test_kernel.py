@@ -1,0 +1,202 @@
+"""Python in a page, in Chromium: it starts from the site alone, judges as the package does, and can be stopped."""
+
+import contextlib
+import json
+import re
+import shutil
+
+import pytest
+from build_book import SITE
+
+from divergence_notes import grading
+from divergence_notes.grading import Bet, Exercise, FindTheBug, Function
+from tests.browser import opened, served
+
+pytestmark = pytest.mark.site
+POLICY = "default-src 'self'; img-src 'self' data:; script-src 'self' 'wasm-unsafe-eval'"
+PAGE = f"""<!doctype html><html lang="en"><meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<title>A page</title><link rel="icon" href="data:,"><script src="load.js"></script>"""
+LOAD = """window.ready = import("./live/kernel.js").then(({ Kernel, supported }) => {
+    window.heard = [];
+    window.supported = supported;
+    window.kernel = new Kernel((message) => heard.push(message));
+});"""
+RUN = """async ([source, options]) => {
+    heard.length = 0;
+    const done = await kernel.run(source, options);
+    return [done, heard.filter(({ kind }) => kind === "output")];
+}"""
+
+
+@contextlib.contextmanager
+def page_with_kernel(browser, site, live):
+    """Open a page that has a kernel and nothing else, under a strict policy; yield it, complaints and requests."""
+    (site / "page.html").write_text(PAGE)
+    (site / "load.js").write_text(LOAD)
+    if live is not None:
+        (site / "live").symlink_to(live)
+    asked = []
+    with (
+        served(site) as address,
+        opened(browser, f"{address}/page.html", address, asked=asked) as (page, complaints),
+    ):
+        page.evaluate("ready")
+        yield page, complaints, asked
+
+
+@pytest.fixture(scope="module")
+def live():
+    """Return the folder of the site that has Python."""
+    if not (SITE / "live").exists():
+        pytest.skip("the site was built without Python")
+    return SITE / "live"
+
+
+@pytest.fixture(scope="module")
+def opened_page(browser, live, tmp_path_factory):
+    with page_with_kernel(browser, tmp_path_factory.mktemp("kernel"), live) as found:
+        yield found
+
+
+@pytest.fixture
+def started(opened_page):
+    """Start Python with numpy alone, unless it runs; return a function that runs a source and says what came of it."""
+    page = opened_page[0]
+    if page.evaluate("kernel.state") == "cold":
+        said = page.evaluate("kernel.start(['numpy'])")
+        assert said["ok"], said
+
+    def run(source, **options):
+        return page.evaluate(RUN, [source, options])
+
+    return run
+
+
+def test_judges_as_the_package_does(started, opened_page):
+    """A right answer, a wrong one, one that raises: the verdict is that of `check` here, and scipy is not asked for."""
+    name = "ex-bellman-shift"
+    right = "def rise(c, mdp):\n    return mdp.gamma * mdp.continuation.reshape(mdp.R.shape) * c\n"
+    wrong = "def rise(c, mdp):\n    return mdp.continuation.reshape(mdp.R.shape) * c\n"
+    fault = "def rise(c, mdp):\n    return c / 0\n"
+    for answer, passed in ((right, True), (wrong, False), (fault, False)):
+        space = {}
+        exec(answer, space)
+        expected = grading.check(name, space["rise"])
+        source = f"{answer}from divergence_notes import grading\ngrading.check({name!r}, rise)"
+        done, [output] = started(source, name="answer", fresh=True)
+        assert done["ok"] and output["type"] == "verdict" and output["name"] == "answer"
+        verdict = output["data"]
+        assert verdict["passed"] == expected.passed == passed and verdict["diagnosis"] == expected.diagnosis
+        if answer != fault:  # which line it is says the traceback, and here there is no file
+            assert verdict["message"] == expected.message
+        else:
+            assert "ZeroDivisionError" in verdict["message"] and "return c / 0" in verdict["message"]
+    _, complaints, asked = opened_page
+    assert complaints == []
+    files = {url.rpartition("/")[2] for url in asked}
+    assert any(file.startswith("numpy") for file in files)
+    assert not any(file.startswith(("scipy", "pandas", "matplotlib")) for file in files)
+
+
+def test_an_endless_loop_is_stopped_and_the_page_lives(started, opened_page):
+    page, complaints, _ = opened_page
+    page.evaluate("() => { heard.length = 0; window.endless = kernel.run('print(1)\\nwhile True: pass'); }")
+    page.evaluate("() => { window.waits = kernel.run('1'); }")
+    page.wait_for_function("heard.some(({ type }) => type === 'out')")
+    assert page.evaluate("kernel.state") == "running"
+    page.evaluate("() => { kernel.stop(); }")
+    for waiting in ("endless", "waits"):
+        done = page.evaluate(waiting)
+        assert done["stopped"] and not done["ok"]
+    assert page.evaluate("kernel.state") == "cold"
+    assert not page.evaluate("kernel.run('1')")["ok"], "it runs nothing before it is started again"
+    loaded = "() => performance.getEntriesByType('resource').map(({ name }) => name)"
+    before = page.evaluate(loaded)
+    assert page.evaluate("kernel.start(['numpy'])")["ok"]
+    done, [output] = page.evaluate(RUN, ["6 * 7", {}])
+    assert done["ok"] and output["data"] == "42"
+    again = {url.rpartition("/")[2] for url in page.evaluate(loaded)[len(before) :]}
+    assert again <= {"worker.js", "pyodide.mjs", "pyodide.asm.mjs"}, "the page kept the files"
+    assert complaints == []
+
+
+def test_what_it_says_in_what_order(opened_page, started):
+    """progress and done of a start; output and done of a cell, each with the cell's name."""
+    page = opened_page[0]
+    page.evaluate("() => { kernel.stop(); heard.length = 0; }")
+    assert page.evaluate("kernel.start(['numpy'])")["ok"]
+    said = page.evaluate("heard")
+    assert {message["kind"] for message in said[:-1]} == {"progress"} and said[-1]["kind"] == "done"
+    counts = [(message["loaded"], message["total"]) for message in said if "loaded" in message]
+    assert counts == sorted(counts) and counts[-1][0] == counts[-1][1]
+    page.evaluate(RUN, ["print(1)\n2", {"name": "seven"}])
+    kinds = [(message["kind"], message.get("type"), message["name"]) for message in page.evaluate("heard")]
+    assert kinds[-1] == ("done", None, "seven") and set(kinds[:-1]) == {
+        ("output", "out", "seven"),
+        ("output", "text", "seven"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "says"),
+    [
+        ("numpy-*.whl", lambda data: data[:-1] + bytes([data[-1] ^ 1]), "is not what it should be"),
+        ("numpy-*.whl", None, "could not be fetched"),
+        ("worker.js", None, "could not be loaded"),
+    ],
+)
+def test_a_file_that_is_another_or_gone_is_a_sentence(browser, live, tmp_path, file, change, says):
+    """Planted in a copy: a byte changed, a file gone. The kernel is done, not ok; then it may be asked again."""
+    copy = tmp_path / "copy"
+    shutil.copytree(live, copy)
+    [path] = copy.glob(file)
+    data = path.read_bytes()
+    path.unlink()
+    if change:
+        path.write_bytes(change(data))
+    (tmp_path / "site").mkdir()
+    with page_with_kernel(browser, tmp_path / "site", copy) as (page, _, _):
+        done = page.evaluate("kernel.start(['numpy'])")
+        assert done["kind"] == "done" and not done["ok"] and says in done["text"]
+        assert page.evaluate("kernel.state") == "cold"
+        if change is None and "worker" in file:
+            path.write_bytes(data)
+            assert page.evaluate("kernel.start(['numpy'])")["ok"]
+
+
+def test_says_what_it_cannot_do(browser, live, tmp_path):
+    """Where a page may not run WebAssembly: in a sentence, and before anything is fetched."""
+    with page_with_kernel(browser, tmp_path, live) as (page, _, asked):
+        assert page.evaluate("supported()") == ""
+        assert not any("pyodide" in url for url in asked), "nothing is loaded before it is started"
+        page.evaluate("() => { WebAssembly.Module = function () { throw new Error('no'); }; }")
+        assert "WebAssembly" in page.evaluate("supported()")
+
+
+def answers(exercise: Exercise):
+    """Return what to hand in for an exercise, as expressions in `e`, the right one first."""
+    if isinstance(exercise, Function | FindTheBug):
+        return ["e.right"] + [f"e.mistakes[{i}].wrong" for i in range(len(exercise.mistakes))]
+    return ["e.right(*e.sample()[0])" if callable(exercise.right) else "e.right"]
+
+
+@pytest.mark.nightly
+def test_every_exercise_is_judged_with_numpy_alone(started, opened_page):
+    """Right answers and foreseen mistakes, letter by letter what is said here: integers of 32 bits change nothing."""
+    different = []
+    for name, exercise in grading.exercises().items():
+        if isinstance(exercise, Bet) or not name.startswith("ex-"):
+            continue
+        for answer in answers(exercise):
+            space = {"e": exercise, "grading": grading}
+            here = grading.check(name, eval(answer, space))
+            source = (
+                f"from divergence_notes import grading\ne = grading.find({name!r})\ngrading.check({name!r}, {answer})"
+            )
+            done, outputs = started(source, fresh=True)
+            there = outputs[-1]["data"] if outputs else done
+            if there.get("message") != here.message or there["passed"] != here.passed:
+                different.append(f"{name} {answer}: here {here.message!r}, there {json.dumps(there)}")
+    assert not different, "\n".join(different)
+    files = " ".join(opened_page[2])
+    assert not re.search("scipy-|pandas-|matplotlib-", files)
