@@ -445,7 +445,7 @@ SAID = {
     "ex-bellman-cliff-prediction": ["No, since some cells are never visited", "never visited", "C"],
     "ex-function-approximation-outrun-prediction": ["yes", "Yes.", "yes, some move further", "further"],
     "ex-function-approximation-soft-prediction": ["all", "All ten.", 10, "ten", "all of them"],
-    "ex-function-approximation-soft-end-prediction": ["a few hundred", "hundreds", "above 100, but below 1000"],
+    "ex-function-approximation-soft-end-prediction": ["a few hundred", "hundreds", "above 100 and below 1000"],
     "ex-key-equation-size-prediction": ["no", "No!", "it diverges", "no, it still diverges", "not cured"],
     "ex-bellman-prediction": ["c", "C.", " (c) ", "69", 69, 69.0, np.int64(69), "C. 69", "**C**", "the answer is C"],
     "ex-function-approximation-states-prediction": [

@@ -365,9 +365,9 @@ EXERCISES = (
         ),
         insight="They leave the bound and stay finite: at the end the largest value lies between 138 and 445.",
         phrases={
-            "A": ("back below 100", "below 100", "inside the bound"),
-            "B": ("above 100, but below 1000", "a few hundred", "hundreds", "finite"),
-            "C": ("beyond a million, as in the corridor", "beyond a million", "infinity", "they diverge", ">1000000"),
+            "A": ("below 100", "back below 100", "inside the bound"),
+            "B": ("above 100 and below 1000", "a few hundred", "hundreds", "finite"),
+            "C": ("beyond a million", "infinity", "a million", "they diverge", ">1000000"),
         },
     ),
     Function(

@@ -32,7 +32,7 @@ EXERCISES = (
         phrases={
             "A": ("none of them", "none", "0", "no path"),
             "B": ("one of them", "one", "1"),
-            "C": ("the same two", "two", "2", "both", "two of them"),
+            "C": ("two of them", "the same two", "two", "2", "both"),
             "D": ("all four", "four", "4", "all", "all of them"),
         },
     ),

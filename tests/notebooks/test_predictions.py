@@ -209,17 +209,18 @@ def headings(chapter):
     return re.findall(r"^#+ (.+)$", pages.markdown(pages.BOOK / f"{chapter}.ipynb"), re.M)
 
 
-def before(label, chapter):
-    """Return what a page says up to a bet, captions among it, and the bet itself."""
-    told = []
+def around(label, chapter):
+    """Return what a page says up to a bet, captions and prints among it, and where its fold ends again."""
+    cells = []
     for cell in pages.notebook(pages.BOOK / f"{chapter}.ipynb").cells:
         figure = cell.metadata.get("mystnb", {}).get("figure", {})
-        told += [cell.source if cell.cell_type == "markdown" else "", figure.get("caption", "")]
-        told += [output.get("text", "") for output in cell.get("outputs", ())]
-        if f":label: {label}" in cell.source:
-            told[-2 - len(cell.get("outputs", ()))] = re.split(rf":label: {label}\n(?:.*\n)*?```", cell.source)[0]
-            return "\n".join(told)
-    raise LookupError(label)
+        said = [cell.source if cell.cell_type == "markdown" else "", figure.get("caption", "")]
+        cells.append("\n".join([*said, *(output.get("text", "") for output in cell.get("outputs", ()))]))
+    before, box = "\n\n".join(cells).split(f":label: {label}\n")
+    folded = re.split(r"\n```$", box, maxsplit=1, flags=re.M)[1]
+    (end, *_) = re.finditer(r"^(?::::\{div\} bet-end|#+ .*|.*-prediction)$", folded, re.M)
+    after = folded[end.start() :][:700]  # about a screen
+    return before, after.split(":nonumber:")[0]  # where another bet has its own fold
 
 
 TELLS = {
@@ -230,13 +231,13 @@ TELLS = {
     "function_approximation": {
         "leakage": r"moves? (many|all|every)|\b63 (move|of)",
         "outrun": r"outrun|runs? ahead|move further than the trained one",
-        "legs": r"not enough|each leg matters|needs a combination|only all three",
-        "pair": r"still it diverges|to infinity|come home",
-        "reward": r"leaves it\b|watch a network leave",
+        "legs": r"not enough|each leg matters|needs a combination|only all three|do three legs|what they can be",
+        "pair": r"still it diverges|to infinity|two come home|run off|drives it on",
+        "reward": r"leaves it\b|watch a network leave|made to mislead",
         "soft": r"soft divergence|all ten",
     },
     "key_equation": {
-        "key-equation": r"quarter of|falls by|about four|ReLU network that are not",
+        "": r"quarter of|falls by|about four|ReLU network that are not|(^|\. )It is not exact",
         "buffer": r"\b44\b",
         "size": r"traded",
     },
@@ -252,14 +253,19 @@ def test_no_heading_or_objective_tells(chapter, bet, words):
     pages.none(found, f"tells {bet or 'the bet'}")
 
 
+@pytest.mark.parametrize(("chapter", "bet", "words"), CASES)
+def test_the_text_around_does_not_tell(chapter, bet, words):
+    """Before the bet, and where its fold ends again."""
+    slug = "-".join(filter(None, ("ex", chapter.replace("_", "-"), bet, "prediction")))
+    for text in around(slug, chapter):
+        assert len(text) > 100
+        pages.none([line for line in text.split("\n") if re.search(words, line, re.I)], f"tells {slug}")
+
+
 @pytest.mark.parametrize("label", BETS)
-def test_the_right_words_are_not_said_before(label):
+def test_a_fold_ends_in_its_section(label):
     chapter = next(name for name in CHAPTERS if label in pages.labels(pages.BOOK / f"{name}.ipynb"))
-    kind = label.removeprefix("ex-" + chapter.replace("_", "-") + "-").removesuffix("prediction").strip("-")
-    words = TELLS.get(chapter, {}).get(kind) or TELLS.get(chapter, {}).get(chapter.replace("_", "-"))
-    if words:
-        text = before(label, chapter)
-        pages.none([line for line in text.split("\n") if re.search(words, line, re.I)], f"tells {label}")
+    assert all(around(label, chapter)), "there is something before it, and something after it"
 
 
 @pytest.mark.parametrize(
@@ -270,9 +276,13 @@ def test_the_right_words_are_not_said_before(label):
         ("function_approximation", "pair", "## Nothing missing, and still it diverges"),
         ("function_approximation", "reward", "## A bound, and a network that leaves it"),
         ("function_approximation", "reward", "- give the bound that a table keeps, and watch a network leave it."),
-        ("key_equation", "key-equation", "## Half the step, a quarter of the error"),
-        ("key_equation", "key-equation", "- say why the error falls by about four when a short step is halved;"),
+        ("key_equation", "", "## Half the step, a quarter of the error"),
+        ("key_equation", "", "- say why the error falls by about four when a short step is halved;"),
+        ("key_equation", "", "It is not exact: it is off by a small error."),
         ("bellman", "fates", "## When it does not converge"),
+        ("function_approximation", "legs", "Do three legs always bring a run down?"),
+        ("function_approximation", "pair", "The second chases the first and drives it on."),
+        ("function_approximation", "reward", "The corridor is small, and its data was made to mislead."),
     ],
 )
 def test_what_told_once_is_found(chapter, bet, line):
