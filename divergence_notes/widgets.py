@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 SYMBOLS = {"alpha": "α", "beta": "β", "epsilon": "ε", "gamma": "γ", "kappa": "κ", "rho": "ρ", "theta": "θ"}
 """How a control writes the name of a Greek letter."""
 
-Control = ipywidgets.ToggleButtons | ipywidgets.SelectionSlider | ipywidgets.Dropdown
-"""What chooses among the values of one name; each has an ``index``."""
+# What chooses among the values of one name; each has an index.
+_Control = ipywidgets.ToggleButtons | ipywidgets.SelectionSlider | ipywidgets.Dropdown
 
 
 def explore(
@@ -95,7 +95,7 @@ def _spoken(name: str) -> str:
     return SYMBOLS.get(name, name.replace("_", " "))
 
 
-def _control(name: str, labelled: Mapping[str, Any], position: int) -> Control:
+def _control(name: str, labelled: Mapping[str, Any], position: int) -> _Control:
     """Return a switch for two positions, a slider for numbers, a menu for the rest."""
     ordered = all(isinstance(value, numbers.Real) for value in labelled.values())
     if len(labelled) == 2:
@@ -115,7 +115,7 @@ def _frames(
     draw: Callable[..., Figure | Axes],
     alt: str | Callable[..., str] | None,
     options: dict[str, dict[str, Any]],
-    controls: dict[str, Control],
+    controls: dict[str, _Control],
     chosen: dict[str, str],
 ) -> ipywidgets.Widget:
     """Return one frame when everything is chosen, else a stack over the positions of the next control."""

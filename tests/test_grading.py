@@ -15,7 +15,6 @@ import scipy.sparse as sp
 
 from divergence_notes import bellman, grading
 from divergence_notes.grading import (
-    Bet,
     Choice,
     Compared,
     Complaint,
@@ -163,7 +162,7 @@ class TestKinds:
         with pytest.raises(TypeError, match="abstract"):
             Exercise("ex-none", 1)
 
-    @pytest.mark.parametrize("kind", [Bet, Choice, FindTheBug, Function, Value])
+    @pytest.mark.parametrize("kind", [Choice, FindTheBug, Function, Value])
     def test_two_mistakes_of_one_name_are_refused(self, kind):
         twice = Mistake("twice", "Twice", "B")
         with pytest.raises(ValueError, match="mistakes of ex-own must have names of their own"):

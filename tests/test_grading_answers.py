@@ -21,7 +21,6 @@ import torch
 
 from divergence_notes import examples, grading
 from divergence_notes.grading import (
-    Bet,
     Choice,
     Compared,
     Function,
@@ -41,7 +40,6 @@ VALUES = [name for name, exercise in EXERCISES.items() if isinstance(exercise, V
 JUDGED = [name for name, exercise in EXERCISES.items() if isinstance(exercise, Compared) and exercise.judge is not None]
 FUNCTIONS = [name for name, exercise in EXERCISES.items() if isinstance(exercise, Function)]
 CHOICES = [name for name, exercise in EXERCISES.items() if isinstance(exercise, Choice)]
-BETS = [name for name, exercise in EXERCISES.items() if isinstance(exercise, Bet)]
 
 
 def right_value(name):
@@ -51,7 +49,7 @@ def right_value(name):
 
 
 def test_each_is_asked_something():
-    assert sorted(VALUES + JUDGED + FUNCTIONS + CHOICES + BETS) == sorted(EXERCISES)
+    assert sorted(VALUES + JUDGED + FUNCTIONS + CHOICES) == sorted(EXERCISES)
     assert min(map(len, (VALUES, JUDGED, FUNCTIONS, CHOICES))) >= 6
 
 
@@ -145,7 +143,7 @@ class TestHints:
 class TestInsight:
     """Who is right hears what it is good for."""
 
-    @pytest.mark.parametrize("name", [name for name in EXERCISES if name not in BETS])
+    @pytest.mark.parametrize("name", EXERCISES)
     def test_is_a_sentence(self, name):
         insight = EXERCISES[name].insight
         assert insight.endswith(".") and insight.count(" ") >= 8 and not insight.startswith("Yes")
@@ -313,19 +311,12 @@ def in_words(result):
 class TestOddAnswers:
     """Whatever is handed in, it gets a sentence, and is not right by accident."""
 
-    @pytest.mark.parametrize("name", [name for name in EXERCISES if name not in BETS])
+    @pytest.mark.parametrize("name", EXERCISES)
     def test_get_a_sentence(self, name):
         for label, answer in {**ODD, **ODD_FUNCTIONS}.items():
             result = check(name, answer, time_limit=5)
             assert not result.passed and result.share == 0 and in_words(result), (label, result.message)
             assert repr(result).startswith(f"{name}: ")
-
-    @pytest.mark.parametrize("name", BETS)
-    def test_of_a_bet_is_left_to_the_page(self, name):
-        for answer in (*ODD.values(), *ODD_FUNCTIONS.values(), "all of them", ["up", "down", "up", "stays", "no"]):
-            result = check(name, answer)
-            assert not result.passed and not result.judged and in_words(result)
-            assert result.message.startswith("No check judges this prediction. ")
 
     @pytest.mark.parametrize("name", EXERCISES)
     @pytest.mark.parametrize("answer", [None, ..., NotImplemented])

@@ -6,12 +6,11 @@ wrong with it. The exercises of the chapters come with the package, a module a c
 
 from divergence_notes.grading.checking import check, try_out
 from divergence_notes.grading.exercise import Complaint, Exercise, Mistake, Result
-from divergence_notes.grading.kinds import Bet, Choice, Compared, FindTheBug, Function, Value
+from divergence_notes.grading.kinds import Choice, Compared, FindTheBug, Function, Value
 from divergence_notes.grading.registry import exercises, find, register
 from divergence_notes.grading.running import Fault, TimeLimit
 
 __all__ = [
-    "Bet",
     "Choice",
     "Compared",
     "Complaint",

@@ -58,7 +58,7 @@ class Result:
     """What a function was called with where it failed, in the smallest such instance. Empty where the instances are
     drawn from a seed of one's own, since that is how tests are hidden."""
     judged: bool = True
-    """Whether it says if the answer is right; `try_out` looks at the form alone, and nobody judges a bet."""
+    """Whether it says if the answer is right; `try_out` looks at the form alone."""
 
     def __repr__(self) -> str:
         verdict = f"{'right' if self.passed else 'open' if self.open else 'not yet'}. " if self.judged else ""
@@ -70,7 +70,7 @@ class Result:
 class Exercise(abc.ABC):
     """A question that a computer can judge, by properties on random instances and by foreseen mistakes.
 
-    This is what all kinds have in common; an exercise is one of `Function`, `Value`, `Choice`, `FindTheBug` and `Bet`.
+    This is what all kinds have in common; an exercise is one of `Function`, `Value`, `Choice` and `FindTheBug`.
     """
 
     name: str

@@ -257,15 +257,3 @@ class FindTheBug(Exercise):
         text = f"Your test exposes {total - len(survivors)} of {total} wrong implementations. One that it lets through "
         names = tuple(mistake.name for mistake in survivors)
         return Result(self.name, False, text + sentence(survivors[0].text, ""), names[0], share, survivors=names)
-
-
-@dataclass(frozen=True, eq=False)
-class Bet(Exercise):
-    """A prediction that the page answers and no computer judges."""
-
-    _: KW_ONLY
-    hint: str = ""
-    """Where the page answers it, in a sentence."""
-
-    def _judged(self, answer: Any, instances: list[tuple], *, seed: Any, time_limit: float, tell: bool) -> Result:
-        return Result(self.name, False, f"No check judges this prediction. {self.hint}", judged=False)
