@@ -461,7 +461,7 @@ SAID = {
     "ex-heuristics-robots-prediction": ["up", "they rise", "Larger", "they increase", "higher"],
     "ex-heuristics-margins-prediction": [400, "400", "about 400 times", "four hundred", "C"],
     "ex-heuristics-rank-prediction": ["relu", "ReLU", "the largest row ratios"],
-    "ex-heuristics-raw": ["up", "Up!", "it goes up", "larger", "increases"],
+    "ex-heuristics-raw": ["up", "Up!", "it goes up", "larger", "increases", "bigger", "increase"],
     "ex-heuristics-tension-prediction": ["none", "None.", 0, 0.0, "not even 0", "no discount"],
     "ex-heuristics-watch-prediction": ["it falls", "down", "Falls towards 1", "lower", "it falls towards 1"],
     "ex-preqn-minibatch-prediction": ["a quarter", "about a quarter", "1/4", 71, "about 70"],
@@ -689,6 +689,15 @@ class TestBuilt:
             wild = replace(stepping(safe, 10.0), Q0=start)
             assert check("ex-contraction-overshoot", (wild, stepping(wild, 2.0))).passed
             assert check("ex-contraction-overshoot", (stepping(wild, 2.0), wild)).diagnosis == "exchanged"
+
+    @pytest.mark.parametrize("answer", [(10, 2), (10.0,), "x", {"alpha": 10}, (examples.row_dominant().update,) * 2])
+    def test_overshoot_says_what_it_wants_and_no_error_of_its_own(self, answer):
+        message = check("ex-contraction-overshoot", answer).message
+        assert message.endswith("two examples such as `safe`, the one that diverges and the repaired one.")
+
+    def test_patience_says_on_which_side_the_second_period_is(self):
+        assert "still runs off with a period of 3" in check("ex-preqn-patience", (8, 3)).message
+        assert "a period of 4 works, too" in check("ex-preqn-patience", (8, 5)).message
 
     def test_overshoot_with_two_actions(self):
         pair = examples.full_data_divergence()

@@ -74,8 +74,8 @@ def _overshoot_and_repair(value):
         margin = contraction.row_dominance(before.kernel, before.weights, gamma=before.mdp.gamma).min()
         fates = [_fate(each) for each in (long, short)]
         data = [(each.kernel, each.weights, each.mdp.transitions, each.mdp.gamma) for each in (before, after)]
-    except (AttributeError, TypeError, ValueError) as error:
-        return f"your answer must be two examples, the one that diverges and the repaired one ({error})"
+    except (AttributeError, TypeError, ValueError):
+        return "your answer must be two examples such as `safe`, the one that diverges and the repaired one"
     if margin <= 0:
         return "not-dominant"
     if fates[0] != "diverged":

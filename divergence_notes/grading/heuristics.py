@@ -34,12 +34,12 @@ def _diverges_then_cured(answer):
         gamma, *divisions = answer
         gamma, (before, after) = float(gamma), (np.asarray(rho, dtype=float) for rho in divisions)
     except (TypeError, ValueError):
-        return "Your answer must be a discount and two divisions of the data: (gamma, [a, b], [c, d])"
+        return "your answer must be a discount and two divisions of the data: (gamma, [a, b], [c, d])"
     if not 0 <= gamma < 1:
         return f"gamma must lie in [0, 1), and is {gamma:.6g}"
     for name, rho in (("first", before), ("second", after)):
         if rho.shape != (2,) or not np.isfinite(rho).all() or abs(rho.sum() - 1) > 1e-6:
-            return f"The {name} division must be two shares that sum to 1, and is {rho.tolist()}"
+            return f"the {name} division must be two shares that sum to 1, and is {rho.tolist()}"
     if min(before.min(), after.min()) <= 0:
         return "no-data"
     before, after = before / before.sum(), after / after.sum()
@@ -279,9 +279,9 @@ EXERCISES = (
         ),
         insight="Raw inputs are small and look alike to the network, and what looks alike moves together.",
         phrases={
-            "UP": ("it goes up", "goes up", "higher", "larger", "it rises", "increases"),
-            "DOWN": ("it goes down", "goes down", "lower", "smaller", "it falls", "decreases"),
-            "STAYS": ("it stays", "the same", "stays the same", "no change"),
+            "UP": ("it goes up", "goes up", "higher", "larger", "bigger", "it rises", "increases", "increase"),
+            "DOWN": ("it goes down", "goes down", "lower", "smaller", "it falls", "decreases", "decrease"),
+            "STAYS": ("it stays", "the same", "stays the same", "no change", "unchanged"),
         },
     ),
     Choice(

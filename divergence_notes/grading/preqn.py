@@ -76,8 +76,9 @@ def _judge_periods(answer: object) -> str | None:
         return "same-again"
     if second > first:
         return "doubled"
-    right = _converges(second, 0.2) and (second == 1 or not _converges(second - 1, 0.2))
-    return None if right else f"at alpha = 0.2 the smallest period is not {second}"
+    if not _converges(second, 0.2):
+        return f"at alpha = 0.2 the pair still runs off with a period of {second}"
+    return f"at alpha = 0.2 a period of {second - 1} works, too" if _converges(second - 1, 0.2) else None
 
 
 def _jittered(mu, jitter, kappa):
