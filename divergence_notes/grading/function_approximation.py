@@ -179,6 +179,7 @@ EXERCISES = (
             "32": ("half", "half of them", "about half", "thirty-two"),
             "63": (
                 *("all", "all of them", "all the others", "all others", "every one", "every other", "the others"),
+                *("every value", "all values", "all other values"),
                 *("all 63", "all of the other 63", "sixty-three", "all sixty-three"),
             ),
             "64": ("all 64", "sixty-four", "all sixty-four"),
@@ -253,7 +254,17 @@ EXERCISES = (
             "ONE": ("one", "1", "any one", "one of them", "one leg"),
             "NONE": ("none", "no leg", "0", "none of them", "no run"),
             "FBO": (
-                *("all three", "all", "all three legs", "three", "3", "no pair", "all of them", "the deadly triad"),
+                *(
+                    "all three",
+                    "all",
+                    "all three legs",
+                    "all legs",
+                    "three",
+                    "3",
+                    "no pair",
+                    "all of them",
+                    "the deadly triad",
+                ),
                 *combined(_LEGS, ("FBO",))["FBO"],
             ),
         },
