@@ -87,3 +87,26 @@ assert bellman.policy_iteration(counted).Q == 1 and diagnostics.row_ratio(np.eye
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=pages.ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_exercise_needs_numpy_alone():
+    """Of what a page may load to judge, nothing but numpy: right answers pass where no other package is there."""
+    code = """
+import sys
+for name in ("scipy", "pandas", "matplotlib", "ipywidgets", "gymnasium", "torch"):
+    sys.modules[name] = None  # whoever imports it fails
+import divergence_notes.grading as grading
+
+for name, exercise in grading.exercises().items():
+    right = exercise.right
+    if not isinstance(exercise, (grading.Function, grading.FindTheBug)) and callable(right):
+        right = right(*exercise.sample()[0])
+    result = grading.check(name, right)
+    assert result.passed or isinstance(exercise, grading.FindTheBug), result
+    for mistake in exercise.mistakes:  # of some kinds it is no answer; then the check says so
+        assert not grading.check(name, mistake.wrong).passed, (name, mistake.name)
+print(len(grading.exercises()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=pages.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 30
