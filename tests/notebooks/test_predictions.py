@@ -133,7 +133,7 @@ def reason(name, mistake):
     return next(each.text for each in find(name).mistakes if each.name == mistake)
 
 
-class TestReasons:
+class TestNumbersInReasons:
     """A number in a reason is one that the chapter has computed."""
 
     def test_of_the_atari_digits(self):
