@@ -253,6 +253,7 @@ class TestReasons:
         assert calm.kernel.tolist() == [[1, 0.5], [0.5, 1]]
         for gamma, enough in ((0, 1), (1 / 3, 2), (0.9, 19)):
             assert ratio_asked(gamma) == pytest.approx(enough)
+        assert "while gamma is below 1/3" in reason("ex-contraction-prediction", "the-calm")
         assert 1 / (1 - 0.9) == pytest.approx(10)
 
     def test_of_the_signs(self):
@@ -312,11 +313,23 @@ class TestReasons:
         many, longer = bracket(50)
         assert np.linalg.norm(many) < np.linalg.norm(longer)
 
+    def test_of_the_swimmers(self):
+        swim = swimmers()
+        said = [find("ex-reproduction-prediction").mistakes[k].text for k in range(3)]
+        for text, limit, holds in zip(
+            said,
+            ("below 100", "one halving in a thousand", "above 0.999"),
+            (swim.max_q.max() < 100, swim.backtracks.max() < 1e-3, swim.alignment.min() > 0.999),
+            strict=True,
+        ):
+            assert limit in text and holds
+
     def test_of_the_ablation(self):
         change = changed()
         mean = change.mean()
         assert (change["no-line-search"] == 0).sum() == 2
         assert (change["jitter-0.01"] < 0).all() and mean["jitter-0.01"] > mean["relu"] / 2
+        assert "about 750" in reason("ex-reproduction-ablation-prediction", "step-size")
         assert round(mean["alpha-0.03"], -1) == -750 and (change["alpha-0.03"] < 0).sum() == 2
         assert mean["relu"] < mean["alpha-0.03"] and (change["relu"] < 0).all()
         assert ((change["relu"] + mean_default()) < 0).sum() == 2
