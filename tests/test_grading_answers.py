@@ -496,7 +496,12 @@ WRONG_WORDS = {
         *(("any two", "two"), (2, "two"), ("off-policy", "off-policy-alone"), ("none", "none"), ("one leg", "one")),
     ],
     "ex-key-equation-prediction": [("half", "as-the-change"), ("it depends", "depends"), (0.5, "as-the-change")],
-    "ex-contraction-prediction": [(1, "no-future"), ("twice", "the-calm"), ("10 times", "horizon"), (2.0, "the-calm")],
+    "ex-contraction-prediction": [
+        (1, "no-future"),
+        ("twice", "the-calm"),
+        ("10 times", "horizon"),
+        (199, "further-ahead"),
+    ],
     "ex-contraction-phases-prediction": [("both", "alike"), ("minus 1.2", "minus"), ("nowhere", "neither")],
     "ex-heuristics-prediction": [("width", "wider"), ("tanh", "activation"), ("larger inputs", "scale"), (4, "scale")],
     "ex-heuristics-robots-prediction": [("they fall", "as-on-the-cart"), ("no change", "level")],

@@ -114,6 +114,7 @@ EXERCISES = (
                 "their targets: 1 + gamma stands above",
                 "C",
             ),
+            Mistake("further-ahead", "So it is at gamma = 0.99; at 0.9 the condition asks for less", "E"),
         ),
         insight="It is (1 + gamma) / (1 - gamma). The calm has 2 and comes home all the same: a condition that fails "
         "is no threat, it is silence.",
@@ -122,6 +123,7 @@ EXERCISES = (
             "B": ("more than twice", "2", "two", "twice", "more than 2", "2 times", "two times"),
             "C": ("more than 10 times", "10", "ten", "10 times", "ten times", "more than 10", "1/(1 - gamma)"),
             "D": ("more than 19 times", "19", "nineteen", "19 times", "more than 19", "(1 + gamma)/(1 - gamma)"),
+            "E": ("more than 199 times", "199", "199 times", "more than 199"),
         },
     ),
     Choice(

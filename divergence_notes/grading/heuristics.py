@@ -324,8 +324,8 @@ EXERCISES = (
         "it.",
         phrases={
             "UP": ("it rises", "rises", "up", "higher", "larger", "it goes up", "it increases", "towards 100"),
-            "STAYS": ("it stays about 4", "stays", "it stays", "the same", "no change", "about 4", "4"),
-            "DOWN": ("it falls towards 1", "falls", "it falls", "down", "lower", "smaller", "towards 1", "1"),
+            "STAYS": ("it stays the same", "stays", "it stays", "the same", "no change", "about 4", "4"),
+            "DOWN": ("it falls", "falls", "it falls towards 1", "down", "lower", "smaller", "towards 1", "1"),
         },
     ),
 )

@@ -251,7 +251,7 @@ class TestReasons:
         calm = examples.sup_norm_only().update
         assert calm.mdp.gamma == 0.9 and calm.weights.tolist() == [0.5, 0.5]
         assert calm.kernel.tolist() == [[1, 0.5], [0.5, 1]]
-        for gamma, enough in ((0, 1), (1 / 3, 2), (0.9, 19)):
+        for gamma, enough in ((0, 1), (1 / 3, 2), (0.9, 19), (0.99, 199)):
             assert ratio_asked(gamma) == pytest.approx(enough)
         assert "while gamma is below 1/3" in reason("ex-contraction-prediction", "the-calm")
         assert 1 / (1 - 0.9) == pytest.approx(10)
@@ -370,9 +370,9 @@ TELLS = {
     "ex-heuristics-robots-prediction": r"wider relu|width raises|relu (networks )?(rise|are higher)|rises with width",
     "ex-heuristics-margins-prediction": r"\b400\b|four hundred|not one row|never met|no row",
     "ex-heuristics-rank-prediction": r"relu .*(most stable|stays stable)|does not rank fates|simpson",
-    "ex-heuristics-tension-prediction": r"makes it blind|certificate is gone|one dial, two wishes",
+    "ex-heuristics-tension-prediction": r"makes it blind|two names|certificate is gone|one dial, two wishes",
     "ex-heuristics-watch-prediction": r"rank (falls|sinks)|one direction left|smaller effective rank",
-    "ex-preqn-prediction": r"a cure\b|\bcured\b|cannot be granted|leaves? out the wrong",
+    "ex-preqn-prediction": r"a cure\b|\bcured\b|cannot be granted|two wishes|leaves? out the wrong",
     "ex-preqn-minibatch-prediction": r"singular for|nearly singular|three quarters",
     "ex-preqn-pendulum-prediction": r"some hundred|swings (it|the pendulum) up",
     "ex-preqn-target-prediction": r"target network.*(undoes|precondition)|bracket becomes",
