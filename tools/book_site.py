@@ -2,8 +2,9 @@
 
 Before: what the pages load is fetched (vendor.py, live_files.py), and a chapter runs again when something that it
 imports or reads has changed (reads.py). After: pictures get small, the notebooks to download say first how to install
-what they need (downloads.py), pages are mended (mend.py), icons that no page uses go (icons.py). Then the site is
-read: a page that is missing, a traceback and a warning are faults, and a build with a fault has failed.
+what they need (downloads.py), pages are mended (mend.py) and get what runs Python in them (live.py), icons that no page
+uses go (icons.py). Then the site is read: a page that is missing, a traceback and a warning are faults, and a build
+with a fault has failed.
 """
 
 import os
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import downloads
+import live
 import live_files
 import nbformat
 import reads
@@ -105,6 +107,7 @@ def finish(app, error):
         # of this build, and no template of the theme; what Sphinx copies keeps its time, what it writes has a new one
         if path.stat().st_mtime >= app.began and "_static" not in path.parts:
             path.write_text(mend(path.read_text(encoding="utf-8")), encoding="utf-8")
+    live.put_all(site)
     cut_icons(site)
     if os.environ.get(PREVIEW):
         return

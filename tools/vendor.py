@@ -1,8 +1,8 @@
 """Put what the pages load in the browser into _offline/vendor, so that the site asks no other host for anything.
 
 Prose needs a typeface, math MathJax; a slider on a page without a kernel needs require.js and the html-manager of
-ipywidgets. They come out of package-lock.json by `npm ci`, with the npm of the environment, and only the files in use
-are kept.
+ipywidgets; code that is edited in a page needs CodeMirror. They come out of package-lock.json by `npm ci`, with the npm
+of the environment, and only the files in use are kept. CodeMirror is many small ones: esbuild makes one of them.
 """
 
 import hashlib
@@ -16,6 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES, VENDOR = ROOT / "node_modules", ROOT / "_offline" / "vendor"
 STAMP = VENDOR.parent / "made-from"
 SHIM = ROOT / "tools" / "widgets-local.js"
+EDITOR = ROOT / "tools" / "live-editor.js"
+BUNDLE = ["--bundle", "--minify", "--format=iife", "--global-name=liveEditor", "--log-level=warning"]
+BUNDLE += ["--target=chrome95,firefox100,safari16.4"]
+"""How esbuild makes one script of the editor, for the oldest browsers that run Python in a page."""
 # From, to. MathJax without the speech rules and the other formats; of the widgets' fonts the icons only.
 FILES = [
     ("@fontsource/source-serif-4/files/source-serif-4-latin-400-*.woff2", "fonts"),
@@ -37,14 +41,15 @@ FILES = [
 def vendor():
     """Fill _offline/vendor, unless it was made from this very lock."""
     made_from = hashlib.sha256()
-    for path in (ROOT / "package-lock.json", SHIM, Path(__file__)):
+    for path in (ROOT / "package-lock.json", SHIM, EDITOR, Path(__file__)):
         made_from.update(path.read_bytes())
     if STAMP.is_file() and STAMP.read_text(encoding="utf-8") == made_from.hexdigest():
         return
     shutil.rmtree(VENDOR.parent, ignore_errors=True)
     bin = Path(sys.executable).parent
+    env = os.environ | {"PATH": f"{bin}{os.pathsep}{os.environ['PATH']}"}
     npm = [bin / "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-    subprocess.run(npm, cwd=ROOT, check=True, env=os.environ | {"PATH": f"{bin}{os.pathsep}{os.environ['PATH']}"})
+    subprocess.run(npm, cwd=ROOT, check=True, env=env)
     for source, target in FILES:
         found = sorted(MODULES.glob(source))
         if not found:
@@ -54,6 +59,8 @@ def vendor():
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, to)
     shutil.copyfile(SHIM, VENDOR / SHIM.name)
+    esbuild = [MODULES / ".bin" / "esbuild", *BUNDLE, f"--outfile={VENDOR / 'editor.js'}", EDITOR]
+    subprocess.run(esbuild, cwd=ROOT, check=True, env=env)
     STAMP.write_text(made_from.hexdigest(), encoding="utf-8")
 
 

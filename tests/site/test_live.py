@@ -1,0 +1,297 @@
+"""Python in the pages: what a page is given, and what it does with it in a browser."""
+
+import json
+import re
+from types import SimpleNamespace
+
+import live
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from build_book import SITE
+
+from divergence_notes import grading
+from tests import page_checks as check
+from tests.browser import opened
+from tests.pages import NUMBERED, code_cells, tags
+
+HERE = (SITE / "live" / "live.json").is_file()
+needs_python = pytest.mark.skipif(not HERE, reason="the site was built without Python")
+
+
+class TestWhatIsAsked:
+    """What the text of an exercise hands to its check."""
+
+    @pytest.mark.parametrize(
+        ("text", "found"),
+        [
+            ('grading.check("ex-a", worth) calls worth(reward, cost)', ("worth", "worth(reward, cost)")),
+            ('with rise(c, mdp):\n grading.check( "ex-a",\n rise)', ("rise", "rise(c, mdp)")),
+            ("grading.check(“ex-a”, [two, five]), with two games", ("[two, five]", "")),
+            ('grading.check("ex-a", (f(1, [2]), b)) and f(x)', ("(f(1, [2]), b)", "")),
+            ('grading.check("ex-ab", b)', ("", "")),
+            ("prove it", ("", "")),
+        ],
+    )
+    def test_asked(self, text, found):
+        assert live.asked("ex-a", text) == found
+
+    def test_the_seed_of_a_function(self):
+        one = grading.Function("ex-a", lambda c, mdp, *, planned=None: 0)
+        assert live.seed(one, 'grading.check("ex-a", rise), rise(c, m)') == ("def rise(c, m):\n    ...\n", "rise")
+        assert live.seed(one, "prove it", "import a") == ("import a\n\n\ndef answer(c, mdp):\n    ...\n", "answer")
+
+    def test_the_seed_of_an_example(self):
+        one = grading.Value("ex-a", lambda: 0, judge=lambda value: None)
+        assert live.seed(one, 'grading.check("ex-a", [two, "x", two, five])') == (
+            "two = ...\nfive = ...\n",
+            '[two, "x", two, five]',
+        )
+
+    def test_a_function_has_a_name(self):
+        with pytest.raises(ValueError, match=r"ex-a must name the function that it asks for, got '\[f, g\]'"):
+            live.seed(grading.Function("ex-a", lambda c: 0), 'grading.check("ex-a", [f, g])')
+
+
+CELLS = [
+    {"id": "a", "source": "import torch", "hidden": False, "takes": {}, "defines": [], "changes": [], "asks": "torch"},
+    {"id": "b", "source": "x = '</script>'", "hidden": True, "takes": {}, "defines": [], "changes": [], "asks": ""},
+    {"id": "c", "source": "print(x)", "hidden": False, "takes": {"x": [1]}, "defines": [], "changes": [], "asks": ""},
+]
+BARE = '<html><head></head><body><main>{}<div class="exercise" id="ex-a">Prove.</div></main></body></html>'
+BLOCK = '<div class="cell"></div>'
+
+
+class TestPut:
+    def test_blocks_know_their_cells(self):
+        page = BeautifulSoup(live.put(BARE.format(2 * BLOCK), CELLS, {}, kernel={}), "html.parser")
+        assert [block["data-cell"] for block in page.select("div.cell")] == ["0", "2"]
+
+    def test_a_page_that_shows_other_cells_is_refused(self):
+        with pytest.raises(ValueError, match="page must show 2 cells, has 3"):
+            live.put(BARE.format(3 * BLOCK), CELLS, {}, kernel={})
+
+    def test_a_page_without_anything_to_run_stays_as_it_is(self):
+        html = BARE.format(BLOCK)
+        assert live.put(html, CELLS[:1], {}, kernel={}) == html
+
+    def test_what_it_is_told_cannot_end_the_script(self):
+        exercise = SimpleNamespace(name="ex-a")
+        html = live.put(BARE.format(2 * BLOCK), CELLS, {}, kernel={"kernel": "</script><b>"}, cells_file="c.json")
+        told = json.loads(BeautifulSoup(html, "html.parser").find(id="live-data").string)
+        assert exercise and told["kernel"] == "</script><b>" and told["cells"] == "c.json"
+
+    def test_nothing_where_there_is_no_kernel(self, monkeypatch, tmp_path):
+        (tmp_path / "book").mkdir()
+        page = tmp_path / "book" / "bellman.html"
+        page.write_text("as it was")
+        monkeypatch.setattr(live, "megabytes", lambda names: None)
+        live.put_all(tmp_path)
+        assert page.read_text() == "as it was"
+
+    def test_imports_of_a_box_need_no_torch(self):
+        path = next(path for path in NUMBERED if path.stem == "key_equation")
+        cells = live.live_cells.page(nbformat.read(path, as_version=4))
+        lines = live.imports_for("ex-key-equation-loss", cells)
+        assert "import numpy as np" in lines and "networks" not in lines
+
+
+def told(name):
+    """Return what live.js is told on a page."""
+    return json.loads(check.soup(f"book/{name}").find(id="live-data").string)
+
+
+@needs_python
+class TestOfThePages:
+    def test_every_exercise_that_needs_python_has_a_box(self):
+        found = {box: data for path in NUMBERED for box, data in told(path.stem)["boxes"].items()}
+        assert found.keys() == live.needing_python().keys()
+        for name, box in found.items():
+            exec(compile(box["code"], name, "exec"), space := {})
+            answer = eval(
+                box["answer"], space
+            )  # as it stands it hands in something of the right form, and nothing right
+            assert not grading.check(name, answer).passed
+
+    def test_sizes_are_those_of_the_files(self):
+        """By another route: what a browser would fetch, from the names in the manifest."""
+        manifest = json.loads((SITE / "live" / "live.json").read_text())
+        for path in NUMBERED:
+            data = told(path.stem)
+            for what, packages in data["packages"].items():
+                files, todo = set(manifest["core"]), [*packages, *manifest["always"]]
+                while todo:
+                    package = manifest["packages"][todo.pop()]
+                    files.add(package["file"])
+                    todo += package["depends"]
+                size = sum((SITE / "live" / name).stat().st_size for name in files) / 1e6
+                assert data["sizes"][what] == f"{size:.0f} MB"
+
+
+def text_of(page, number):
+    """Return what a cell has printed."""
+    return "".join(page.locator(f'div.cell[data-cell="{number}"] .cell_output pre').all_text_contents())
+
+
+def run(page, number):
+    """Press Run on a cell, folded or not, and wait until it has run."""
+    block = page.locator(f'div.cell[data-cell="{number}"]')
+    block.get_by_text("Run", exact=True).dispatch_event("click")
+    note = block.locator(".live-tools .live-note")
+    note.filter(has_text=re.compile("^ran in|raised")).wait_for(state="attached")
+    return note.text_content()
+
+
+def write(page, editor, text):
+    """Write into an editor, in place of what it has."""
+    editor.click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(text)
+
+
+def shown(path):
+    """Return the numbers of the cells of a notebook that are shown, and how each is tagged."""
+    return {number: tags(cell) for number, cell in enumerate(code_cells(path)) if "remove-cell" not in tags(cell)}
+
+
+@pytest.fixture(scope="module")
+def live_page(browser, address):
+    """Open chapter 1 and click once; yield the page, and what its first five cells print as published."""
+    asked = []
+    with opened(browser, f"{address}/book/bellman.html", address, asked=asked) as (page, complaints):
+        assert not [url for url in asked if "/live/" in url or "editor.js" in url]
+        numbers = list(shown(NUMBERED[0]))[:5]
+        published = {
+            number: text_of(page, number)
+            for number in numbers
+            if page.locator(f'div.cell[data-cell="{number}"] .cell_output').count()
+        }
+        page.get_by_role("button", name=re.compile(r"^Run this page \(\d+ MB, once\)$")).click()
+        page.get_by_text("Python is here").wait_for()
+        yield SimpleNamespace(page=page, complaints=complaints, published=published, numbers=numbers)
+
+
+@needs_python
+class TestLivePage:
+    """A chapter in which Python runs: one page, used from the first click on."""
+
+    def test_the_first_five_cells_print_what_is_published(self, live_page):
+        for number in live_page.numbers:
+            assert run(live_page.page, number).startswith("ran in")
+        for number, text in live_page.published.items():
+            assert text_of(live_page.page, number) == text
+        assert len(live_page.published) >= 3 and live_page.complaints == []
+
+    def test_a_changed_cell_and_as_published(self, live_page):
+        page, number = live_page.page, next(one for one in live_page.published if one > 2)
+        block = page.locator(f'div.cell[data-cell="{number}"]')
+        write(
+            page,
+            block.locator(".cm-content"),
+            "print(6 * 7)\nimport pandas as pd\npd.DataFrame({'a': ['<img src=x onerror=alert(1)>']})",
+        )
+        page.keyboard.press("Shift+Enter")
+        block.locator("table").wait_for()
+        assert "42" in text_of(page, number) and block.locator(".cell_output img").count() == 0
+        block.get_by_role("button", name="As published").click()
+        assert text_of(page, number) == live_page.published[number]
+        assert "6 * 7" not in block.locator(".cm-content").text_content()
+
+    def test_an_error_can_be_read(self, live_page):
+        page, number = live_page.page, next(one for one in live_page.published if one > 2)
+        block = page.locator(f'div.cell[data-cell="{number}"]')
+        write(page, block.locator(".cm-content"), "one = 1\nundefined_name")
+        page.keyboard.press("Shift+Enter")
+        error = block.locator(".live-error")
+        error.wait_for()
+        assert error.text_content() == "NameError: name 'undefined_name' is not defined\nin line 2"
+        block.get_by_role("button", name="As published").click()
+
+    def test_an_endless_loop_is_stopped(self, live_page):
+        page, number = live_page.page, next(one for one in live_page.published if one > 2)
+        block = page.locator(f'div.cell[data-cell="{number}"]')
+        write(page, block.locator(".cm-content"), "while True:\n    pass")
+        page.keyboard.press("Shift+Enter")
+        block.locator(".live-note", has_text="runs").wait_for()
+        block.get_by_role("button", name=f"Stop cell {number + 1}").click()
+        block.locator(".live-note", has_text="stopped").wait_for()
+        block.get_by_role("button", name="As published").click()
+        assert run(page, number).startswith("ran in")
+        assert text_of(page, number) == live_page.published[number]
+
+    def test_a_wrong_answer_and_a_right_one(self, live_page):
+        page = live_page.page
+        exercise = page.locator("#ex-bellman-loss")
+        wrong = "def bound(epsilon, gamma):\n    return epsilon * gamma / (1 - gamma)\n"
+        said = grading.check("ex-bellman-loss", lambda epsilon, gamma: epsilon * gamma / (1 - gamma))
+        write(page, exercise.locator(".cm-content, textarea"), wrong)
+        exercise.get_by_role("button", name="Check").click()
+        verdict = exercise.locator(".live-verdict")
+        verdict.filter(has_text="Not yet").wait_for()
+        exercise.get_by_role("button", name="On which example?").click()
+        assert verdict.text_content() == "Not yet. " + said.message.replace("; the result's `arguments` holds it", "")
+        write(page, exercise.locator(".cm-content"), wrong.replace("return", "return 2 *"))
+        page.keyboard.press("Shift+Enter")
+        verdict.filter(has_text="Right. ").wait_for()
+        page.reload()
+        assert "return 2 * epsilon" in exercise.locator("textarea").input_value()
+
+    def test_a_screen_reader_and_no_complaint(self, live_page):
+        page = live_page.page
+        page.get_by_role("button", name=re.compile("^Run this page")).click()
+        page.get_by_text("Python is here").wait_for()
+        run(page, live_page.numbers[-1])
+        assert check.violations(page, [("light", 1280), ("dark", 360)]) == []
+        assert live_page.complaints == []
+
+
+@needs_python
+def test_from_the_disk_it_says_what_it_cannot_do(browser):
+    home = SITE.as_uri()
+    with opened(browser, f"{home}/book/bellman.html", home) as (page, complaints):
+        assert page.locator(".live-bar").text_content().startswith("This page lies on a disk")
+        assert page.locator(".live-answer").count() == 0
+        assert complaints == []
+
+
+@needs_python
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["bellman", "contraction"])
+def test_a_chapter_runs_whole(browser, address, name):
+    """Every checked print is the published one, to the letter; no cell fails; sliders move."""
+    path = next(path for path in NUMBERED if path.stem == name)
+    cells = shown(path)
+    with opened(browser, f"{address}/book/{name}.html", address) as (page, complaints):
+        checked = [number for number, tagged in cells.items() if "nbval-check-output" in tagged]
+        published = {number: text_of(page, number) for number in checked}
+        page.get_by_role("button", name=re.compile("^Run this page")).click()
+        page.get_by_text("Python is here").wait_for()
+        page.get_by_role("button", name="Run all cells").click()
+        page.get_by_text(re.compile("Every cell that runs here has run|raised an error")).first.wait_for(
+            state="attached"
+        )
+        assert {number: text_of(page, number) for number in checked} == published and len(checked) > 10
+        assert check.dead_controls(page) == []
+        assert check.violations(page, [("light", 1280), ("dark", 360)]) == []
+        assert complaints == []
+
+
+@needs_python
+@pytest.mark.nightly
+@pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.stem)
+def test_every_box_judges(browser, address, path):
+    """The right answer of the package and its first foreseen mistake get the verdicts that grading.check gives."""
+    with opened(browser, f"{address}/book/{path.stem}.html", address) as (page, complaints):
+        for name, box in told(path.stem)["boxes"].items():
+            exercise, one = page.locator(f"#{name}"), grading.find(name)
+            for what, state in (("one.right", "Right. "), ("one.mistakes[0].wrong", "Not yet. ")):
+                answer = f"({what})" if isinstance(one, grading.Function) else f"({what})()"
+                code = f"from divergence_notes import grading\none = grading.find({name!r})\n{box['answer']} = {answer}"
+                write(page, exercise.locator(".cm-content, textarea"), code)
+                page.keyboard.press("Shift+Enter")
+                verdict = exercise.locator(".live-verdict")
+                verdict.filter(has_text=re.compile(f"^({state}|Your code|Python did)")).wait_for()
+                wrong = eval(answer, {"one": one})
+                said = grading.check(name, wrong).message.split(" That was with ")[0]
+                assert verdict.text_content() == state + said.replace(" (With `tell=True` the check tells you.)", "")
+        assert complaints == []
