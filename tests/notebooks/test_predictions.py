@@ -234,7 +234,7 @@ TELLS = {
         "legs": r"not enough|each leg matters|needs a combination|only all three|do three legs|what they can be",
         "pair": r"still it diverges|to infinity|two come home|run off|drives it on",
         "reward": r"leaves it\b|watch a network leave|made to mislead",
-        "soft": r"soft divergence|all ten",
+        "soft": r"soft.divergence`|all ten",
     },
     "key_equation": {
         "": r"quarter of|falls by|about four|ReLU network that are not|(^|\. )It is not exact",
@@ -282,6 +282,7 @@ def test_a_fold_ends_in_its_section(label):
         ("bellman", "fates", "## When it does not converge"),
         ("function_approximation", "legs", "Do three legs always bring a run down?"),
         ("function_approximation", "pair", "The second chases the first and drives it on."),
+        ("function_approximation", "soft", "The study `soft_divergence` trains a small DQN"),
         ("function_approximation", "reward", "The corridor is small, and its data was made to mislead."),
     ],
 )
