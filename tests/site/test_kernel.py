@@ -11,6 +11,7 @@ from build_book import SITE
 from divergence_notes import grading
 from divergence_notes.grading import Exercise, FindTheBug, Function
 from tests.browser import opened, served
+from tests.waiting import until
 
 pytestmark = pytest.mark.site
 POLICY = "default-src 'self'; img-src 'self' data:; script-src 'self' 'wasm-unsafe-eval'"
@@ -118,6 +119,45 @@ def test_an_endless_loop_is_stopped_and_the_page_lives(started, opened_page):
     again = {url.rpartition("/")[2] for url in page.evaluate(loaded)[len(before) :]}
     assert again <= {"worker.js", "pyodide.mjs", "pyodide.asm.mjs"}, "the page kept the files"
     assert complaints == []
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("def f():\n    return f()\nf()", "RecursionError"),
+        ("import numpy as np\nnp.ones(2**30)", "ValueError: array is too big"),
+        ("import threading\nthreading.Thread(target=print).start()", "RuntimeError: can't start new thread"),
+        ("input()", "Error"),
+        ("raise SystemExit", "SystemExit"),
+        ("import torch", "ModuleNotFoundError"),
+    ],
+)
+def test_what_asks_too_much_gets_an_error_and_the_next_cell_runs(started, source, says):
+    done, outputs = started(source)
+    assert not done["ok"] and says in outputs[-1]["data"]["short"]
+    assert started("1 + 1")[1][0]["data"] == "2"
+
+
+def test_python_that_ends_is_started_again(started, opened_page):
+    """A function that calls itself through C overflows the stack of the browser, which no Python survives."""
+    page = opened_page[0]
+    done, _ = started("def f(*x):\n    return sorted([1, 2], key=f)\nf()")
+    assert not done["ok"] and done["fatal"] and done["text"].startswith("Python has ended: ")
+    assert page.evaluate("kernel.state") == "cold"
+    assert page.evaluate("kernel.start(['numpy'])")["ok"]
+    assert page.evaluate(RUN, ["1 + 1", {}])[1][0]["data"] == "2"
+
+
+def test_a_fetch_that_hangs_can_be_stopped(browser, live, tmp_path):
+    with page_with_kernel(browser, tmp_path, live) as (page, _, _):
+        held = []
+        page.route("**/numpy*", lambda route: held.append(route))
+        page.evaluate("() => { window.hangs = kernel.start(['numpy']); }")
+        until(lambda: page.wait_for_timeout(10) or held)
+        page.evaluate("() => { kernel.stop(); }")
+        assert page.evaluate("hangs")["stopped"] and page.evaluate("kernel.state") == "cold"
+        page.unroute("**/numpy*")  # which lets go on what it held
+        assert page.evaluate("kernel.start(['numpy'])")["ok"]
 
 
 def test_what_it_says_in_what_order(opened_page, started):

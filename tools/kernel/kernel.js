@@ -49,12 +49,13 @@ function filesOf(packages) {
 }
 
 export class Kernel {
-  #hear; #worker; #handed = new Set(); #queue = Promise.resolve(); #waiting; #name; #life = 0;
+  #hear; #worker; #handed = new Set(); #queue = Promise.resolve(); #waiting; #name; #life = 0; #end; #ended;
   state = "cold";
 
   /** Make a kernel that tells its messages to a function. */
   constructor(hear = () => {}) {
     this.#hear = hear;
+    this.#clear();
   }
 
   /** Start Python with some packages, or add packages; resolve to {ok, ms, text}. */
@@ -82,7 +83,7 @@ export class Kernel {
       });
       await Promise.all(all);
       const module = await kept(manifest.wasm);
-      if (life !== this.#life) return this.#stopped();
+      if (life !== this.#life) return undefined; // nobody waits for it any more
       if (!this.#worker) this.#spawn();
       const fresh = Object.fromEntries(Object.entries(files).filter(([name]) => !this.#handed.has(name)));
       Object.keys(fresh).forEach((name) => this.#handed.add(name));
@@ -106,16 +107,18 @@ export class Kernel {
 
   /** End the worker at once, whatever it does; what runs and what waits resolves to {ok: false, stopped: true}. */
   stop() {
+    this.#end({ kind: "done", ok: false, stopped: true, ms: 0 });
+    this.#clear();
+  }
+
+  /** Begin a life: without a worker, and with a promise of how this life ends. */
+  #clear() {
     this.#life += 1;
     this.#worker?.terminate();
     this.#worker = undefined;
     this.#handed.clear();
     this.state = "cold";
-    this.#waiting?.(this.#stopped());
-  }
-
-  #stopped() {
-    return { kind: "done", ok: false, stopped: true, ms: 0 };
+    this.#ended = new Promise((resolve) => { this.#end = resolve; });
   }
 
   #say(message) {
@@ -124,16 +127,19 @@ export class Kernel {
 
   /** Do one thing after the other; tell when each is done, and never throw. */
   #inTurn(name, work) {
-    const life = this.#life;
-    const done = this.#queue.then(async () => {
-      let said;
-      this.#name = name;
+    const life = this.#life, ended = this.#ended;
+    const attempt = async () => {
       try {
-        said = life === this.#life ? await work(life) : this.#stopped();
+        return await work(life);
       } catch (error) {
-        if (name === "start" && life === this.#life) this.state = this.#worker ? "ready" : "cold";
-        said = life === this.#life ? { kind: "done", ok: false, text: error.message } : this.#stopped();
+        if (life === this.#life) this.state = this.#worker ? "ready" : "cold";
+        return { kind: "done", ok: false, text: error.message };
       }
+    };
+    const done = this.#queue.then(async () => {
+      this.#name = name;
+      const said = await (life === this.#life ? Promise.race([ended, attempt()]) : ended);
+      if (said.fatal && life === this.#life) this.#clear();
       this.#name = name;
       this.#say(said);
       return said;
@@ -151,12 +157,8 @@ export class Kernel {
     };
     worker.onerror = (event) => {
       event.preventDefault();
-      if (worker !== this.#worker) return;
-      const resolve = this.#waiting;
-      this.#worker = undefined;
-      this.#handed.clear();
-      this.state = "cold";
-      resolve?.({ kind: "done", ok: false, text: event.message || "The worker of the kernel could not be loaded." });
+      const text = event.message || "The worker of the kernel could not be loaded.";
+      if (worker === this.#worker) this.#waiting?.({ kind: "done", ok: false, fatal: true, text });
     };
   }
 

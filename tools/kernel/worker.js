@@ -70,6 +70,8 @@ onmessage = async ({ data }) => {
       done({ ok: runner.run.callKwargs(data.source, data.name, { hidden: !!data.hidden, fresh: !!data.fresh }) });
     }
   } catch (error) {
-    done({ ok: false, text: String(error.message ?? error) });
+    // What a cell raises is no such error: Python itself has ended, as where a function calls itself through C.
+    const what = data.kind === "start" ? "did not start" : "has ended";
+    done({ ok: false, fatal: true, text: `Python ${what}: ${error.message ?? error}` });
   }
 };
