@@ -32,6 +32,7 @@ INPUTS = (
     "book/**/*",
     "coursework/source/**/*",
     "divergence_notes/**/*.py",
+    "divergence_notes/plane.*",
     "tools/*.*",
     "tools/kernel/*.*",
 )

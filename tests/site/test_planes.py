@@ -1,0 +1,61 @@
+"""A page with a plane of Q loads its script, and nothing that only JupyterLab needs."""
+
+import json
+
+import pytest
+from build_book import SITE
+from planes import with_planes
+
+HEAD = '<head><link href="../_static/book.css?v=1" rel="stylesheet"/>{}</head>'
+MANAGER = "".join(
+    f'<script defer="defer" src="../vendor/{name}?v=2"></script>' for name in ("require.js", "embed-amd.js")
+)
+STATE = '<script type="application/vnd.jupyter.widget-state+json">{}</script>'
+VIEW = '<script type="application/vnd.jupyter.widget-view+json">{"model_id": "b"}</script>'
+PLANE = '<div class="dn-plane" data-plane="{}"><svg></svg></div>'
+MODELS = {"a": {"model_module": "anywidget"}, "b": {"model_module": "@jupyter-widgets/controls"}}
+
+
+def page(body, *, told=MODELS):
+    return HEAD.format(MANAGER) + f"<body>{body}{STATE.format(json.dumps({'state': told}))}</body>"
+
+
+class TestWithPlanes:
+    """What a page keeps, and what it gets."""
+
+    @pytest.mark.parametrize("body", ["<p>data-plane=</p>", VIEW, "<p>One</p>"])
+    def test_a_page_without_one_stays(self, body):
+        assert with_planes(page(body)) == page(body)
+
+    def test_script_and_style_are_there_once(self):
+        done = with_planes(page(PLANE))
+        assert done.count('src="../_static/plane.js"') == done.count('href="../_static/plane.css"') == 1
+        assert with_planes(done) == done
+
+    def test_without_another_widget_there_is_no_manager(self):
+        done = with_planes(page(PLANE))
+        assert "vendor" not in done and "widget-state" not in done
+
+    def test_with_another_widget_only_the_plane_leaves_the_state(self):
+        done = with_planes(page(PLANE + VIEW))
+        assert done.count("vendor") == 2
+        told = done.split('widget-state+json">')[1].split("</script>")[0]
+        assert json.loads(told)["state"] == {"b": MODELS["b"]}
+
+
+@pytest.mark.site
+class TestTheBook:
+    """The planes of the book."""
+
+    @pytest.mark.parametrize(
+        "name", ["index", "bellman", "function_approximation", "key_equation", "contraction", "preqn"]
+    )
+    def test_is_there(self, name):
+        text = (SITE / "book" / f"{name}.html").read_text(encoding="utf-8")
+        assert text.count("data-plane=") == 1 and "_static/plane.js" in text
+        assert "divergenceNotesPlane" not in text  # the script is no part of the state of the widgets
+        assert ("embed-amd" in text) == (name != "index")
+
+    def test_the_script_is_the_one_of_the_package(self):
+        for name in ("plane.js", "plane.css"):
+            assert (SITE / "_static" / name).read_bytes() == (SITE.parents[1] / "divergence_notes" / name).read_bytes()
