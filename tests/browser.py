@@ -115,8 +115,19 @@ def settle(page):
     )
 
 
+def unfold_bets(page):
+    """Open what is folded after the bets of a page, and make none of them."""
+    page.evaluate(
+        """() => document.querySelectorAll(".bet-fold:not(.open)").forEach((fold) => {
+            fold.classList.add("open");
+            fold.removeAttribute("hidden");
+        })"""
+    )
+
+
 def unfold(page):
     """Open every fold of a page."""
+    unfold_bets(page)
     page.evaluate(
         """() => {
             document.querySelectorAll("details").forEach((fold) => { fold.open = true; });

@@ -15,7 +15,7 @@ from bs4 import BeautifulSoup
 from build_book import SITE
 from playwright.sync_api import TimeoutError as PageTimeout
 
-from tests.browser import look, unfold
+from tests.browser import look, unfold, unfold_bets
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -257,6 +257,7 @@ PICTURES = """() => [...document.querySelectorAll(".jupyter-widgets :is(svg, img
 
 def dead_controls(page, *, patience=PATIENCE):
     """Find controls of widgets that have no name, or that no key moves to another picture, in so many seconds."""
+    unfold_bets(page)
     found = []
     for selector, keys in CONTROLS:
         for control in page.locator(selector).element_handles():

@@ -2,9 +2,9 @@
 
 Before: what the pages load is fetched (vendor.py, live_files.py), and a chapter runs again when something that it
 imports or reads has changed (reads.py). After: pictures get small, the notebooks to download say first how to install
-what they need (downloads.py), planes of Q come to life (planes.py), pages are mended (mend.py) and get what runs Python
-in them (live.py), icons that no page uses go (icons.py). Then the site is read: a page that is missing, a traceback and
-a warning are faults, and a build with a fault has failed.
+what they need (downloads.py), bets are put into the pages (bets.py), planes of Q come to life (planes.py), pages are
+mended (mend.py) and get what runs Python in them (live.py), icons that no page uses go (icons.py). Then the site is
+read: a page that is missing, a traceback and a warning are faults, and a build with a fault has failed.
 """
 
 import os
@@ -17,6 +17,7 @@ import live
 import live_files
 import nbformat
 import reads
+from bets import bets
 from build_book import PREVIEW, faults
 from icons import cut_icons
 from jupyter_cache import get_cache
@@ -107,7 +108,7 @@ def finish(app, error):
     for path in site.rglob("*.html"):
         # of this build, and no template of the theme; what Sphinx copies keeps its time, what it writes has a new one
         if path.stat().st_mtime >= app.began and "_static" not in path.parts:
-            path.write_text(mend(with_planes(path.read_text(encoding="utf-8"))), encoding="utf-8")
+            path.write_text(mend(with_planes(bets(path.read_text(encoding="utf-8")))), encoding="utf-8")
     live.put_all(site)
     cut_icons(site)
     if os.environ.get(PREVIEW):

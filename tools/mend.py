@@ -109,7 +109,8 @@ def mend(html):
         page.body.append(state.extract())
 
     # Nobody's fault: only we know that the first figure is what a reader sees first.
-    for picture in page.select("article figure img")[:1]:
+    # What is folded after a bet comes when it comes.
+    for picture in page.select("article figure:not(.bet-fold *) img")[:1]:
         picture["decoding"] = "sync"
         if page.head and not page.head.select("link[rel=preload][as=image]"):
             page.head.insert(0, page.new_tag("link", attrs={"rel": "preload", "as": "image", "href": picture["src"]}))

@@ -22,6 +22,12 @@ MENDED = {
         '<head><script type="application/vnd.jupyter.widget-state+json">{}</script></head><body><p>One</p></body>',
         '<head></head><body><p>One</p><script type="application/vnd.jupyter.widget-state+json">{}</script></body>',
     ),
+    "a figure that is folded after a bet is not": (
+        '<head></head><article><div class="bet-fold"><figure><img src="a.png"/></figure></div>'
+        '<figure><img src="b.png"/></figure></article>',
+        '<head><link as="image" href="b.png" rel="preload"/></head><article><div class="bet-fold"><figure>'
+        '<img src="a.png"/></figure></div><figure><img decoding="sync" src="b.png"/></figure></article>',
+    ),
     "the search index is not loaded where nothing is searched": (
         '<head><script src="a/searchtools.js"></script><script src="language_data.js"></script>'
         '<script src="../searchindex.js"></script><script src="search.js?v=1"></script>'
