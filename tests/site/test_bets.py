@@ -45,7 +45,7 @@ PAGE = bets(PLAIN)
 OF = f'.bet[data-exercise="{CHOICE}"]'
 
 
-class TestPage:
+class TestPageWithBets:
     """What is put into a page, read as it is without scripts."""
 
     @pytest.fixture

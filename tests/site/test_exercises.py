@@ -252,7 +252,7 @@ def wanted(asked):
     return [(STATES[result.passed, result.open], result.message) for result in results]
 
 
-class TestJudge:
+class TestJudgedInThePage:
     """The page says of an answer what `grading.check` says of it."""
 
     def test_says_the_same_letter_by_letter(self, asked, wanted):
