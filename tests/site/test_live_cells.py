@@ -165,6 +165,12 @@ class TestOfTheBook:
         path = next(path for path in NUMBERED if path.stem == name)
         assert {cell["asks"] for cell in page(nbformat.read(path, as_version=4))} == {""}
 
+    @pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.stem)
+    def test_what_comes_before_torch_runs(self, path):
+        """The first cell imports no torch, or nothing of the chapter would run in the page."""
+        cells = page(nbformat.read(path, as_version=4))
+        assert cells[0]["asks"] == "" and sum(not cell["asks"] for cell in cells) > 5
+
     def test_nothing_that_needs_torch_is_offered(self):
         """By another route: the text of what is offered, and of what it needs, does not say torch."""
         for path in NUMBERED:
