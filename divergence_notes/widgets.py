@@ -194,12 +194,12 @@ class Plane:
         """
         return _plane_widget()(spec=json.dumps(self.spec))
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+    def _repr_html_(self) -> str:
         told = html.escape(json.dumps(self.spec, ensure_ascii=False), quote=True)
-        shown = {
-            "text/plain": repr(self),
-            "text/html": f'<div class="dn-plane" data-plane="{told}">{self._figure}</div>',
-        }
+        return f'<div class="dn-plane" data-plane="{told}">{self._figure}</div>'
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        shown = {"text/plain": repr(self), "text/html": self._repr_html_()}
         if importlib.util.find_spec("anywidget") is None:
             return shown
         view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}

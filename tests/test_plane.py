@@ -449,6 +449,20 @@ class TestOtherReaders:
         assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == widget.model_id
         assert "text/html" in bundle
 
+    def test_what_a_cell_shows_anew_comes_to_life(self, alive):
+        shown = alive.evaluate(
+            """(html) => {
+                const place = document.querySelector("main").appendChild(document.createElement("div"));
+                place.innerHTML = html;
+                divergenceNotesPlane.mountAll(place);
+                const words = place.querySelector(".dn-words").textContent;
+                place.remove();
+                return words;
+            }""",
+            widgets.plane(CALM, limits=[(-2, 2)])._repr_html_(),
+        )
+        assert shown.startswith("From (1.00, −0.40): converged")
+
     def test_without_anywidget_it_is_a_page(self, monkeypatch):
         made = widgets.plane(CALM)
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -75,7 +75,7 @@ document.addEventListener("DOMContentLoaded", () => {
         if (child.nodeType === Node.TEXT_NODE) to.append(child.data);
         else if (ALLOWED.has(child.nodeName)) {
           const node = make(/^H\d$/.test(child.nodeName) ? "p" : child.nodeName);
-          for (const name of ["class", "colspan", "rowspan", "scope"]) if (child.hasAttribute(name)) node.setAttribute(name, child.getAttribute(name));
+          for (const name of ["class", "colspan", "rowspan", "scope", "data-plane"]) if (child.hasAttribute(name)) node.setAttribute(name, child.getAttribute(name));
           if (child.nodeName === "TH" && !child.textContent.trim()) to.append(copy(child, make("td")));
           else to.append(copy(child, node));
         }
@@ -124,7 +124,10 @@ document.addEventListener("DOMContentLoaded", () => {
         this.length += text.length;
         if (this.length > LONGEST) { this.cut = true; this.pre.append(`\n… cut after ${LONGEST} characters`); }
       } else if (type === "error") this.add(failure(said));
-      else if (type === "html") this.add(plain(String(said)));
+      else if (type === "html") {
+        this.add(plain(String(said)));
+        window.divergenceNotesPlane?.mountAll(this.target); // plane.js, where the page has a plane of Q
+      }
       else if (type === "svg") this.picture(said);
       else if (type === "widget") this.widget(said);
     }
