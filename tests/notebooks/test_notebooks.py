@@ -71,6 +71,15 @@ class TestNotebook:
             assert "hide-input" in pages.tags(cell), f"{cell.id}: the code of a figure is folded"
 
 
+def test_maps_keep_light_and_dark():
+    """A figure in which a cell of a map is dark or light for a reason is not turned round in the dark (book.css)."""
+    draws = re.compile(r"plotting\.plot_(kernel|column|blocks|regions|table|grid)\(")
+    figures = [c for p in pages.NOTEBOOKS for c in pages.code_cells(p) if "image" in c.metadata.get("mystnb", {})]
+    maps = {cell.id for cell in figures if draws.search(cell.source)}
+    assert maps
+    assert maps == {cell.id for cell in figures if cell.metadata.mystnb.image.get("classes") == "heat-map"}
+
+
 def differences(committed, executed):
     """Return the checked cells that print something else than is committed, letter by letter, and cells out of turn."""
     ours, theirs = (clean_notebooks.normal_form(notebook).cells for notebook in (committed, executed))
