@@ -16,7 +16,7 @@ from bs4 import BeautifulSoup
 
 USED_BY = {
     "#search-results": "script:is([src*=searchtools], [src*=language_data], [src*=searchindex], [src*='search.js'])",
-    ".math, .output": "script[src*='/mathjax/']",
+    ".math, .output:not(:has(> .dn-plane))": "script[src*='/mathjax/']",
 }
 """Scripts that the theme and Sphinx load on pages that have nothing for them: what they work on, and they.
 

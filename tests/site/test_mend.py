@@ -38,6 +38,11 @@ MENDED = {
         '<script defer="defer" src="../_static/../vendor/mathjax/es5/tex-mml-chtml.js?v=1"></script><p>One</p>',
         "<p>One</p>",
     ),
+    "nor for a plane of Q, which writes its own letters": (
+        '<script src="../vendor/mathjax/es5/tex-mml-chtml.js"></script>'
+        '<div class="output"><div class="dn-plane"></div></div>',
+        '<div class="output"><div class="dn-plane"></div></div>',
+    ),
     "a search button is called what it says": (
         '<button aria-label="Search">Search <span class="search-button__kbd-shortcut">Ctrl+K</span></button>',
         '<button aria-label="Search Ctrl+K">Search <span class="search-button__kbd-shortcut">Ctrl+K</span></button>',
