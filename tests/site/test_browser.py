@@ -371,6 +371,17 @@ class TestPlantedInPages:
         with planted(CONTROL.format(nameless)) as (page, _):
             assert check.dead_controls(page) == ["a control has no name"]
 
+    def test_heat_maps_stay_light_where_the_text_says_light(self, planted):
+        frame = '<div class="jupyter-widgets"><svg role="img" aria-label="{0}" id="{0}">{1}</svg></div>'
+        html = "".join(f'<figure><img alt="" id="{name}" class="{name}"></figure>' for name in ("heat-map", "curve"))
+        html += frame.format("map", '<g><image width="9" height="9"/></g>') + frame.format("path", '<path d="M0 0"/>')
+        with planted(f'<div class="bd-content">{html}</div>') as (page, _):
+            look = "id => getComputedStyle(document.getElementById(id)).filter"
+            for theme, turned in (("light", "none"), ("dark", "invert(1) hue-rotate(180deg)")):
+                page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
+                assert [page.evaluate(look, name) for name in ("heat-map", "map")] == ["none", "none"]
+                assert [page.evaluate(look, name) for name in ("curve", "path")] == [turned, turned]
+
     def test_math_with_an_error(self, planted):
         with planted(r'<span class="math">\(\frac{1\)</span>', "key_equation") as (page, _):
             assert len(check.untypeset(page)) == 1
