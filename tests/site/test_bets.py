@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup
 
 from divergence_notes.grading import check
 from tests import page_checks
-from tests.browser import opened, served
+from tests.browser import look, opened, served
 from tests.pages import BOOK
 
 CHOICE, TYPED, LAST = (
@@ -348,3 +348,35 @@ class TestCheckHere:
             choose(reading, LETTER, words)
             assert said(reading, LETTER).endswith(check(LETTER, option).message)
             assert reading.locator(f"#{LETTER} [aria-pressed=true]").all_inner_texts() == [words]
+
+
+@pytest.fixture(scope="module")
+def played(browser, address):
+    with opened(browser, f"{address}/book/key_equation.html", address) as (page, complaints):
+        assert folded(page) != []
+        for ask in page.locator(".bet, .bet-check").all():
+            if ask.locator(".bet-options").count():
+                ask.locator(".bet-options button").first.click()
+            else:
+                ask.locator("input").fill("2")
+                ask.locator("input").press("Enter")
+        yield page, complaints
+
+
+@pytest.mark.site
+class TestChapterWithBets:
+    """A chapter of the book, with every bet made and every number checked."""
+
+    def test_is_open_and_has_answered(self, played):
+        page, complaints = played
+        assert page.locator(".bet").count() >= 1 and page.locator(".bet-check").count() >= 1
+        assert folded(page) == [] and "still open" not in page.locator(".bet-tally").inner_text()
+        assert all(text.strip() for text in page.locator(".bet-said").all_inner_texts())
+        assert page_checks.untypeset(page) + page_checks.cut_formulas(page, 1280) + complaints == []
+
+    @pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.nightly)])
+    def test_axe_finds_nothing(self, played, theme):
+        page, _ = played
+        look(page, theme, 360)
+        rules = {"type": "tag", "values": page_checks.TAGS}
+        assert page_checks.axe(page, rules, include="article") == [] and page_checks.too_wide(page) == []
