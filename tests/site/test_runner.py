@@ -79,6 +79,14 @@ def test_a_table_is_html(runner):
     assert set(runner.ask("pd.DataFrame")[1]) == {"text"}, "a class has no table"
 
 
+def test_what_has_a_bundle_of_forms_is_html(runner):
+    """A plane of Q has no other form for a page, and a bundle may have a second part."""
+    ok, said = runner.ask("from divergence_notes import examples, widgets\nwidgets.plane(examples.w_to_2w(0.9))")
+    assert ok and 'class="dn-plane" data-plane=' in said["html"]
+    forms = "class Forms:\n    def _repr_mimebundle_(self, **_):\n        return {'text/html': '<b>one</b>'}, {}\n"
+    assert runner.ask(f"{forms}Forms()") == (True, {"html": "<b>one</b>"})
+
+
 def test_figures_come_at_the_end_each_once_and_the_same_each_time(runner):
     source = "import matplotlib.pyplot as plt\nfor n in (1, 2):\n    plt.subplots()[1].plot([0, n])\nprint('after')"
     ok = runner.run(source, "cell")

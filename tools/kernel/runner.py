@@ -191,8 +191,14 @@ class Runner:
 
     @staticmethod
     def _html(value):
-        made = None if isinstance(value, type) else getattr(value, "_repr_html_", None)
-        return made() if callable(made) else None
+        if isinstance(value, type):
+            return None
+        if callable(made := getattr(value, "_repr_html_", None)):
+            return made()
+        if not callable(made := getattr(value, "_repr_mimebundle_", None)):
+            return None
+        bundle = made()
+        return (bundle[0] if isinstance(bundle, tuple) else bundle or {}).get("text/html")
 
     def run(self, source, name, *, hidden=False, fresh=False):
         """Run one cell.
