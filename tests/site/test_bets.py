@@ -259,10 +259,14 @@ class TestFold:
             reading.locator(".bet-forget").click()
             assert folded(reading) == ALL
 
-    def test_what_the_browser_finds_opens_it(self, browser, home):
-        with opened(browser, f"{home}/page.html#:~:text=All%20of%20them.", home) as (page, _):
-            page.wait_for_function("document.querySelectorAll('.bet-fold.open').length === 1")
-            assert folded(page) == [CHOICE, LAST]
+    def test_what_the_browser_finds_opens_it(self, reading):
+        """The browser looks into what is hidden until it is found, if it has a box, and says so before it shows it."""
+        fold = reading.locator(f'.bet-fold[data-bet="{TYPED}"]')
+        assert fold.get_attribute("hidden") == "until-found"
+        look_of = fold.evaluate("(fold) => [getComputedStyle(fold).display, getComputedStyle(fold).contentVisibility]")
+        assert look_of == ["block", "hidden"]
+        fold.evaluate("(fold) => fold.dispatchEvent(new Event('beforematch', { bubbles: true }))")
+        assert folded(reading) == [CHOICE, LAST]
 
     def test_what_a_search_has_marked_opens_it(self, planted, browser, home):
         marked = PAGE.replace("Endless.", '<span class="highlighted">Endless</span>.')
