@@ -1,4 +1,4 @@
-"""Figures that answer, with a kernel and without one: controls over pre-drawn frames, and a plane of Q to touch.
+"""Pages that answer: controls over pre-drawn frames, a plane of Q to touch, and a bet that hears its reason.
 
 An explorer is a switch, a slider or a menu, and a stack of frames. What a frame shows is drawn by `plotting` and
 computed below it; no number of the book comes from here. What a plane shows is computed in the browser, by plane.js,
@@ -25,6 +25,9 @@ from matplotlib.figure import Figure
 from divergence_notes import _checks, bellman, dynamics, plotting
 from divergence_notes._checks import ArrayLike
 from divergence_notes.examples import Example
+from divergence_notes.grading import check
+from divergence_notes.grading.kinds import Choice, Value
+from divergence_notes.grading.registry import find
 from divergence_notes.updates import KernelUpdate, Update
 
 SYMBOLS = {"alpha": "α", "beta": "β", "epsilon": "ε", "gamma": "γ", "kappa": "κ", "rho": "ρ", "theta": "θ"}
@@ -381,3 +384,44 @@ def _plane_widget() -> type:
         spec = traitlets.Unicode().tag(sync=True)
 
     return PlaneWidget
+
+
+def bet(name: str) -> ipywidgets.VBox:
+    """Ask for a bet where there is a kernel: buttons or a field, and below them the reason for what was chosen.
+
+    Parameters
+    ----------
+    name : str
+        The label of a bet, such as ``"ex-bellman-prediction"``: a choice, or a number that can be said in words.
+
+    Returns
+    -------
+    ipywidgets.VBox
+        What asks, and what `grading.check` says of the answer. On a page of the site the exercise itself asks.
+
+    Raises
+    ------
+    ValueError
+        If there is no such exercise, or it asks for something else.
+    """
+    exercise = find(name)
+    if not isinstance(exercise, Choice) and not (isinstance(exercise, Value) and exercise.phrases):
+        raise ValueError(f"name must be that of a bet, and {name} asks for something that is neither chosen nor said")
+    said = ipywidgets.HTML('<p role="status"></p>')
+
+    def hear(answer: str | None) -> None:
+        result = None if answer is None or not answer.strip() else check(name, answer)
+        text = "" if result is None else f"{'Right' if result.passed else 'Not so'}. {result.message}"
+        said.value = f'<p role="status">{html.escape(text)}</p>'
+
+    if isinstance(exercise, Choice) and len(options := exercise.options(*exercise.sample()[0])) <= Choice.buttons:
+        ask = ipywidgets.ToggleButtons(
+            options=[(words, option) for option, words in options.items()],
+            value=None,
+            tooltips=list(options.values()),
+            style={"button_width": "auto"},
+        )
+    else:
+        ask = ipywidgets.Text(placeholder="your bet, and Enter", continuous_update=False)
+    ask.observe(lambda change: hear(change["new"]), "value")
+    return ipywidgets.VBox([ask, said])

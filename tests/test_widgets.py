@@ -1,4 +1,4 @@
-"""Controls over pre-drawn frames: what they are, the links, and frames that can live on one page."""
+"""Controls over pre-drawn frames: what they are, the links, frames that can live on one page; and bets."""
 
 import html
 import re
@@ -10,7 +10,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from divergence_notes import widgets
+from divergence_notes import grading, widgets
+from divergence_notes.grading import registry
 
 
 def refuses(error, message):
@@ -201,3 +202,54 @@ class TestFrames:
         value = frames(widgets.explore(draw, alpha=[0.1, 0.5]))[0].value
         assert "max-width: 100%" in ElementTree.fromstring(value).attrib["style"]
         assert "<?xml" not in value
+
+
+BETS = [name for name in registry.exercises() if name.endswith("-prediction")]
+
+
+def heard(box):
+    """Return what a bet's box says now, as text."""
+    return html.unescape(re.fullmatch(r'<p role="status">(.*)</p>', box.children[1].value, re.DOTALL)[1])
+
+
+class TestBetWhereThereIsAKernel:
+    """Where there is a kernel, a bet is asked by a small widget that says what the check says."""
+
+    @pytest.mark.parametrize("name", BETS)
+    def test_says_what_the_check_says(self, name):
+        exercise, box = registry.find(name), widgets.bet(name)
+        ask, _ = box.children
+        assert heard(box) == ""
+        if isinstance(ask, ipywidgets.ToggleButtons):
+            assert dict(map(reversed, ask.options)) == exercise.options()
+            answers = [option for _, option in ask.options]
+        else:
+            answers = [ways[0] for ways in exercise.phrases.values()] + ["nonsense & <b>"]
+        verdicts = []
+        for answer in answers:
+            ask.value = answer
+            result = grading.check(name, answer)
+            assert heard(box) == f"{'Right' if result.passed else 'Not so'}. {result.message}"
+            verdicts.append(result.passed)
+        assert any(verdicts) and not all(verdicts)
+
+    def test_nothing_is_said_to_nothing(self):
+        for name in ("ex-bellman-prediction", "ex-bellman-fates-prediction"):
+            box = widgets.bet(name)
+            before = box.children[0].value
+            box.children[0].value = registry.find(name).right if before is None else "0"
+            assert heard(box) != ""
+            box.children[0].value = before
+            assert heard(box) == ""
+
+    def test_what_is_typed_is_text(self):
+        box = widgets.bet("ex-function-approximation-legs-prediction")
+        box.children[0].value = "<img src=x>"
+        assert "<img" not in box.children[1].value and "<img" in heard(box)
+
+    def test_refuses_what_is_built(self):
+        other = next(n for n, e in registry.exercises().items() if type(e).__name__ == "Function")
+        with refuses(
+            ValueError, f"name must be that of a bet, and {other} asks for something that is neither chosen nor said"
+        ):
+            widgets.bet(other)

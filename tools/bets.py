@@ -12,8 +12,6 @@ import re
 import exercises
 from bs4 import BeautifulSoup, Tag
 
-from divergence_notes.grading import registry
-
 BET = "-prediction"
 HEADING = re.compile("h[1-6]|section")
 SCRIPTS = ("judge.js", "bets.js")
@@ -34,7 +32,7 @@ def bets(html: str) -> str:
     """
     if 'class="exercise' not in html or 'id="exercise-data"' in html:
         return html
-    page, known = BeautifulSoup(html, "html.parser"), registry.exercises()
+    page, known = BeautifulSoup(html, "html.parser"), exercises.of_the_book()
     boxes = [
         box
         for box in page.select("div.exercise[id]")

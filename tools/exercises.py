@@ -8,11 +8,21 @@ import numpy as np
 
 from divergence_notes.grading.exercise import Exercise, sentence
 from divergence_notes.grading.kinds import Choice, Value
+from divergence_notes.grading.registry import exercises
 
-FEW = 6
-"""A choice among more options than this is typed: that many buttons are a wall, and give away what to think of."""
 IN_A_ROW = 3
 """That many numbers are typed into one field."""
+
+
+def of_the_book() -> dict[str, Exercise]:
+    """Return the exercises of the pages by name; the questions of a course, where it has been read, are not among them.
+
+    Returns
+    -------
+    dict
+        As `grading.exercises` has them.
+    """
+    return {name: exercise for name, exercise in exercises().items() if name.startswith("ex-")}
 
 
 def judged_without_python(exercise: Exercise) -> bool:
@@ -66,9 +76,10 @@ def data(exercise: Exercise) -> dict:
         said = {mistake.wrong: sentence(mistake.text) for mistake in reversed(exercise.mistakes)}
         said[right] = exercise.insight or "Yes."
         options = {
-            option: {"words": list(exercise.phrases.get(option, ())), "said": said[option]} for option in sorted(said)
+            option: {"words": list(exercise.phrases.get(option, ())), "said": said[option]}
+            for option in exercise.options(*args)
         }
-        return {"kind": "choice", "right": right, "typed": len(options) > FEW, "options": options}
+        return {"kind": "choice", "right": right, "typed": len(options) > Choice.buttons, "options": options}
     right = np.asarray(exercise.right(*args), dtype=float)
     wrong = [(np.asarray(mistake.wrong(*args), dtype=float), mistake.text) for mistake in exercise.mistakes]
     return {

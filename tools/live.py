@@ -19,7 +19,7 @@ import reads
 import yaml
 from bs4 import BeautifulSoup
 from downloads import colab_links
-from exercises import judged_without_python
+from exercises import judged_without_python, of_the_book
 from live_files import megabytes
 from reads import ROOT
 
@@ -31,7 +31,7 @@ FOR_A_BOX = ["numpy"]
 
 
 @functools.cache
-def _version(name):
+def _release(name):
     """Return what makes the address of a file of ours another when the file is."""
     return hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:8]
 
@@ -179,7 +179,7 @@ def put(html, cells, exercises, *, kernel, cells_file="", colab=""):
         return html
     told = kernel | {"colab": colab, "cells": cells_file if runs else "", "boxes": boxes}
     head = page.head
-    href = {name: f"../_static/{name}?v={_version(name)}" for name in ("live.css", "live.js")}
+    href = {name: f"../_static/{name}?v={_release(name)}" for name in ("live.css", "live.js")}
     head.append(page.new_tag("link", rel="stylesheet", href=href["live.css"]))
     data = page.new_tag("script", attrs={"type": "application/json", "id": "live-data"})
     data.string = json.dumps(told, ensure_ascii=False).replace("</", "<\\/")
@@ -235,4 +235,4 @@ def chapters():
 
 def needing_python():
     """Return the exercises that are judged by running code: functions, tests, and examples that one builds."""
-    return {name: one for name, one in grading.exercises().items() if not judged_without_python(one)}
+    return {name: one for name, one in of_the_book().items() if not judged_without_python(one)}

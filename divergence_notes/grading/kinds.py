@@ -8,7 +8,7 @@ import re
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -194,13 +194,33 @@ class Choice(Exercise):
     phrases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Other ways to name an option, the words on the page first. ``">1000"`` is any number above it."""
 
+    buttons: ClassVar[int] = 6
+    """Among more options than this one types: that many buttons are a wall, and give away what to think of."""
+
+    def options(self, *args: Any) -> dict[str, str]:
+        """Return the options in order, each with the words that name it on a page, or with itself.
+
+        Parameters
+        ----------
+        *args : object
+            The instance, for a choice whose right option depends on what is given.
+
+        Returns
+        -------
+        dict of str to str
+            From option to words.
+        """
+        found = {self._right(*args)} | {mistake.wrong for mistake in self.mistakes}
+        return {option: next(iter(self.phrases.get(option, ())), option) for option in sorted(found)}
+
+    def _right(self, *args: Any) -> str:
+        return self.right(*args) if callable(self.right) else self.right
+
     def _judged(self, answer: Any, instances: list[tuple], *, seed: Any, time_limit: float, tell: bool) -> Result:
-        right = self.right(*instances[0]) if callable(self.right) else self.right
-        options = sorted({right} | {mistake.wrong for mistake in self.mistakes})
-        given = option_named(answer, options, self.phrases)
+        right, options = self._right(*instances[0]), self.options(*instances[0])
+        given = option_named(answer, list(options), self.phrases)
         if given is None:
-            words = {option: f" ({ways[0]})" for option, ways in self.phrases.items()}
-            listed = ", ".join(option + words.get(option, "") for option in options)
+            listed = ", ".join(o if words == o else f"{o} ({words})" for o, words in options.items())
             raise Fault(f"must be one of {listed}, and is {reprlib.repr(answer)}")
         if given == right:
             return Result(self.name, True, self.insight or "Yes.", share=1.0)

@@ -171,7 +171,7 @@ class TestWords:
     """Chapter 2: what the other two explorers say agrees with what is computed directly."""
 
     def test_leakage(self):
-        ids = ("imports", "four-kernels", "explore-leakage", "explore-leakage-show")
+        ids = ("imports", "torch-imports", "four-kernels", "explore-leakage", "explore-leakage-show")
         leakage = explorer("function_approximation", *ids)
         for position in positions(leakage):
             kernel, j = position["kernel"], 8 * position["trained"][0] + position["trained"][1]

@@ -338,8 +338,9 @@ class TestPlantedInPages:
             assert found and all(fault.endswith("changes no picture") for fault in found)
 
     def test_no_slider(self, planted):
-        gone = "<script>addEventListener('load', () => setInterval(() => document.querySelectorAll('.widget-slider')"
-        gone += ".forEach((slider) => slider.remove()), 10))</script>"
+        gone = "<script>addEventListener('load', () => setInterval(() => document.querySelectorAll("
+        gone += "'.widget-slider, .widget-toggle-buttons, .widget-dropdown')"
+        gone += ".forEach((control) => control.remove()), 10))</script>"
         with planted(gone, "key_equation") as (page, _):
             page.wait_for_selector(".widget-slider", state="detached")
             assert check.dead_controls(page) == ["the widgets of this page have no control"]

@@ -13,12 +13,12 @@ import exercises
 import numpy as np
 import pytest
 
-from divergence_notes.grading import check, registry
+from divergence_notes.grading import check
 from divergence_notes.grading.exercise import Mistake
 from divergence_notes.grading.kinds import Choice, FindTheBug, Function, Value
 from tests.pages import BOOK
 
-KNOWN = registry.exercises()
+KNOWN = exercises.of_the_book()
 JUDGED = [name for name, exercise in KNOWN.items() if exercises.judged_without_python(exercise)]
 
 
@@ -61,7 +61,9 @@ class TestData:
         def choice(n):
             return Choice("ex-x-y", "A", tuple(Mistake(letter, "No", letter) for letter in "BCDEFGH"[: n - 1]))
 
-        assert not exercises.data(choice(exercises.FEW))["typed"] and exercises.data(choice(exercises.FEW + 1))["typed"]
+        assert (
+            not exercises.data(choice(Choice.buttons))["typed"] and exercises.data(choice(Choice.buttons + 1))["typed"]
+        )
 
     def test_a_right_option_may_depend_on_what_is_drawn(self):
         fixed = Choice("ex-x-y", "A", (Mistake("b", "No", "B"),))
