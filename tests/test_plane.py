@@ -396,6 +396,15 @@ class TestTouch:
     def test_fits_a_phone(self, alive):
         assert page_checks.too_wide(alive) == []
 
+    def test_no_control_sticks_out_of_a_column(self, alive):
+        alive.set_viewport_size({"width": 704, "height": 900})  # the text of a wide page
+        out = alive.evaluate("""() => [...document.querySelectorAll(".dn-plane")].flatMap((plane) => {
+            const edge = plane.getBoundingClientRect().right + 1;
+            const controls = [...plane.querySelectorAll("button, input, output, select")];
+            return controls.filter((each) => each.getBoundingClientRect().right > edge).map((each) => each.outerHTML);
+        })""")
+        assert out == []
+
 
 class TestOtherReaders:
     """With motion the path runs and can be stopped; without scripts there is a figure; in JupyterLab it is a widget."""
