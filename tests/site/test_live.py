@@ -105,7 +105,9 @@ def told(name):
 class TestOfThePages:
     def test_every_exercise_that_needs_python_has_a_box(self):
         found = {box: data for path in NUMBERED for box, data in told(path.stem)["boxes"].items()}
-        assert found.keys() == live.needing_python().keys()
+        text = "".join(path.read_text(encoding="utf-8") for path in NUMBERED)  # other tests register some of their own
+        assert found.keys() == {name for name in live.needing_python() if f":label: {name}\\n" in text}
+        assert len(found) > 10
         for name, box in found.items():
             exec(compile(box["code"], name, "exec"), space := {})
             answer = eval(
