@@ -107,3 +107,10 @@ def labels(path):
 def references(path):
     """Return the labels that the text of a page refers to."""
     return set(re.findall(r"\{(?:eq|ref|numref|prf:ref)\}`(?:[^`<]*<)?([^`<>]+)>?`", markdown(path)))
+
+
+def printed_by(chapter, cell):
+    """Return what a checked cell of a chapter has printed."""
+    (found,) = [each for each in code_cells(BOOK / f"{chapter}.ipynb") if each.id == cell]
+    assert "nbval-check-output" in found.metadata.tags
+    return "".join(output.text for output in found.outputs)

@@ -10,6 +10,7 @@ import pytest
 from divergence_notes import dynamics, examples, studies
 from divergence_notes.grading import check, find
 from tests import pages
+from tests.pages import printed_by
 
 CHAPTERS = ("index", "bellman", "function_approximation", "key_equation")
 BETS = sorted(
@@ -18,13 +19,6 @@ BETS = sorted(
     for label in pages.labels(pages.BOOK / f"{chapter}.ipynb")
     if label.endswith("-prediction")
 )
-
-
-def printed(chapter, cell):
-    """Return what a checked cell of a chapter has printed."""
-    (found,) = [each for each in pages.code_cells(pages.BOOK / f"{chapter}.ipynb") if each.id == cell]
-    assert "nbval-check-output" in found.metadata.tags
-    return "".join(output.text for output in found.outputs)
 
 
 def number(pattern, text):
@@ -86,35 +80,37 @@ def soft():
 
 COMPUTED = {
     "ex-index-prediction": slower_pair,
-    "ex-bellman-prediction": lambda: number(r"^gamma = 0\.99: .* at sweep (\d+)$", printed("bellman", "bet-answer")),
+    "ex-bellman-prediction": lambda: number(r"^gamma = 0\.99: .* at sweep (\d+)$", printed_by("bellman", "bet-answer")),
     "ex-bellman-rate-prediction": rates,
     "ex-bellman-cliff-prediction": lambda: (
         "never visited"
-        if number(r"can meet: (\S+)$", printed("bellman", "cliff-numbers")) == 0
-        and number(r"in the other \d+: (\S+)$", printed("bellman", "cliff-numbers")) > 1
+        if number(r"can meet: (\S+)$", printed_by("bellman", "cliff-numbers")) == 0
+        and number(r"in the other \d+: (\S+)$", printed_by("bellman", "cliff-numbers")) > 1
         else "in all"
     ),
-    "ex-bellman-fates-prediction": lambda: printed("bellman", "fates-numbers").count(": converged "),
+    "ex-bellman-fates-prediction": lambda: printed_by("bellman", "fates-numbers").count(": converged "),
     "ex-function-approximation-states-prediction": lambda: math.floor(84 * 84 * 4 * math.log10(256)) + 1,
     "ex-function-approximation-leakage-prediction": lambda: number(
-        r"^network +(\d+) move,", printed("function_approximation", "leakage-counts")
+        r"^network +(\d+) move,", printed_by("function_approximation", "leakage-counts")
     ),
     "ex-function-approximation-outrun-prediction": lambda: (
-        "yes" if number(r"^network +(\d+) move further", printed("function_approximation", "leakage-ahead")) else "no"
+        "yes"
+        if number(r"^network +(\d+) move further", printed_by("function_approximation", "leakage-ahead"))
+        else "no"
     ),
     "ex-function-approximation-legs-prediction": legs_of_what_diverges,
     "ex-function-approximation-pair-prediction": pair_paths,
     "ex-function-approximation-reward-prediction": lambda: number(
-        r"^all three +largest value +(\S+),", printed("function_approximation", "network-runs")
+        r"^all three +largest value +(\S+),", printed_by("function_approximation", "network-runs")
     ),
     "ex-function-approximation-soft-prediction": lambda: str((soft().max() > 100).sum()),
     "ex-function-approximation-soft-end-prediction": lambda: (
         "hundreds" if ((end := soft().iloc[-1]) > 100).all() and (end < 1000).all() else "infinity"
     ),
-    "ex-key-equation-prediction": lambda: 0.5 ** number(r"^relu: .* power (\S+)$", printed("key_equation", "sweep")),
-    "ex-key-equation-buffer-prediction": lambda: number(r"in the buffer: (\d+) ", printed("key_equation", "shares")),
+    "ex-key-equation-prediction": lambda: 0.5 ** number(r"^relu: .* power (\S+)$", printed_by("key_equation", "sweep")),
+    "ex-key-equation-buffer-prediction": lambda: number(r"in the buffer: (\d+) ", printed_by("key_equation", "shares")),
     "ex-key-equation-size-prediction": lambda: (
-        "it diverges" if "a tenth of it: diverged" in printed("key_equation", "scale") else "it converges"
+        "it diverges" if "a tenth of it: diverged" in printed_by("key_equation", "scale") else "it converges"
     ),
 }
 
@@ -143,13 +139,13 @@ class TestNumbersInReasons:
         assert round(points * math.log10(256), -3) == 68_000 and round(math.log10(256), 1) == 2.4
 
     def test_of_the_values_that_run_ahead(self):
-        ahead = int(number(r"^network +(\d+) move further", printed("function_approximation", "leakage-ahead")))
+        ahead = int(number(r"^network +(\d+) move further", printed_by("function_approximation", "leakage-ahead")))
         said = [
             reason("ex-function-approximation-outrun-prediction", name) for name in ("trained-leads", "at-most-as-far")
         ]
         assert all(f"In the network {ahead} others move further" in text for text in said)
         assert f"In the network {ahead} of the 63" in find("ex-function-approximation-outrun-prediction").insight
-        text = printed("function_approximation", "leakage-ahead")
+        text = printed_by("function_approximation", "leakage-ahead")
         for name, most in (("table", 0), ("bumps", 0), ("tiles", 0)):
             assert number(rf"^{name} +(\d+) move further", text) == most
         assert number(r"^tiles .* most (\S+)$", text) == 1  # as far as the trained one
@@ -170,10 +166,10 @@ class TestNumbersInReasons:
         assert first < late and peaks[True].max() < peaks[False].min()  # later and less far
 
     def test_of_the_corridor(self):
-        left = int(number(r"^all three +(\d+) of 8 leave", printed("function_approximation", "seeds")))
+        left = int(number(r"^all three +(\d+) of 8 leave", printed_by("function_approximation", "seeds")))
         words = {3: "three"}[8 - left]
         assert f"With {words} of eight first networks" in reason("ex-function-approximation-reward-prediction", "stays")
-        where = printed("function_approximation", "network-leaves")
+        where = printed_by("function_approximation", "network-leaves")
         assert "largest value in cell 6; never trained: cell 6" in where
 
     def test_of_the_buffer(self):
@@ -185,18 +181,18 @@ class TestNumbersInReasons:
         assert wrong["cells"] == pairs["SF"] / 4 and lake.count("H") == 4 and pairs["SFHG"] - pairs["SF"] == 20
 
     def test_of_the_size(self):
-        counts = [int(count) for count in re.findall(r"after (\d+) steps", printed("key_equation", "scale"))]
+        counts = [int(count) for count in re.findall(r"after (\d+) steps", printed_by("key_equation", "scale"))]
         assert 9 < counts[1] / counts[0] < 10.5  # ten times more slowly
 
     def test_of_the_sweeps(self):
-        text = printed("bellman", "bet-answer")
+        text = printed_by("bellman", "bet-answer")
         wrong = {"A": 0.5, "B": 0.9, "D": 0.999}
         for option, gamma in wrong.items():
             sweeps = int(number(rf"^gamma = {gamma}: .* at sweep (\d+)$", text))
             assert find("ex-bellman-prediction").phrases[option][0] == str(sweeps)
 
     def test_of_the_fates(self):
-        fate = dict(re.findall(r"^(.*): (\w+) after", printed("bellman", "fates-numbers"), re.M))
+        fate = dict(re.findall(r"^(.*): (\w+) after", printed_by("bellman", "fates-numbers"), re.M))
         settled = {name for name, status in fate.items() if status == "converged"}
         assert settled == {"loop, gamma = 0.9", "lake, gamma = 1, from 0", "lake, gamma = 1, from 5"}
 

@@ -10,6 +10,7 @@ from divergence_notes import contraction, examples, studies, updates, verdicts
 from divergence_notes.grading import check, find
 from divergence_notes.studies.kernels import trends
 from tests import pages
+from tests.pages import printed_by
 
 CHAPTERS = ("contraction", "heuristics", "preqn", "reproduction")
 BETS = {
@@ -18,13 +19,6 @@ BETS = {
     for label in pages.labels(pages.BOOK / f"{chapter}.ipynb")
     if label.endswith("-prediction")
 }
-
-
-def printed(chapter, cell):
-    """Return what a checked cell of a chapter has printed."""
-    (found,) = [each for each in pages.code_cells(pages.BOOK / f"{chapter}.ipynb") if each.id == cell]
-    assert "nbval-check-output" in found.metadata.tags
-    return "".join(output.text for output in found.outputs)
 
 
 def numbers(pattern, text):
@@ -53,7 +47,7 @@ def fates(*couplings, gamma=0.98):
 
 def dials():
     """Return for each activation the mean row ratio at both ends of width, depth and scale."""
-    text = printed("heuristics", "study-numbers")
+    text = printed_by("heuristics", "study-numbers")
     ends = r" +(\S+) to (\S+)" * 3
     return {kind: np.reshape(numbers(rf"^{kind}{ends}", text), (3, 2)) for kind in ("relu", "tanh", "sin")}
 
@@ -83,7 +77,7 @@ def rising(slopes):
 
 def ranked(column):
     """Return for each activation the mean row ratio, or the discount of the corridor."""
-    text = printed("heuristics", "rank-run")
+    text = printed_by("heuristics", "rank-run")
     pattern = r"^{} +row ratio (\S+), stable up to (\S+),"
     return {kind: numbers(pattern.format(kind), text)[column] for kind in ("relu", "tanh", "sin")}
 
@@ -95,17 +89,17 @@ def hills():
 
 
 def _tension():
-    return printed("heuristics", "tension-numbers")
+    return printed_by("heuristics", "tension-numbers")
 
 
 def rank_of(run):
     """Return the effective rank at the start and at the end of a watched run."""
-    return numbers(rf"^{run} .*\n.*effective rank (\S+) to (\S+)$", printed("heuristics", "watch-numbers"))
+    return numbers(rf"^{run} .*\n.*effective rank (\S+) to (\S+)$", printed_by("heuristics", "watch-numbers"))
 
 
 def cured():
     """Return which of the three comes home where the kernel is undone on the batch."""
-    partial, fit = printed("preqn", "partial-numbers"), printed("preqn", "compromise-numbers")
+    partial, fit = printed_by("preqn", "partial-numbers"), printed_by("preqn", "compromise-numbers")
     fate = {
         "A": re.search(r"^batch 1 and 2: .*from \(1, 0\) (\w+)", partial, re.M)[1],
         "B": re.search(r"^batch 2 +: .*from \(1, 0\) (\w+)", partial, re.M)[1],
@@ -117,7 +111,7 @@ def cured():
 def large_eigenvalues():
     """Return the part of a minibatch's eigenvalues that is above one ten-thousandth, as one of the fractions asked."""
     large, all_of_them = numbers(
-        r"above 1e-4 of the mean diagonal: (\d+) of (\d+)$", printed("preqn", "minibatch-kernel")
+        r"above 1e-4 of the mean diagonal: (\d+) of (\d+)$", printed_by("preqn", "minibatch-kernel")
     )
     return min(("a quarter", "three quarters", "all"), key=lambda said: abs(large / all_of_them - PARTS[said]))
 
@@ -206,7 +200,7 @@ COMPUTED = {
     "ex-heuristics-prediction": what_raises,
     "ex-heuristics-robots-prediction": lambda: rising(widths("relu")),
     "ex-heuristics-margins-prediction": lambda: numbers(
-        r"allowed: (\d+) times in the best row", printed("heuristics", "margin-numbers")
+        r"allowed: (\d+) times in the best row", printed_by("heuristics", "margin-numbers")
     )[0],
     "ex-heuristics-rank-prediction": lambda: max(ranked(1), key=ranked(1).get),
     "ex-heuristics-tension-prediction": lambda: hills()[hills()[:, 1] <= 0.5][0, 2],
@@ -280,7 +274,7 @@ class TestReasons:
 
     def test_of_the_best_row(self):
         assert round(199 * 100 * 0.02, -1) == 400 and round(199 * 0.02) == 4
-        text = printed("heuristics", "margin-numbers")
+        text = printed_by("heuristics", "margin-numbers")
         assert "48 networks, 4800 rows: 0 positive margins" in text and "13000 in the median row" in text
         assert "48 networks" in reason("ex-heuristics-margins-prediction", "holds")
 
