@@ -36,6 +36,7 @@ class Heard(Runner):
 @pytest.fixture
 def runner():
     before = sys.stdout, sys.stderr
+    plt.close("all")  # what a test before has left open would be shown by the first cell
     yield Heard()
     assert (sys.stdout, sys.stderr) == before
     assert not plt.get_fignums()
