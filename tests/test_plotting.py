@@ -71,6 +71,7 @@ CALLS = {
     "plot_samples": lambda ax: plotting.plot_samples([1.0, 2.0], [[1.0, 3.0], [5.0, 9.0]], ax=ax),
     "plot_seeds": lambda ax: plotting.plot_seeds(SEEDS, ax=ax),
     "plot_response": lambda ax: plotting.plot_response(KERNEL, trained=(2, 0), ax=ax, colorbar=True),
+    "plot_leakage": lambda ax: plotting.plot_leakage([1.0, 2.0], [0.5, 0.25], trained=1, predicted=[0.5, 0.5], ax=ax),
     "plot_diagram": lambda ax: plotting.plot_diagram(
         [[0.0, 0.0], [2.0, 0.0]], ["w", "2w"], [(0, 1), (1, 1)], dashed=[(1, 0), (0, 0)], ax=ax
     ),
@@ -345,6 +346,41 @@ class TestTables:
         assert (ax.get_xlabel(), ax.get_ylabel()) == ("column", "row")
         plotting.plot_response(KERNEL, trained=(2, 0), ax=ax, limit=8)
         assert ax.images[-1].get_clim() == (-8, 8)
+
+    @pytest.mark.parametrize(
+        ("change", "dots"),
+        [
+            ([[2.0, 2.0], [2.1, 1.9]], [[0, 1]]),  # column 0, row 1; as far is not further
+            ([[-2.0, 3.0], [-1.0, -4.0]], [[1, 1]]),  # the other way is not further either
+        ],
+    )
+    def test_a_dot_where_the_trained_cell_is_outrun(self, change, dots, ax):
+        plotting.plot_response(change, trained=(0, 0), ax=ax)
+        assert ax.lines[1].get_xydata().tolist() == dots
+
+    def test_leakage(self, ax):
+        plotting.plot_leakage([1.0, 3.0, 2.0, 5.0], [0.5, 1.0, 0.0, -2.0], trained=1, ax=ax)
+        assert ax.lines[0].get_xydata().tolist() == [[0, 1], [1, 3], [2, 2], [3, 5]]
+        (arrows,) = ax.collections
+        assert list(zip(arrows.X, arrows.Y, arrows.U, arrows.V, strict=True)) == [
+            (0, 1, 0, 0.5),
+            (1, 3, 0, 1),
+            (3, 5, 0, -2),
+        ]
+        red, blue = to_rgba(plotting.VERMILION), to_rgba(plotting.BLUE)
+        assert list(map(tuple, arrows.get_facecolor())) == [red, blue, red]
+        low, high = ax.get_ylim()
+        assert low < 1
+        assert high > 5
+
+    def test_leakage_beside_a_prediction(self, ax):
+        plotting.plot_leakage([1.0, 3.0], [0.5, 1.0], trained=0, predicted=[0.25, 2.0], ax=ax)
+        assert ax.lines[-1].get_xydata().tolist() == [[0, 1.25], [1, 5]]
+        assert ax.lines[-1].get_color() == plotting.GREY
+        assert ax.get_ylim()[1] > 5
+        for bad in ({"change": [1.0]}, {"predicted": [1.0]}, {"trained": 2}):
+            with pytest.raises(ValueError, match="^" + next(iter(bad))):
+                plotting.plot_leakage(**{"values": [1.0, 3.0], "change": [0.5, 1.0], "trained": 0} | bad)
 
 
 class TestPlane:

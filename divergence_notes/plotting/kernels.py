@@ -133,6 +133,8 @@ def plot_response(
 ) -> Axes:
     """Draw what one update does to every cell of a grid, on the scale of `plot_kernel`, a cross on the trained cell.
 
+    A dot marks each cell that moves further, and the same way, than the trained one.
+
     Parameters
     ----------
     change : ndarray of shape (rows, columns)
@@ -154,7 +156,55 @@ def plot_response(
     if colorbar:
         ax.figure.colorbar(ax.images[0], ax=ax, label="change / own change", shrink=0.8)
     ax.plot(trained[1], trained[0], "+", color="black", ms=9, mew=1.5)
+    change = np.asarray(change, dtype=float)
+    own = change[trained]
+    rows, columns = np.nonzero(change * np.sign(own) > abs(own) * (1 + 1e-9))  # tiles move as far, but for rounding
+    ax.plot(columns, rows, "o", color="black", ms=2.5)
     ax.set(xlabel="column", ylabel="row", aspect="equal")
+    return ax
+
+
+def plot_leakage(
+    values: ArrayLike,
+    change: ArrayLike,
+    *,
+    trained: int,
+    predicted: ArrayLike | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw values as a curve and one update as arrows: blue where it was aimed, red where it leaks.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+        The value of each pair before the update, in the order in which they lie along the curve.
+    change : ndarray of shape (n,)
+        How far each value moves; one that stays has no arrow.
+    trained : int
+        Index of the trained pair.
+    predicted : ndarray of shape (n,), optional
+        How far each value was predicted to move, a grey bar where it would end.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+    """
+    values = _checks.array("values", values, ndim=1)
+    change = _checks.array("change", change, shape=values.shape)
+    trained = int(_checks.indices("trained", [trained], high=len(values))[0])
+    ax = style.axes(ax, figsize=(4.2, 3.0))
+    ax.plot(values, "o-", color=style.GREY, lw=1.2, ms=3.5, zorder=2)
+    at = np.flatnonzero(change)
+    colors = np.where(at == trained, style.BLUE, style.VERMILION)
+    look = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.018, "zorder": 3}
+    ax.quiver(at, values[at], np.zeros(len(at)), change[at], color=colors, **look)
+    ax.plot(values + change, ls="none")  # no mark: the axis reaches as far as the arrows
+    if predicted is not None:
+        ends = values + _checks.array("predicted", predicted, shape=values.shape)
+        ax.plot(ends, "_", color=style.GREY, ms=11, mew=1.8, zorder=3)
+    ax.set(xlabel="pair", ylabel="value")
     return ax
 
 
