@@ -12,6 +12,7 @@ import io
 import json
 import numbers
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def explore(
     *,
     alt: str | Callable[..., str] | None = None,
     start: Mapping[str, int] | None = None,
+    play: str | None = None,
     **values: Sequence[Any] | Mapping[str, Any],
 ) -> ipywidgets.VBox:
     """Draw a figure for every combination of values, and let the reader choose the one that shows.
@@ -56,6 +58,9 @@ def explore(
         What the eye sees, for those who do not; a callable gets the combination.
     start : mapping of str to int, optional
         Position of a control at the start, 0 by default.
+    play : str, optional
+        Name of a slider that a button plays: from where it stands to its end, and from the start again when it is
+        there.
     **values : sequence, or mapping from label to value
         One control for each name; its positions are the values, at least two.
 
@@ -68,8 +73,8 @@ def explore(
     Raises
     ------
     ValueError
-        If there is no control, one has fewer than two positions, two values are written alike, or `start` names no
-        control or no position.
+        If there is no control, one has fewer than two positions, two values are written alike, `start` names no
+        control or no position, or `play` names no slider.
     """
     if not values:
         raise ValueError("values must name at least one control")
@@ -78,7 +83,30 @@ def explore(
     unknown = set(start or {}) - set(options)
     if unknown:
         raise ValueError(f"start must name controls among {', '.join(options)}, got {sorted(unknown)[0]!r}")
-    return ipywidgets.VBox([*controls.values(), _frames(draw, alt, options, controls, {})])
+    if play is not None and not isinstance(controls.get(play), ipywidgets.SelectionSlider):
+        raise ValueError(f"play must name a slider among {', '.join(options)}, got {play!r}")
+    buttons = [] if play is None else [_player(controls[play])]
+    return ipywidgets.VBox([*controls.values(), *buttons, _frames(draw, alt, options, controls, {})])
+
+
+def _player(slider: ipywidgets.SelectionSlider) -> ipywidgets.Button:
+    """Return a button that plays a slider: by access.js on a page, where there is no kernel, by Python elsewhere."""
+    slider.add_class("dn-played")
+    button = ipywidgets.Button(description="Play", layout={"width": "auto"})
+    button.add_class("dn-play")
+
+    def walk(_: ipywidgets.Button) -> None:
+        last = len(slider.options) - 1
+        for position in range(0 if slider.index == last else slider.index + 1, last + 1):
+            slider.index = position
+            time.sleep(_PAUSE)
+
+    button.on_click(walk)
+    return button
+
+
+_PAUSE = 0.7
+"""Seconds for which a frame is shown while a slider is played."""
 
 
 def _labelled(name: str, positions: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:

@@ -130,6 +130,8 @@ class TestControls:
             ({"alpha": [1, 2], "start": {"alpha": 2}}, "start must hold positions in [0, 1]: start['alpha'] is 2"),
             ({"alpha": [1, 2], "start": {"alpha": -1}}, "start must hold positions in [0, 1]: start['alpha'] is -1"),
             ({"alpha": [1, 2], "start": {"beta": 0}}, "start must name controls among alpha, got 'beta'"),
+            ({"alpha": [1, 2, 3], "play": "beta"}, "play must name a slider among alpha, got 'beta'"),
+            ({"alpha": [1, 2], "play": "alpha"}, "play must name a slider among alpha, got 'alpha'"),
         ],
     )
     def test_refuses(self, given, message):
@@ -139,6 +141,29 @@ class TestControls:
     def test_two_values_that_are_written_alike(self):
         with refuses(ValueError, "alpha must be written apart: 0.1234567 and 0.1234568 both read '0.123457'"):
             widgets.explore(draw, alpha=[0.1234567, 0.1234568, 1])
+
+
+class TestPlay:
+    """A button walks a slider to its end, and from there again from the start."""
+
+    @pytest.fixture
+    def explorer(self, monkeypatch):
+        monkeypatch.setattr(widgets, "_PAUSE", 0)
+        return widgets.explore(draw, play="step", start={"step": 1}, which=["one", "two", "three"], step=range(4))
+
+    def test_walks(self, explorer):
+        _, slider, button, _ = explorer.children
+        walked = []
+        slider.observe(lambda change: walked.append(change["new"]), "index")
+        button.click()
+        button.click()
+        assert walked == [2, 3, 0, 1, 2, 3]
+
+    def test_what_the_page_is_told(self, explorer):
+        """By these two classes access.js finds the button and its slider."""
+        menu, slider, button, _ = explorer.children
+        assert (button.description, *button._dom_classes, *slider._dom_classes) == ("Play", "dn-play", "dn-played")
+        assert not menu._dom_classes
 
 
 class TestFrames:

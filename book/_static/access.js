@@ -65,3 +65,27 @@ addEventListener("click", ({ target, detail }) => {
   if (button && detail === 0) button.blur = () => {};
   else if (button) delete button.blur;
 }, true);
+
+// A button plays the slider above it: position by position to its end, and from the start again when it stands there.
+addEventListener("click", ({ target }) => {
+  const button = target.closest?.("button.dn-play");
+  if (!button) return;
+  const handle = button.parentElement.querySelector(".dn-played .noUi-handle");
+  const press = (key) => handle.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+  const atEnd = () => handle.getAttribute("aria-valuenow") === handle.getAttribute("aria-valuemax");
+  const rest = () => {
+    clearInterval(button.timer);
+    button.timer = 0;
+    button.textContent = "Play";
+  };
+  const step = () => {
+    if (!handle.isConnected || atEnd()) return rest();
+    press("ArrowRight");
+    if (atEnd()) rest();
+  };
+  if (button.timer) return rest();
+  button.textContent = "Pause";
+  button.timer = setInterval(step, 700);
+  if (atEnd()) press("Home");
+  else step();
+});
