@@ -105,7 +105,7 @@ def readings(page):
     return [*zip(*prose(markdown(page)), strict=True), *captions(page)]
 
 
-def prose(cells):
+def prose(cells, closed=CLOSED):
     """Return the ids and the texts of cells without what stands in closed directives, gated ones among them."""
     ids, texts, gate, fences = [], [], False, []
     for cell, text in cells:
@@ -118,8 +118,8 @@ def prose(cells):
             elif mark and fences and not name and line.strip() == fences[-1][0]:
                 fences.pop()
             elif mark:
-                fences.append((mark, name is None or name.startswith(CLOSED)))
-            elif not gate and not any(closed for _, closed in fences):
+                fences.append((mark, name is None or name.startswith(closed)))
+            elif not gate and not any(shut for _, shut in fences):
                 kept.append("" if re.match(r"\s*[|#:]|    |\([^)\s]+\)=", line) else line)
         ids.append(cell)
         texts.append("\n".join(kept))

@@ -12,10 +12,16 @@ from weigh import weighed
 
 from tests import page_checks as check
 from tests.browser import look, opened, served, unfold
+from tests.screens import screens
 
 CHAPTER = "book/contraction"
 PAGES = check.names(SITE) or toc_files()
 LIMIT, WITH_WIDGETS = 1_300_000, 2_300_000  # bytes that the first view of a page may take, packed as servers pack them
+SCREENS = 25  # that a page has at most which is read from its start to its end
+LOOKED_UP = ("api", "bibliography", "changes", "claims", "corrections", "genindex", "glossary", "search")
+"""How the names of pages begin on which one looks something up."""
+TOO_LONG = {f"book/{name}" for name in ("bellman", "function_approximation", "contraction", "heuristics", "preqn")}
+"""Pages that are not cut yet."""
 BY_DAY = (("light", 1280), ("dark", 360))
 """The looks in which axe reads a page by day; both themes and both widths are among them."""
 BY_NIGHT = (("light", 1280), ("dark", 1280), ("dark", 360), ("light", 360))
@@ -40,6 +46,16 @@ class TestEveryPage:
 
     def test_math_is_typeset(self, visit):
         assert check.untypeset(visit[0]) == []
+
+    def test_has_an_end(self, visit, request):
+        name = request.node.callspec.params["visit"]
+        if name.rpartition("/")[2].startswith(LOOKED_UP):
+            return
+        found = screens(visit[0])
+        if name in TOO_LONG:
+            assert found > SCREENS, f"{name} has {found:.1f} screens: take it out of TOO_LONG"
+        else:
+            assert found <= SCREENS, f"{name} has {found:.1f} screens: cut it"
 
     def test_controls_are_alive(self, visit):
         assert check.dead_controls(visit[0]) == []
@@ -516,3 +532,17 @@ class TestAxeOfPlanted:
         assert [fault for fault in found if fault.startswith(f"{where} px: {rule}: ") and f'id="{name}"' in fault]
         if rule == "color-contrast":
             assert {fault.split(",")[0] for fault in found if f'id="{name}"' in fault} == {name}
+
+
+def test_screens_are_counted(browser, tmp_path):
+    """What a bet folds counts, what a reader may unfold does not, and a line that breaks on a phone counts there."""
+    (tmp_path / "page.html").write_text(
+        """<!doctype html><title>A page</title><body style="margin: 0"><div style="height: 1800px"></div>
+        <div class="bet-fold" hidden style="height: 900px"></div>
+        <details><summary style="height: 0">More</summary><div style="height: 9000px"></div></details>
+        <div style="float: left; width: 340px; height: 450px"></div>
+        <div style="float: left; width: 340px; height: 450px"></div>"""
+    )
+    with served(tmp_path) as address, opened(browser, f"{address}/page.html", address) as (page, _):
+        assert screens(page) == pytest.approx(3.5, abs=0.1)
+        assert screens(page, 360) == pytest.approx(4, abs=0.1)

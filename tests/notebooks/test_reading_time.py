@@ -1,0 +1,154 @@
+"""How long a page takes: the rule of CONTRIBUTING, counted on small notebooks, and what the heads say of themselves."""
+
+import nbformat
+import pytest
+import reading_time
+from reading_time import Amount
+
+from tests import pages
+
+new = nbformat.v4
+
+
+def code(*tags, **metadata):
+    """Return a code cell."""
+    return new.new_code_cell("x = 1", metadata={"tags": list(tags)} | metadata)
+
+
+def text(*lines):
+    """Return a cell of Markdown."""
+    return new.new_markdown_cell("\n".join(lines))
+
+
+CASES = {
+    "words": ([text("# Five words", "", "or so, with $x$.")], Amount(words=4)),
+    "a proof is read": ([text("```{prf:proof}", "Two words.", "```")], Amount(words=2)),
+    "a misconception too": (
+        [text("````{admonition} You may think", ":class: a", "Two words.", "````")],
+        Amount(words=2),
+    ),
+    "code in a fence is not": ([text("```python", "x = 1", "```")], Amount()),
+    "an equation with a number": ([text("$$", "x = 1", "$$ (eq-x)")], Amount(shown=1)),
+    "one without": ([text("$$", "x = 1", "$$")], Amount()),
+    "open code": ([code()], Amount(open=1)),
+    "checked code is open": ([code("nbval-check-output")], Amount(open=1)),
+    "folded code": ([code("hide-input")], Amount(shown=1)),
+    "code of ours": ([code("remove-cell")], Amount()),
+    "a caption": (
+        [code("hide-input", mystnb={"figure": {"name": "fig-x", "caption": "Three little words."}})],
+        Amount(words=3, shown=1),
+    ),
+    "a bet": ([text("```{exercise} Your prediction", ":label: ex-a-prediction", "", "Which?", "```")], Amount(bets=1)),
+    "an exercise": (
+        [text("```{exercise} Do it (easy)", ":label: ex-a", "", "Do it.", "```")],
+        Amount(exercises=1, work=10),
+    ),
+    "an exercise with cells and its solution": (
+        [
+            text(
+                "```{exercise-start} Do it (pencil, hard)", ":label: ex-a", "```", "Do it.", "```{exercise-end}", "```"
+            ),
+            text("```{solution-start} ex-a", "```", "So."),
+            code(),
+            text("```{solution-end}", "```", "After."),
+        ],
+        Amount(words=1, exercises=1, work=40),
+    ),
+}
+
+
+@pytest.mark.parametrize(("cells", "want"), CASES.values(), ids=CASES)
+def test_what_a_reader_meets(cells, want):
+    assert reading_time.amount(cells) == want
+
+
+@pytest.mark.parametrize(
+    ("title", "minutes"),
+    [
+        ("Shift (easy)", 10),
+        ("Shift (medium)", 20),
+        ("Shift (hard)", 40),
+        ("Shift (pencil, easy)", 10),
+        ("Build (an example) (hard)", 40),
+        ("", 20),
+        ("Not so easy", 20),
+        ("(easy) to say", 20),
+    ],
+)
+def test_the_mark_of_an_exercise(title, minutes):
+    assert reading_time.minutes_of(title) == minutes
+
+
+def test_the_rule():
+    assert Amount(words=300, open=3, shown=4, bets=1).reading == 300 / 150 + 3 + 4 / 2 + 2
+
+
+def test_contributing_says_the_rule():
+    text = " ".join((pages.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split())
+    rule = (
+        f"a minute for {reading_time.WORDS_A_MINUTE} words, one for an open code cell, half of one for a figure, "
+        "for what a folded cell shows, and for an equation with a number, and two for a bet"
+    )
+    assert rule in text
+    assert reading_time.MINUTES == {"open": 1, "shown": 0.5, "bets": 2}
+    easy, medium, hard = reading_time.MARKS.values()
+    assert f"an exercise {easy}, {medium} or {hard} minutes by its mark, easy, medium or hard" in text
+
+
+def test_sections_add_up():
+    cells = [
+        text("(ch-a)=", "# A", "", "Head."),
+        text("One.", "", "(sec-b)=", "## []{#old}B", "", "Two words."),
+        code(),
+        text("## C", "", "```{exercise} Do it", ":label: ex-a", "```"),
+    ]
+    found = reading_time.sections(new.new_notebook(cells=cells))
+    assert [(label, title) for label, title, _ in found] == [("", ""), ("sec-b", "B"), ("", "C")]
+    assert [each.words for _, _, each in found] == [2, 2, 0]
+    assert sum((each for _, _, each in found), Amount()) == reading_time.amount(cells)
+
+
+@pytest.mark.parametrize("path", reading_time.timed(), ids=lambda path: path.stem)
+def test_sections_of_a_chapter_add_up(path):
+    notebook = pages.notebook(path)
+    parts = sum((each for _, _, each in reading_time.sections(notebook)), Amount())
+    assert parts == reading_time.amount(notebook.cells)
+
+
+class TestHeads:
+    """What a head says of the minutes, and how it is brought up to date."""
+
+    FOUND = Amount(words=9000, exercises=2, work=40)  # 60 minutes to read
+
+    @pytest.mark.parametrize(
+        ("head", "stale"),
+        [
+            ("About 60 minutes to read, and 40 for the exercises; a minute to run.", False),
+            ("About 65 minutes to read, and 35 for the exercises; a minute to run.", False),
+            ("About 70 minutes to read, and 40 for the exercises; a minute to run.", True),
+            ("About 60 minutes to read, and 30 for the exercises; a minute to run.", True),
+            ("About 60 minutes to read; a minute to run.", True),
+            ("An hour to read with the exercises; a minute to run.", True),
+        ],
+    )
+    def test_stale(self, head, stale):
+        assert reading_time.stale(f"# A\n\n{head}", self.FOUND) is stale
+
+    def test_is_written_as_it_is_read(self):
+        for found in (self.FOUND, Amount(words=3), Amount(words=700)):
+            assert not reading_time.stale(f"# A\n\n{reading_time.said(found)}; a minute to run.", found)
+
+    def test_write(self, tmp_path, monkeypatch):
+        paths = [tmp_path / "old.ipynb", tmp_path / "none.ipynb"]
+        heads = ["# A\n\nAn hour to read with the exercises; a minute to run.", "# A\n\nNothing."]
+        for path, head in zip(paths, heads, strict=True):
+            nbformat.write(new.new_notebook(cells=[text(head), text(*["word"] * 3000)]), path)
+        monkeypatch.setattr(reading_time, "notebooks", lambda: paths)
+        assert reading_time.write() == ["old"]
+        assert reading_time.write() == []
+        assert nbformat.read(paths[0], 4).cells[0].source == "# A\n\nAbout 20 minutes to read; a minute to run."
+        assert nbformat.read(paths[1], 4).cells[0].source == heads[1]
+
+
+def test_the_chapters_say_how_long_they_take():
+    assert {*pages.NUMBERED, pages.BOOK / "reproduction.ipynb"} <= set(reading_time.timed())
