@@ -210,6 +210,59 @@ def _cut_formulas(page, room):
     )
 
 
+BOXES = "main :is(pre, table, div.math, mjx-container[display='true'], .output, figure, .jupyter-widgets, fieldset)"
+
+
+def cut_boxes(page, width):
+    """Find code, outputs, tables and display formulas that do not fit and show no sign that they go on.
+
+    What is wider than its box scrolls, in the box or in one around it, and fades at the edge behind which it goes on.
+    """
+    look(page, "light", width)
+    for _ in range(10):  # a fold may still be opening, and the page still looking for what scrolls
+        found = _wide_boxes(page)["cut"]
+        if not found:
+            break
+        page.wait_for_timeout(200)
+    return found
+
+
+def wide_boxes(page, width):
+    """Find code, outputs, tables and display formulas in no fold for code that do not fit, with or without a sign."""
+    look(page, "light", width)
+    return _wide_boxes(page)["wide"]
+
+
+def _wide_boxes(page):
+    return page.evaluate(
+        """(boxes) => {
+            const cut = [], wide = new Set();
+            const text = document.querySelector("main :is(article, #search-results)").getBoundingClientRect();
+            for (const box of document.querySelectorAll(boxes)) {
+                if (!box.checkVisibility({ visibilityProperty: true })) continue;
+                const name = `${box.localName}: ${box.textContent.trim().split("\\n")[0].slice(0, 60)}`;
+                const found = [];
+                let right = box.getBoundingClientRect().left + Math.max(box.offsetWidth, box.scrollWidth);
+                for (let frame = box; frame.localName !== "main"; frame = frame.parentElement) {
+                    const edge = frame.getBoundingClientRect(), { overflowX, maskImage } = getComputedStyle(frame);
+                    if (overflowX === "visible") continue;
+                    if (frame === box ? box.scrollWidth > box.clientWidth + 1 : right > edge.right + 1) {
+                        const scrolls = ["auto", "scroll"].includes(overflowX);
+                        const signed = frame.matches(".more-left, .more-right") && maskImage !== "none";
+                        found.push(!scrolls ? "is cut off" : signed ? "" : "goes on without a sign");
+                    }
+                    right = edge.right;
+                }
+                if (right > text.right + 1) found.push("sticks out of the text");
+                if (found.length && !box.closest("details")) wide.add(name);
+                cut.push(...found.filter(Boolean).map((fault) => `${name}: ${fault}`));
+            }
+            return { cut, wide: [...wide] };
+        }""",
+        BOXES,
+    )
+
+
 def shattered(page, width=360):
     """Find names in tables and in lists of parameters that a phone breaks within a word."""
     look(page, "light", width)

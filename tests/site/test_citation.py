@@ -22,7 +22,8 @@ def stated():
 
 def bibtex(text):
     """Return the fields of an entry."""
-    return {name: value.strip("{}") for name, value in re.findall(r"^\s*(\w+)\s*=\s*(\{.*\}),$", text, re.M)}
+    fields = re.findall(r"^\s*(\w+)\s*=\s*(\{[^=]*\}),$", text, re.M)
+    return {name: " ".join(value.strip("{}").split()) for name, value in fields}
 
 
 def disagreements(text):
