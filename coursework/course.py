@@ -175,7 +175,8 @@ def student(*, release, place):
         target.parent.mkdir(parents=True)
         shutil.copy(release / name / target.name, target)
         (place / "book").mkdir(exist_ok=True)
-        shutil.copy(ROOT / "book" / target.name, place / "book")
+        for page in set(re.findall(r"\bbook/(\w+\.ipynb)", target.read_text(encoding="utf-8"))):
+            shutil.copy(ROOT / "book" / page, place / "book")
         needed = reads.needs(nbformat.read(target, as_version=4))
         for module in needed - downloads.modules(downloads.PROJECT["dependencies"]):
             more.setdefault(module, []).append(name)

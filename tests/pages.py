@@ -5,18 +5,13 @@ import re
 from pathlib import Path
 
 import nbformat
-import yaml
+from build_book import toc_files
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
-NUMBERED = [
-    ROOT / f"{chapter['file']}.ipynb"
-    for part in yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))["parts"]
-    for chapter in part["chapters"]
-    if part.get("numbered")
-]
-"""The chapters with a number, in reading order."""
+NUMBERED = [ROOT / f"{file}.ipynb" for file in toc_files(numbered=True)]
+"""The pages with a number, in reading order: the chapters, and the parts of one that has several pages."""
 PAGES = [*NOTEBOOKS, *sorted(BOOK.glob("*.md"))]
 LABEL = re.compile(r"(ch|sec|eq|thm|alg|fig|ex|sol|corr|claim)-[a-z0-9]+(-[a-z0-9]+)*")
 REFUTED = "% refuted"  # in a display equation: it is quoted to be refuted, and carries no label

@@ -117,7 +117,7 @@ class TestInTheBook:
     def test_solutions_are_checked_and_right(self, chapter):
         notebook, _ = chapter
         code = [cell for cell in notebook.cells if cell.cell_type == "code" and "grading.check(" in cell.source]
-        assert len(code) >= 2
+        assert code
         for cell in code:
             name = re.search(r'grading\.check\("([^"]+)"', cell.source)[1]
             right = EXERCISES[name].right
@@ -128,7 +128,7 @@ class TestInTheBook:
         notebook, names = chapter
         prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
         told = [name for name in names if f'`grading.check("{name}", ' in prose]
-        assert "You can check " in prose and "{ref}`ch-students`" in prose and len(told) >= 2
+        assert "You can check " in prose and "{ref}`ch-students`" in prose and told
         code = [
             cell.source for cell in notebook.cells if cell.cell_type == "code" and "widgets.bet(" not in cell.source
         ]

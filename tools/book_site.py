@@ -3,8 +3,9 @@
 Before: what the pages load is fetched (vendor.py, live_files.py), and a chapter runs again when something that it
 imports or reads has changed (reads.py). After: pictures get small, the notebooks to download say first how to install
 what they need (downloads.py), bets are put into the pages (bets.py), planes of Q come to life (planes.py), pages are
-mended (mend.py) and get what runs Python in them (live.py), icons that no page uses go (icons.py). Then the site is
-read: a page that is missing, a traceback and a warning are faults, and a build with a fault has failed.
+mended (mend.py), get what runs Python in them (live.py), and lead old addresses on (moved.py), icons that no page
+uses go (icons.py). Then the site is read: a page that is missing, a traceback and a warning are faults, and a build
+with a fault has failed.
 """
 
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 import downloads
 import live
 import live_files
+import moved
 import nbformat
 import reads
 from bets import bets
@@ -110,6 +112,7 @@ def finish(app, error):
         if path.stat().st_mtime >= app.began and "_static" not in path.parts:
             path.write_text(mend(with_planes(bets(path.read_text(encoding="utf-8")))), encoding="utf-8")
     live.put_all(site)
+    moved.put_all(site)
     cut_icons(site)
     if os.environ.get(PREVIEW):
         return

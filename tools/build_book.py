@@ -60,8 +60,8 @@ def stamp():
     return f"{made_from.hexdigest()}\n{made.hexdigest()}\n"
 
 
-def toc_files():
-    """Return the names in _toc.yml, in reading order, without endings."""
+def toc_files(*, numbered=False):
+    """Return the names in _toc.yml, in reading order, without endings; if asked, of what has a number alone."""
 
     def files(entries):
         for entry in entries:
@@ -69,7 +69,8 @@ def toc_files():
             yield from files(entry.get("sections", ()))
 
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    return [toc["root"], *(name for part in toc["parts"] for name in files(part["chapters"]))]
+    parts = [part for part in toc["parts"] if part.get("numbered") or not numbered]
+    return [toc["root"]] * (not numbered) + [name for part in parts for name in files(part["chapters"])]
 
 
 def faults(site=SITE):

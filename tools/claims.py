@@ -8,7 +8,7 @@ import re
 import sys
 
 import nbformat
-import yaml
+from build_book import toc_files
 from ledger import ROOT, badge, block, counts, joined, link, load, test_names
 
 SOURCE = ROOT / "book" / "claims.yml"
@@ -55,8 +55,7 @@ def notebook(entry_page):
 
 def chapters():
     """Return the stems of the notebooks of the table of contents, in reading order."""
-    parts = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))["parts"]
-    files = [ROOT / chapter["file"] for part in parts for chapter in part["chapters"]]
+    files = [ROOT / file for file in toc_files()[1:]]
     return [file.name for file in files if file.with_suffix(".ipynb").exists() and file.name != "instructors"]
 
 
@@ -78,7 +77,7 @@ def title(page):
 
 def bullets(page):
     """Return what the summary of a page lists, in order, each on one line; nothing where there is no summary."""
-    sections = re.findall(r"^## Summary\n(.*?)(?=^## |\Z)", joined(text for _, text in markdown(page)), re.M | re.S)
+    sections = re.findall(r"^##+ Summary\n(.*?)(?=^#|\Z)", joined(text for _, text in markdown(page)), re.M | re.S)
     return [plain(item) for text in sections for item in re.findall(r"^- (.*(?:\n  +\S.*)*)", text, re.MULTILINE)]
 
 

@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import live_cells
 import nbformat
 import reads
-import yaml
 from bs4 import BeautifulSoup
+from build_book import toc_files
 from downloads import colab_links
 from exercises import judged_without_python, of_the_book
 from live_files import megabytes
@@ -228,9 +228,8 @@ def put_all(site):
 
 
 def chapters():
-    """Return the notebooks of the chapters that have a number."""
-    parts = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))["parts"]
-    return [ROOT / f"{chapter['file']}.ipynb" for part in parts if part.get("numbered") for chapter in part["chapters"]]
+    """Return the notebooks that have a number: the chapters, and the parts of one that has several pages."""
+    return [ROOT / f"{file}.ipynb" for file in toc_files(numbered=True)]
 
 
 def needing_python():

@@ -21,7 +21,7 @@ MARKS = {"easy": 10, "medium": 20, "hard": 40}
 """The minutes of an exercise by the mark at the end of its title; one without a mark is medium."""
 PROOFS = ("prf:", "index")  # what is closed for a claim and read all the same, and what nobody reads
 HEAD = re.compile(r"^(?P<minutes>[^\n;]*\bto read\b[^\n;]*);(?P<rest>[^\n]*)$", re.MULTILINE)
-SECTION = re.compile(r"^(?=\([^)\s]+\)=\n## )|^(?<!\)=\n)(?=## )", re.MULTILINE)
+SECTION = re.compile(r"^(?=\([^)\s]+\)=\n###? )|^(?<!\)=\n)(?=###? )", re.MULTILINE)
 """Where a section starts: at its label, or at its heading where it has none."""
 STEP = 5
 """Minutes are written to the nearest five, and are brought up to date when they are off by more than that."""
@@ -116,7 +116,7 @@ def sections(notebook):
     for cell in notebook.cells:
         prose = cell.cell_type == "markdown"
         for text in SECTION.split(cell.source) if prose else [cell.source]:
-            start = re.match(r"(?:\(([^)\s]+)\)=\n)?## (.*)", text) if prose else None
+            start = re.match(r"(?:\(([^)\s]+)\)=\n)?###? (.*)", text) if prose else None
             if start:
                 parts.append((start[1] or "", re.sub(r"\[\]\{[^}]*\}", "", start[2]).strip(), []))
             parts[-1][2].append(nbformat.from_dict(dict(cell) | {"source": text}))

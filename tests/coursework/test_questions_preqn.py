@@ -8,7 +8,7 @@ import pytest
 import questions.preqn as asked
 
 from divergence_notes import bellman, dynamics, examples, grading
-from divergence_notes.grading import preqn as practice
+from divergence_notes.grading import preqn_later
 
 marking.load()
 GIVEN = {"gamma": 0.9, "gap": 0.5, "jitter": 0.1}
@@ -115,7 +115,7 @@ class TestJudgedOfPreQN:
             return live.reshape(Q.shape)
 
         run = dynamics.iterate(one_period, pair.Q0, max_iter=2000, tol=1e-6)
-        assert (run.status == "converged") is settles is practice._converges(period, alpha)
+        assert (run.status == "converged") is settles is preqn_later._converges(period, alpha)
 
     @pytest.mark.parametrize(
         ("name", "answer", "words"),

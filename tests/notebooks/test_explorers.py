@@ -75,12 +75,18 @@ def drawn(explorer, **position):
     return figure.axes
 
 
+def test_every_chapter_has_an_explorer():
+    """One on any of its pages: the name of a part begins with that of its chapter."""
+    stems = [path.stem for path in CHAPTERS]
+    with_one = [path.stem for path in CHAPTERS if any(map(calls_of_explore, pages.notebook(path).cells))]
+    chapters = [stem for stem in stems if not any(stem.startswith(f"{other}_") for other in stems)]
+    assert len(chapters) == 6
+    pages.none([name for name in chapters if not any(f"{s}_".startswith(f"{name}_") for s in with_one)], "no explorer")
+
+
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 class TestEveryChapter:
-    """A figure that answers is there, answers a question, and speaks."""
-
-    def test_has_an_explorer(self, path):
-        assert any(calls_of_explore(cell) for cell in pages.notebook(path).cells)
+    """A figure that answers answers a question, and speaks."""
 
     def test_asks_tells_speaks_and_answers(self, path):
         pages.none(faults(pages.notebook(path).cells), "explorers that want a word")

@@ -195,7 +195,7 @@ def missing_in_head(text):
     """Return what a reader looks for at the top of a chapter and does not find."""
     parts = {
         "its question": r"^# .+\n\n\*\*[^*]+\?\*\*",
-        "what you can do after it": r"^After (?:this chapter|it) you can\n\n(- .+\n(  .+\n)*){3,}",
+        "what you can do after it": r"^After (?:this chapter|this part|it) you can\n\n(- .+\n(  .+\n)*){3,}",
         "what it needs": r"^\| you need \| how much \|$",
         "how long it takes": r"(minutes|hour).* to read.* to run",
     }

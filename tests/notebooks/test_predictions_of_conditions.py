@@ -12,7 +12,7 @@ from divergence_notes.studies.kernels import trends
 from tests import pages
 from tests.pages import printed_by
 
-CHAPTERS = ("contraction", "heuristics", "preqn", "reproduction")
+CHAPTERS = ("contraction", "heuristics", "preqn", "preqn_networks", "preqn_later", "reproduction")
 BETS = {
     label: chapter
     for chapter in CHAPTERS
@@ -111,7 +111,7 @@ def cured():
 def large_eigenvalues():
     """Return the part of a minibatch's eigenvalues that is above one ten-thousandth, as one of the fractions asked."""
     large, all_of_them = numbers(
-        r"above 1e-4 of the mean diagonal: (\d+) of (\d+)$", printed_by("preqn", "minibatch-kernel")
+        r"above 1e-4 of the mean diagonal: (\d+) of (\d+)$", printed_by("preqn_networks", "minibatch-kernel")
     )
     return min(("a quarter", "three quarters", "all"), key=lambda said: abs(large / all_of_them - PARTS[said]))
 
@@ -128,7 +128,7 @@ def first_above(agent, level=-200):
 
 def updates_needed():
     """Return what the study says; the live run has an assertion of its own in the chapter."""
-    (cell,) = [each for each in pages.code_cells(pages.BOOK / "preqn.ipynb") if each.id == "live-check"]
+    (cell,) = [each for each in pages.code_cells(pages.BOOK / "preqn_networks.ipynb") if each.id == "live-check"]
     assert "100 < solved.idxmax() - undoes.warmup < 1000" in cell.source
     return "within a thousand" if first_above("preqn-sin").median() < 1000 else "thousands"
 

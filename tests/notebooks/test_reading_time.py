@@ -100,7 +100,7 @@ def test_sections_add_up():
         text("(ch-a)=", "# A", "", "Head."),
         text("One.", "", "(sec-b)=", "## []{#old}B", "", "Two words."),
         code(),
-        text("## C", "", "```{exercise} Do it", ":label: ex-a", "```"),
+        text("### C", "", "```{exercise} Do it", ":label: ex-a", "```"),
     ]
     found = reading_time.sections(new.new_notebook(cells=cells))
     assert [(label, title) for label, title, _ in found] == [("", ""), ("sec-b", "B"), ("", "C")]

@@ -151,3 +151,19 @@ def test_a_page_that_is_none_is_refused_in_one_sentence(name):
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode != 0
     assert done.stderr == f"NAME must be a page of _toc.yml, without folder and ending, got {name!r}\n"
+
+
+def test_pages_come_in_reading_order_and_those_with_a_number_include_parts(tmp_path, monkeypatch):
+    toc = """root: a
+parts:
+  - numbered: true
+    chapters:
+      - file: b
+        sections: [{file: c, sections: [{file: d}]}]
+      - file: e
+  - chapters: [{file: f, sections: [{file: g}]}]
+"""
+    (tmp_path / "_toc.yml").write_text(toc, encoding="utf-8")
+    monkeypatch.setattr(build_book, "ROOT", tmp_path)
+    assert build_book.toc_files() == [*"abcdefg"]
+    assert build_book.toc_files(numbered=True) == [*"bcde"]

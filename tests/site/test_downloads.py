@@ -91,7 +91,7 @@ class TestNeeds:
         with pytest.raises(ValueError, match=r"what an extra of pyproject\.toml brings, got 'tensorflow'"):
             downloads.extras(new("import tensorflow"))
 
-    @pytest.mark.parametrize("name", ["bellman", "contraction"])
+    @pytest.mark.parametrize("name", ["bellman", "contraction", "preqn"])
     def test_light_chapters_ask_for_nothing_heavy(self, name):
         asked = downloads.extras(pages.notebook(pages.BOOK / f"{name}.ipynb"))
         assert not {"torch", "mujoco", "stable-baselines3", "dask"} & set(lean.closure(lean.asked(asked)))
