@@ -10,9 +10,10 @@ widgets-local.js (MathJax 3: jupyter-widgets/ipywidgets#3829, open; names of sli
 leaves to who uses it); the search index by building from nothing (build_book.py); links in cells by api_links.py.
 """
 
+import re
 from collections import Counter
 
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, NavigableString
 
 USED_BY = {
     "#search-results": "script:is([src*=searchtools], [src*=language_data], [src*=searchindex], [src*='search.js'])",
@@ -24,6 +25,10 @@ The theme has its layout load the search everywhere, for a search as you type th
 (pydata/pydata-sphinx-theme#1977 asked for it). Sphinx loads MathJax on a page whose table of contents leads to a page
 with math, for titles with formulas, of which we have none (sphinx-doc/sphinx#9686).
 """
+
+
+HOW_HARD = re.compile(r"\s*\(((?:pencil, )?(?:easy|medium|hard))\)\)\s*$")
+"""How the title of an exercise ends as sphinx-exercise writes it: in two brackets."""
 
 
 def mend(html):
@@ -47,6 +52,7 @@ def mend(html):
         - the sidebar is a landmark, so that nothing of the page lies outside of all landmarks,
         - the bibliography is a list of items, whose special role is deprecated,
         - an empty corner of a table is no heading of anything,
+        - an exercise has its title beside its number, how hard it is after it, and no brackets within brackets,
         - that a page has run is said in a word, not by a picture that some machines cannot draw,
         - the frames of the sliders, most of the page's bytes, come after its text and not before it,
         - what a page has no use for is not loaded: the search index where nothing is searched, MathJax without math,
@@ -92,6 +98,23 @@ def mend(html):
     for corner in page.select("th"):
         if not corner.get_text(strip=True) and not corner.find("img"):
             corner.name = "td"
+
+    # sphinx-exercise puts the title into brackets (directive.py, post_transforms.py), and how hard it is into brackets
+    # of ours within. Not reported: others write no second brackets.
+    for title in page.select(".exercise > .admonition-title, a[href*='#ex-']"):
+        words = [part for part in title.find_all(string=True) if part.strip()]
+        if not words or not (hard := HOW_HARD.search(words[-1])):
+            continue
+        last = words[-1][: hard.start()]
+        if title.name == "a":
+            words[-1].replace_with(NavigableString(f"{last})"))
+            continue
+        words[-1].replace_with(last)
+        first = next(part for part in title.find_all(string=True) if part.lstrip().startswith("("))
+        first.replace_with(NavigableString(first.lstrip().removeprefix("(")))
+        mark = page.new_tag("span", attrs={"class": "how-hard"})
+        mark.string = hard[1]
+        title.extend([" ", mark])
 
     # MyST-NB says so by an emoji in the table of runs (ext/execution_tables.py). Not reported, and no fault elsewhere.
     for mark in page.find_all("p", string="✅"):

@@ -68,6 +68,21 @@ MENDED = {
         "<tr><th><p></p></th><th>a</th></tr>",
         "<tr><td><p></p></td><th>a</th></tr>",
     ),
+    "how hard an exercise is stands after its title": (
+        '<div class="exercise"><p class="admonition-title"><span class="caption-number">Exercise 2.1 </span>'
+        " (How long is <b>a</b> step (at most)? (pencil, easy))</p></div>",
+        '<div class="exercise"><p class="admonition-title"><span class="caption-number">Exercise 2.1 </span>'
+        'How long is <b>a</b> step (at most)? <span class="how-hard">pencil, easy</span></p></div>',
+    ),
+    "and its title may be one word": (
+        '<div class="exercise"><p class="admonition-title"><span>Exercise 1 </span> (Build (hard))</p></div>',
+        '<div class="exercise"><p class="admonition-title"><span>Exercise 1 </span>Build '
+        '<span class="how-hard">hard</span></p></div>',
+    ),
+    "a link to an exercise says its title": (
+        '<a href="#ex-a">Exercise 2.1 (How long (at most)? (hard))</a><a href="#fig-a">One (Two (hard))</a>',
+        '<a href="#ex-a">Exercise 2.1 (How long (at most)?)</a><a href="#fig-a">One (Two (hard))</a>',
+    ),
     "a page that has run says so": ("<td><p>✅</p></td>", "<td><p>finished</p></td>"),
     "an id is used once": (
         '<p id="proof">1</p><p id="proof">2</p><p id="proof">3</p>',
@@ -98,8 +113,9 @@ def test_mends(before, after):
         '<script src="searchtools.js"></script><script src="searchindex.js"></script><div id="search-results"></div>',
         '<script src="vendor/mathjax/es5/tex-mml-chtml.js"></script><span class="math notranslate">x</span>',
         '<script src="vendor/mathjax/es5/tex-mml-chtml.js"></script><div class="output text_html">$x$</div>',
+        '<div class="exercise"><p class="admonition-title"><span>Exercise 1 </span> (How hard (easily)?)</p></div>',
     ],
-    ids=["search", "formula", "output"],
+    ids=["search", "formula", "output", "title"],
 )
 def test_leaves_the_scripts_that_a_page_needs(page):
     assert mend(page) == page
