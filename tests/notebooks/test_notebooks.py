@@ -26,6 +26,8 @@ WIDE_CODE = {
     "heuristics",
     "key_equation",
     "preqn",
+    "preqn_later",
+    "preqn_networks",
     "reproduction",
 }
 """Notebooks whose visible code is wider as yet. One that is done leaves the list."""
