@@ -19,7 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise
 
 from divergence_notes import preqn, replay, studies, training
-from divergence_notes.studies import ablation, alignment, collapse, pendulum, protocol, runner, saturation
+from divergence_notes.studies import ablation, alignment, collapse, pendulum, protocol, runner, swimmers
 from divergence_notes.studies import mujoco as robots
 
 PENDULUM, CART = "Pendulum-v1", "InvertedPendulum-v5"
@@ -617,20 +617,20 @@ class TestSaturation:
     """The swimmer of the robots' study, shorter, and the slope of its policy's tanh."""
 
     def test_runs(self, small, monkeypatch):
-        monkeypatch.setattr(saturation, "EVALUATION", EVALUATION)
-        before = saturation.run(seed=1, variant="as-before", steps=60)
+        monkeypatch.setattr(swimmers, "EVALUATION", EVALUATION)
+        before = swimmers.run(seed=1, variant="as-before", steps=60)
         assert list(before.columns) == ["step", "return", *METRICS, "ending", "slope"]
         again = robots.run(environment="Swimmer-v5", agent="preqn", seed=1, steps=60)
         pd.testing.assert_frame_equal(before.drop(columns="slope"), again, check_exact=True)
         for variant in ("slow-policy", "tanh"):
-            assert (saturation.run(seed=1, variant=variant, steps=60)["return"] != before["return"]).iloc[-1]
+            assert (swimmers.run(seed=1, variant=variant, steps=60)["return"] != before["return"]).iloc[-1]
 
     def test_settings(self):
-        assert set(saturation.VARIANTS) == set(saturation.PARAMETERS["variant"])
+        assert set(swimmers.VARIANTS) == set(swimmers.PARAMETERS["variant"])
         changes = {"as-before": {}, "slow-policy": {"policy_learning_rate": 1e-4}, "tanh": {"activation": "tanh"}}
-        assert saturation.VARIANTS == changes
+        assert swimmers.VARIANTS == changes
         assert dataclasses.asdict(robots.CONFIG) == LARGE
-        assert saturation.STEPS == 40_000
+        assert swimmers.STEPS == 40_000
 
     @pytest.mark.parametrize("push", [0.0, 1.0, 30.0])
     def test_slope_against_autograd(self, push):
@@ -646,7 +646,7 @@ class TestSaturation:
             slopes.append(torch.autograd.grad(action.sum(), computed)[0].mean().item())
             obs, _, terminated, truncated, _ = env.step(action.detach().numpy())
             over = terminated or truncated
-        assert saturation.mean_slope(agent, seed=4) == pytest.approx(np.mean(slopes), abs=1e-6)
+        assert swimmers.mean_slope(agent, seed=4) == pytest.approx(np.mean(slopes), abs=1e-6)
         assert len(slopes) == 20
         assert (np.mean(slopes) == 0) == (push == 30)
 
@@ -718,7 +718,7 @@ class TestAlignmentStudy:
 
 
 STUDIES = {
-    study.__name__.rpartition(".")[2]: study for study in (pendulum, robots, ablation, alignment, collapse, saturation)
+    study.__name__.rpartition(".")[2]: study for study in (pendulum, robots, ablation, alignment, collapse, swimmers)
 }
 LENGTHS = {PENDULUM: (500, 10_000), "HalfCheetah-v5": (2_500, 25_000)}
 """Steps from one row to the next, and in all, of the ablation."""
@@ -726,7 +726,7 @@ SPACING = {
     "pendulum": (500, 10_000),
     "mujoco": (5_000, 100_000),
     "collapse": (250, 20_000),
-    "saturation": (2_500, 40_000),
+    "swimmers": (2_500, 40_000),
 }
 """The same of studies whose runs are all alike."""
 
@@ -787,7 +787,7 @@ class TestCommittedRuns:
                 want = ["step", "on", "off", "return"]
             else:
                 asked = ["greedy"] if name == "collapse" else []
-                last = ["slope"] if name == "saturation" else []
+                last = ["slope"] if name == "swimmers" else []
                 want = ["step", "return", *asked, *(METRICS if ours else []), "ending", *last]
             assert list(table.columns[len(parameters) :]) == want
             cosines = table[[key for key in ("alignment", "off_alignment", "on", "off") if key in table]]

@@ -154,7 +154,7 @@ def limit_of_the_bracket():
 
 def stopped():
     """Return what no longer does its work in the two swimmers that stand still."""
-    still = studies.load("saturation")
+    still = studies.load("swimmers")
     ends = still[still.variant == "as-before"].groupby("seed").last()
     swim = swimmers()
     faults = {
