@@ -56,11 +56,11 @@ CALLS = {
     "plot_outcomes": lambda ax: plotting.plot_outcomes(
         [["converged", "diverged"]], row_labels=["r"], column_labels=["a", "b"], ax=ax
     ),
+    "plot_pulls": lambda ax: plotting.plot_pulls([1.0, 2.0], [[2.0, -1.0], [4.0, -2.5]], real=[1.0, 1.0], ax=ax),
     "plot_boxes": lambda ax: plotting.plot_boxes([1.0, 2.0], [0.5, 1.5], ax=ax),
     "plot_learning": lambda ax: plotting.plot_learning([1, 10, 100], [3.0, 2.0, 1.0], ax=ax),
     "plot_column": lambda ax: plotting.plot_column([1.0, -4.0], ax=ax),
     "plot_blocks": lambda ax: plotting.plot_blocks(KERNEL, [2, 1], labels=["u", "v"], ax=ax),
-    "plot_change": lambda ax: plotting.plot_change([1.0, 2.0], [1.5, 1.0], ax=ax),
     "plot_prediction": lambda ax: plotting.plot_prediction([0.1, 0.2], [1.0, 2.0], [1.0, 2.5], ax=ax),
     "plot_remainders": lambda ax: plotting.plot_remainders([0.1, 0.2, 0.4], {"net": [1.0, 4.0, 16.0]}, ax=ax),
     "plot_box_images": lambda ax: plotting.plot_box_images(IMAGES, ax=ax, labels=["one", "two"], bound=1.7),
@@ -209,13 +209,6 @@ class TestCurves:
         with refuses(ValueError, "first must have shape (3,), got (2,)"):
             plotting.plot_remainders(alphas, {"first": [1.0, 2.0]})
 
-    def test_change(self, ax):
-        plotting.plot_change([1.0, 2.0], [1.5, 1.0], ax=ax)
-        assert ax.lines[-1].get_xydata().tolist() == [[1, 1.5], [2, 1]]
-        assert ax.lines[0].get_slope() == 1
-        with refuses(ValueError, "actual must have shape (2,), got (1,)"):
-            plotting.plot_change([1.0, 2.0], [1.0])
-
     def test_boundary(self, ax):
         plotting.plot_boundary([0.0, 0.5, 1.0], [0.2, 0.4, 0.6], below="converged", above="diverged", ax=ax, high=0.9)
         assert ax.lines[0].get_xydata().tolist() == [[0, 0.2], [0.5, 0.4], [1, 0.6]]
@@ -324,6 +317,12 @@ class TestTables:
             np.testing.assert_array_equal(np.sign(np.round(move, 9)), direction)
             assert np.abs(np.subtract(arrow.xy, cell)).max() < 0.5
         assert ax.get_ylim()[0] > ax.get_ylim()[1]
+
+    def test_a_signed_grid_has_white_at_zero(self, ax):
+        plotting.plot_grid([[0.0, 1.0], [2.0, -4.0]], ax=ax, signed=True)
+        image = ax.images[0]
+        assert (image.norm.vmin, image.norm.vcenter, image.norm.vmax) == (-4, 0, 4)
+        assert min(image.cmap(image.norm(0.0))[:3]) > 0.95
 
     def test_outcomes(self, ax):
         plotting.plot_outcomes(
@@ -437,6 +436,32 @@ class TestPlane:
         crosses = [line.get_xydata().tolist() for line in ax.lines]
         assert crosses == [[], [[1.5, 0.2], [-1.5, -0.2]]]
         assert ax.get_xlim()[1] >= 1.7
+
+    def test_pulls(self, ax):
+        """Each pair has two legs, one along either axis; the sum and the real step start at the ring."""
+        plotting.plot_pulls([1.0, 2.0], [[2.0, -1.0], [4.0, -2.5]], real=[1.0, 1.0], ax=ax)
+        arrows = [text for text in ax.texts if text.arrow_patch]
+        drawn = [(arrow.xyann, arrow.xy, arrow.arrow_patch.get_edgecolor()) for arrow in arrows]
+        blue, red, grey = (to_rgba(color) for color in (plotting.BLUE, plotting.VERMILION, plotting.GREY))
+        assert drawn == [
+            ((1, 2), (3, 2), blue),
+            ((3, 2), (3, 6), red),
+            ((1, 2), (1, -0.5), blue),
+            ((1, -0.5), (0, -0.5), red),
+            ((1, 2), (2, 3.5), grey),
+            ((1, 2), (2, 3), to_rgba("black")),
+        ]
+        low, high = ax.get_ylim()
+        assert low < -0.5 and high > 6, "every tip is seen"
+        labels = ax.get_legend_handles_labels()[1]
+        assert labels == ["own value", "leakage", "both, as predicted", "the real step"]
+        with refuses(ValueError, "pulls must have shape (2, 2), got (2, 1)"):
+            plotting.plot_pulls([1.0, 2.0], [[1.0], [2.0]])
+
+    def test_pulls_without_leakage(self, ax):
+        plotting.plot_pulls([1.0, 2.0], [[2.0, -1.0], [4.0, -2.5]], leaks=False, ax=ax)
+        tips = [arrow.xy for arrow in ax.texts if arrow.arrow_patch]
+        assert tips == [(3, 2), (1, -0.5), (3, -0.5)]
 
     def test_approach(self, ax):
         first, second = PORTRAIT.paths

@@ -27,6 +27,15 @@ def _missed(w, b, v, c, first, second, y, alpha):
     return moved + alpha * error - predicted
 
 
+def _by_hand(u=2.0, w=1.0, *, reward=0.6, gamma=0.9, share=0.5, crossed=False, inner=True, alpha=5.0, flip=1.0):
+    """Return the predicted and the real change of the values u and u w in one step, both towards one target."""
+    gradients = np.array([[1.0, 0.0], [u, w] if crossed else [w, u]])
+    pulls = flip * alpha * share * (reward + gamma * u * w - np.array([u, u * w]))
+    K = gradients @ gradients.T if inner else np.eye(2)
+    moved = np.array([u, w]) + gradients.T @ pulls
+    return np.array([K @ pulls, [moved[0] - u, moved[0] * moved[1] - u * w]])
+
+
 def seven_numbers(answer):
     """Return the weights of one ReLU unit, two inputs and the target of the second, or say what they are instead."""
     what = "w, b, v, c, the first input, the second, its target"
@@ -143,6 +152,59 @@ EXERCISES = (
             "B": ("no, it still diverges", "no", "it diverges", "not cured"),
             "C": ("in between: it stays bounded and never settles", "it goes round", "neither"),
         },
+    ),
+    Value(
+        "ex-key-equation-by-hand",
+        _by_hand,
+        (
+            Mistake(
+                "no-shares",
+                "Half of the data is of each pair: its pull is alpha times one half times the TD error",
+                lambda: _by_hand(share=1.0),
+            ),
+            Mistake(
+                "no-reward",
+                "Each step pays 0.6 here, and the target begins with what is paid",
+                lambda: _by_hand(reward=0.0),
+            ),
+            Mistake(
+                "no-gamma",
+                "The value of the second pair counts with the factor gamma in the target",
+                lambda: _by_hand(gamma=1.0),
+            ),
+            Mistake(
+                "gradient-crossed",
+                "The value u w rises with u as fast as w is large, and with w as fast as u is: its gradient is (w, u)",
+                lambda: _by_hand(crossed=True),
+            ),
+            Mistake(
+                "a-table",
+                "You let each pair move its own value alone; column j of K says what pair j does to both",
+                lambda: [_by_hand(inner=False)[0], _by_hand()[1]],
+            ),
+            Mistake(
+                "no-alpha",
+                "You left out the step size",
+                lambda: _by_hand(alpha=1.0),
+            ),
+            Mistake(
+                "wrong-way",
+                "A TD error is the target minus the value: here both are positive",
+                lambda: _by_hand(flip=-1.0),
+            ),
+            Mistake(
+                "no-remainder",
+                "Your two changes are the same. For the real one, move u and w first and then multiply them",
+                lambda: [_by_hand()[0], _by_hand()[0]],
+            ),
+            Mistake(
+                "exchanged",
+                "You have the prediction and the real change in the wrong order",
+                lambda: _by_hand()[::-1],
+            ),
+        ),
+        hint="Write down the two TD errors, the two gradients and K before you multiply.",
+        insight="The prediction is a matrix times a vector; what it misses is the product of the two moves, 2 times 2.",
     ),
     Function(
         "ex-key-equation-loss",

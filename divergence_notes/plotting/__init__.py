@@ -6,7 +6,6 @@ the caption of the figure is its title.
 
 from divergence_notes.plotting.kernels import (
     plot_blocks,
-    plot_change,
     plot_column,
     plot_kernel,
     plot_leakage,
@@ -22,6 +21,7 @@ from divergence_notes.plotting.plane import (
     plot_path,
     plot_plane,
     plot_portrait,
+    plot_pulls,
     plot_regions,
     plot_star,
 )
@@ -65,7 +65,6 @@ __all__ = [
     "plot_boundary",
     "plot_box_images",
     "plot_boxes",
-    "plot_change",
     "plot_column",
     "plot_diagram",
     "plot_error",
@@ -79,6 +78,7 @@ __all__ = [
     "plot_plane",
     "plot_portrait",
     "plot_prediction",
+    "plot_pulls",
     "plot_ratios",
     "plot_regions",
     "plot_remainders",

@@ -5,7 +5,6 @@ They take matrices and vectors of pairs. Where a kernel comes from is `ntk`, `fe
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -205,31 +204,6 @@ def plot_leakage(
         ends = values + _checks.array("predicted", predicted, shape=values.shape)
         ax.plot(ends, "_", color=style.GREY, ms=11, mew=1.8, zorder=3)
     ax.set(xlabel="pair", ylabel="value")
-    return ax
-
-
-def plot_change(predicted: ArrayLike, actual: ArrayLike, *, ax: Axes | None = None, **line_kw: Any) -> Axes:
-    """Draw the real change of each value against the predicted one; on the diagonal the prediction is right.
-
-    Parameters
-    ----------
-    predicted, actual : ndarray of shape (n,)
-        One number for each pair.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
-    **line_kw
-        Passed to ``Axes.plot``.
-
-    Returns
-    -------
-    Axes
-    """
-    predicted = _checks.array("predicted", predicted, ndim=1)
-    actual = _checks.array("actual", actual, shape=predicted.shape)
-    ax = style.axes(ax, figsize=(4.2, 4.0))
-    ax.axline((0, 0), slope=1, color=style.GREY, lw=1, ls=(0, (1, 2)), zorder=0)
-    ax.plot(predicted, actual, **{"marker": "o", "ms": 4, "ls": "none", "color": style.BLUE, "alpha": 0.7} | line_kw)
-    ax.set(xlabel="predicted change", ylabel="real change")
     return ax
 
 

@@ -289,3 +289,58 @@ def plot_regions(
     ax.legend(keys, names, loc="upper left", bbox_to_anchor=(1.01, 1))
     ax.grid(False)
     return ax
+
+
+def plot_pulls(
+    Q: ArrayLike, pulls: ArrayLike, *, real: ArrayLike | None = None, leaks: bool = True, ax: Axes | None = None
+) -> Axes:
+    """Draw what each of two pairs does to both values in one step: its own value and what leaks, and the sum.
+
+    Parameters
+    ----------
+    Q : ndarray holding two numbers
+        The table before the step.
+    pulls : ndarray of shape (2, 2)
+        Column `j`: the change that pair `j` predicts for both values, ``alpha K[:, j] rho_j delta_j``.
+    real : ndarray holding two numbers, optional
+        The change that the step really makes.
+    leaks : bool
+        Whether to draw what a pair does to the other one; without it the sum is that of each pair on its own.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        Blue is a pair's own value, vermilion what it does to the other one; grey is their sum, black what happens.
+    """
+    start = _checks.array("Q", np.ravel(Q), shape=(2,))
+    pulls = _checks.array("pulls", pulls, shape=(2, 2))
+    pulls = pulls if leaks else np.diag(np.diag(pulls))
+    ax = style.axes(ax, figsize=(3.4, 4.4))
+    for j in range(2):
+        own = np.where(np.arange(2) == j, pulls[:, j], 0.0)
+        corner = start + own
+        _arrow(ax, start, corner, color=style.BLUE, label="own value" if j == 0 else None)
+        if leaks:
+            _arrow(ax, corner, start + pulls[:, j], color=style.VERMILION, label="leakage" if j == 0 else None)
+        right, up = pulls[:, j] >= 0  # the name stands beyond the tip
+        aside = {"xytext": (5 if right else -5, 5 if up else -13), "ha": "left" if right else "right"}
+        ax.annotate(f"pair {j + 1}", start + pulls[:, j], textcoords="offset points", fontsize="small", **aside)
+    predicted = pulls.sum(axis=1)
+    _arrow(ax, start, start + predicted, color=style.GREY, label="both, as predicted", linestyle=(0, (4, 2)))
+    if real is not None:
+        change = _checks.array("real", np.ravel(real), shape=(2,))
+        _arrow(ax, start, start + change, color="black", label="the real step")
+    ax.plot(*start, "o", ms=8, mfc="white", mec="black", mew=1.5, zorder=4)
+    ax.set(xlabel="$Q_1$", ylabel="$Q_2$", aspect="equal")
+    return ax
+
+
+def _arrow(ax: Axes, tail: np.ndarray, tip: np.ndarray, *, label: str | None, **look: Any) -> None:
+    """Draw an arrow, and a line of no length that stands for it in a legend and in the limits."""
+    shape = {"arrowstyle": "-|>", "mutation_scale": 14, "shrinkA": 0, "shrinkB": 0, "lw": 2}
+    ax.annotate("", xy=tuple(tip), xytext=tuple(tail), arrowprops=shape | look, zorder=3)
+    ax.plot(*np.transpose([tail, tip]), lw=0, label="_nolegend_")
+    if label is not None:
+        ax.plot([], [], label=label, lw=2, **look)

@@ -67,6 +67,7 @@ def plot_grid(
     limits: tuple[float | int, float | int] | None = None,
     marks: Sequence[Sequence[str]] | None = None,
     digits: int = 2,
+    signed: bool = False,
 ) -> Axes:
     """Draw the values of the cells of a grid world, and the arrows of a policy.
 
@@ -86,6 +87,8 @@ def plot_grid(
         A letter for each cell, such as H for a hole; a marked cell has no arrow.
     digits : int
         Digits after the point.
+    signed : bool
+        Colour the cells as `plot_kernel` does, white at zero; `limits` are not looked at then.
 
     Returns
     -------
@@ -94,7 +97,10 @@ def plot_grid(
     values = _checks.array("values", values, ndim=2)
     ax = style.axes(ax)
     low, high = (values.min(), values.max()) if limits is None else limits
-    image = ax.imshow(values, cmap=style.VALUE_CMAP, vmin=low, vmax=high)
+    look = {"cmap": style.VALUE_CMAP, "vmin": low, "vmax": high}
+    if signed:
+        look = {"cmap": style.KERNEL_CMAP, "norm": style.signed(values, None)}
+    image = ax.imshow(values, **look)
     for (row, column), value in np.ndenumerate(values):
         ink, mark = style.ink(image.cmap(image.norm(value))), "" if marks is None else marks[row][column]
         text = f"{mark}\n{value:.{digits}f}" if mark else f"{value:.{digits}f}"
