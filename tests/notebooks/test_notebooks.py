@@ -24,7 +24,6 @@ WIDE_CODE = {
     "contraction",
     "function_approximation",
     "heuristics",
-    "key_equation",
     "preqn",
     "preqn_later",
     "preqn_networks",

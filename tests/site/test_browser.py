@@ -27,7 +27,6 @@ WIDE_CODE = {
     "book/contraction",
     "book/function_approximation",
     "book/heuristics",
-    "book/key_equation",
     "book/preqn",
     "book/reproduction",
 }
