@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from divergence_notes.studies import runner
 from tests.pages import ROOT
 from tests.waiting import PATIENCE, until
 
@@ -142,6 +143,14 @@ def test_kill_in_the_middle_and_restart(place):
     again = cli(place, "run")
     assert (again.returncode, again.stderr) == (0, "")
     assert again.stdout == "mine.tiny: 10 of 10 runs are finished\n"
+
+
+def test_a_worker_lives_through_ctrl_c_and_says_no_more():
+    told = "import logging, os\n" + runner._QUIET + "\nlogging.error('before')\n"
+    told += "signal.raise_signal(signal.SIGINT)\nlogging.error('after')\nprint('alive')"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert done.stdout == "alive\n"
+    assert "before" in done.stderr and "after" not in done.stderr
 
 
 def test_interrupt(place):

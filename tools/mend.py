@@ -44,6 +44,7 @@ def mend(html):
     str
         The page, in which
 
+        - the first page, which only leads on, names the icon of the site,
         - a fold is called what it says, not "Toggle hidden content",
         - the fold of a part of the table of contents is called after the part,
         - a search button is called what it says, the keys too,
@@ -64,6 +65,11 @@ def mend(html):
     # MyST-NB gives each of its folds the same name (sphinx_.py, HideCodeCellNode). Not reported.
     for fold in page.select("details > summary[aria-label]"):
         del fold["aria-label"]
+
+    # sphinx-external-toc writes the first page, which leads on to the index, and names no icon: a browser that stays on
+    # it for a moment asks for one at the root of the server, where no site in a subfolder has any. Not reported.
+    if page.select("meta[http-equiv=Refresh]") and not page.select("link[rel=icon]"):
+        page.append(page.new_tag("link", attrs={"href": "_static/favicon.svg", "rel": "icon"}))
 
     # pydata-sphinx-theme folds by a button that holds nothing but an arrow, since pydata/pydata-sphinx-theme#1582,
     # which was for the keyboard. Not reported.

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import pandas
 
 # Ctrl-C reaches every process of the terminal. A worker that dies of it may be started again while its cluster closes;
-# one that is deaf to it ends when the cluster tells it to.
-_DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)"
+# one that lives on ends when the cluster tells it to. What it loses meanwhile it need not tell.
+_QUIET = "import logging, signal\nsignal.signal(signal.SIGINT, lambda *_: logging.disable())"
 
 
 def find(name: str) -> ModuleType:
@@ -236,7 +236,7 @@ def run(
             # one run at a time for each worker: if it dies, no run that only waited there is blamed
             stack.enter_context(dask.config.set({"distributed.scheduler.worker-saturation": 1.0}))
             cluster = LocalCluster(
-                n_workers=workers, processes=True, threads_per_worker=1, dashboard_address=None, preload=[_DEAF]
+                n_workers=workers, processes=True, threads_per_worker=1, dashboard_address=None, preload=[_QUIET]
             )
             scheduler = stack.enter_context(cluster).scheduler_address
         client = stack.enter_context(Client(scheduler))

@@ -60,6 +60,11 @@ MENDED = {
         '<div id="pst-primary-sidebar"></div>',
         '<div aria-label="Sidebar" id="pst-primary-sidebar" role="complementary"></div>',
     ),
+    "a page that leads on has the icon": (
+        '<meta content="0; url=book/index.html" http-equiv="Refresh"/>',
+        '<meta content="0; url=book/index.html" http-equiv="Refresh"/>'
+        '<link href="_static/favicon.svg" rel="icon"/>',
+    ),
     "the bibliography is a list of items": (
         '<div role="list"><div role="doc-biblioentry">[1]</div></div>',
         '<div role="list"><div role="listitem">[1]</div></div>',
