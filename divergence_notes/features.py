@@ -98,3 +98,29 @@ def kernel(features: ArrayLike) -> np.ndarray:
     features = _checks.array("features", features, ndim=2)
     _checks.memory("kernel", len(features), len(features))
     return features @ features.T
+
+
+def projection(features: ArrayLike, weights: ArrayLike) -> np.ndarray:
+    """Return Pi, which maps a table to the nearest one that the features can make.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n_pairs, n_features)
+        One row for each pair.
+    weights : ndarray of shape (n_pairs,)
+        The share of each pair: near means a small sum of squared differences, each counted with its share.
+
+    Returns
+    -------
+    ndarray of shape (n_pairs, n_pairs)
+        Where the nearest tables are several, since some shares are 0 or features repeat, the one that the shortest
+        parameters make.
+
+    Notes
+    -----
+    Label ``eq-projection``. `updates.fitted_update` applies it to the backups.
+    """
+    features = _checks.array("features", features, ndim=2)
+    root = np.sqrt(_checks.distribution("weights", weights, size=len(features)))
+    _checks.memory("projection", len(features), len(features))
+    return features @ (np.linalg.pinv(root[:, None] * features) * root)

@@ -94,3 +94,41 @@ class TestKernel:
             features.kernel(np.zeros(3))
         with refuses(ValueError, "features must be finite: features[0, 1] is nan"):
             features.kernel([[0.0, np.nan]])
+
+
+class TestProjection:
+    """The nearest table that the features can make, differences squared and counted with their shares."""
+
+    def test_two_states_and_one_weight(self):
+        """On paper: with features 1 and 2 and equal shares, the weight is (x + 2 y) / 5."""
+        found = features.projection([[1.0], [2.0]], [0.5, 0.5])
+        np.testing.assert_allclose(found, np.array([[1, 2], [2, 4]]) / 5, rtol=1e-14)
+
+    @given(rng=generators(), width=st.integers(1, 4))
+    @settings(max_examples=20)
+    def test_nothing_is_nearer(self, rng, width):
+        phi, rho, x = rng.standard_normal((5, width)), rng.dirichlet(np.ones(5)), rng.standard_normal(5)
+        nearest = features.projection(phi, rho) @ x
+
+        def distance(table):
+            return np.sqrt(rho @ (table - x) ** 2)
+
+        others = nearest + (phi @ rng.standard_normal((width, 100))).T * rng.choice([1e-3, 1, 30], size=(100, 1))
+        assert all(distance(nearest) <= distance(other) + 1e-12 for other in others)
+        theta = np.linalg.lstsq(phi, nearest, rcond=None)[0]
+        np.testing.assert_allclose(phi @ theta, nearest, rtol=0, atol=1e-8)
+
+    @given(rng=generators(), width=st.integers(1, 4))
+    @settings(max_examples=20)
+    def test_twice_is_once(self, rng, width):
+        found = features.projection(rng.standard_normal((5, width)), rng.dirichlet(np.ones(5)))
+        np.testing.assert_allclose(found @ found, found, rtol=0, atol=1e-8)
+
+    def test_a_share_of_zero_and_features_that_repeat(self):
+        """Of the weights that fit the only pair that counts, the shortest are taken."""
+        found = features.projection([[1.0, 1.0], [3.0, 0.0]], [1.0, 0.0])
+        np.testing.assert_allclose(found @ [4.0, 7.0], [4, 6], rtol=1e-14)
+
+    def test_refuses(self):
+        with refuses(ValueError, "weights must have shape (2,), got (3,)"):
+            features.projection([[1.0], [2.0]], [0.5, 0.25, 0.25])

@@ -22,9 +22,12 @@ INTRODUCTION = """\
 
 This book grew out of one reader's notes on the paper {cite}`achiam2019`. They are an honest first draft: the order of
 the chapters is theirs, and without them there would be no book. A first draft has slips, and this page goes through it
-claim by claim. Each claim is told in our words, with a verdict and with what is true.
+claim by claim. Each claim is told in our words, with a verdict and with what is true. A verdict is about a sentence of
+the notes, and not about the paper.
 
-Of the sentences of this book itself, {ref}`ch-claims` gives the same account.
+You need not have read the notes. The chapters argue with no text: where a reader may well think what the notes say, a
+box says "You may think", and a link in the margin leads to the claim on this page. Of the sentences of this book
+itself, {ref}`ch-claims` gives the same account.
 
 Read it with a pencil. Most of the errors here are errors that everybody makes once: $\\le$ for $<$, the index of the
 row for that of the column, an absolute value on the wrong factor, a sufficient condition taken for a necessary one.
