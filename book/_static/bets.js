@@ -8,13 +8,18 @@
 
   const KEY = "bets"; // {exercise: answer}, an empty answer where one let the page show it
   let kept = {};
-  try {
-    const read = JSON.parse(localStorage.getItem(KEY));
-    if (read && typeof read === "object") kept = read;
-  } catch { /* no storage, or something else wrote there: the page begins anew */ }
-  const keep = () => {
+  const read = () => {
+    try {
+      const found = JSON.parse(localStorage.getItem(KEY));
+      if (found && typeof found === "object") kept = found;
+    } catch { /* no storage, or something else wrote there: the page begins anew */ }
+  };
+  const keep = (change) => {
+    read(); // another page of the book may be open, and have kept its own meanwhile
+    change();
     try { localStorage.setItem(KEY, JSON.stringify(kept)); } catch { /* the page works without, until it is left */ }
   };
+  read();
 
   addEventListener("DOMContentLoaded", () => {
     const data = JSON.parse(document.getElementById("exercise-data").textContent);
@@ -83,8 +88,7 @@
         say(box.querySelector(".bet-said"), "Not yet.", message);
         return;
       }
-      kept[name] = answer;
-      keep();
+      keep(() => { kept[name] = answer; });
       show(box);
       count();
     };
@@ -104,9 +108,11 @@
     }
     if (tally) {
       count();
+      const again = () => { read(); boxes.forEach(show); count(); };
+      addEventListener("storage", ({ key }) => { if (key === KEY) again(); }); // the same page in another tab
+      addEventListener("pageshow", ({ persisted }) => { if (persisted) again(); }); // a page that was left and is back
       tally.querySelector(".bet-forget").addEventListener("click", () => {
-        boxes.forEach(({ dataset }) => delete kept[dataset.exercise]);
-        keep();
+        keep(() => boxes.forEach(({ dataset }) => delete kept[dataset.exercise]));
         boxes.forEach((box) => {
           box.querySelector("details").open = false;
           show(box);

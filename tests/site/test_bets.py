@@ -218,6 +218,34 @@ class TestBet:
         reading.reload()
         assert folded(reading) == ALL
 
+    def test_two_tabs_keep_what_either_bets(self, reading):
+        """Each shows what was bet in the other; one that was open before takes nothing back, and both forget."""
+        other = reading.context.new_page()
+        other.goto(reading.url)
+        choose(reading, CHOICE, "69")
+        other.locator(f"{OF} .bet-said", has_text="69").wait_for()
+        choose(other, LAST, "both")
+        reading.locator(f'[data-exercise="{LAST}"] .bet-said', has_text="both").wait_for()
+        assert folded(reading) == folded(other) == [TYPED]
+        assert set(json.loads(reading.evaluate("localStorage.getItem('bets')"))) == {CHOICE, LAST}
+        reading.locator(".bet-forget").click()
+        other.locator(".bet-tally", has_text="3 still open").wait_for()
+        assert folded(reading) == folded(other) == ALL
+        other.close()
+
+    def test_a_bet_takes_nothing_back_that_another_page_has_kept(self, reading):
+        """Planted: bets of another chapter, kept since this page was opened, and not told to it."""
+        reading.evaluate("localStorage.setItem('bets', JSON.stringify({ elsewhere: 'A' }))")
+        choose(reading, CHOICE, "69")
+        assert json.loads(reading.evaluate("localStorage.getItem('bets')")) == {"elsewhere": "A", CHOICE: "C"}
+
+    def test_a_page_that_wakes_up_knows_what_was_bet_meanwhile(self, reading):
+        """As one in the browser's cache of pages that were left, which hears nothing."""
+        reading.evaluate("(text) => localStorage.setItem('bets', text)", json.dumps({CHOICE: "C"}))
+        assert folded(reading) == ALL
+        reading.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+        assert folded(reading) == ALL[1:] and "“69”" in said(reading, CHOICE)
+
     @pytest.mark.parametrize(
         "stored",
         [
