@@ -1,15 +1,20 @@
 """What runs the cells of a page, asked in this Python: streams, last expressions, figures, verdicts, errors."""
 
+import base64
 import hashlib
+import io
 import json
+import re
 import sys
 import types
 
+import kernel.runner
 import live_files
 import matplotlib.pyplot as plt
 import nbformat
+import PIL.Image
 import pytest
-from kernel.runner import OnDemand, Runner, ends_with_semicolon, stubs
+from kernel.runner import AT_ONCE, CUT, LARGEST, LONGEST, WIDEST, OnDemand, Runner, ends_with_semicolon, stubs
 
 from divergence_notes import grading
 from tests import pages
@@ -145,7 +150,6 @@ class TestErrors:
             ("x = 1\n1 / 0", "ZeroDivisionError: division by zero", 2),
             ("def f():\n    return g()\n\nf()", "NameError: name 'g' is not defined", 2),
             ("x = (", "SyntaxError: '(' was never closed", 1),
-            ("raise SystemExit", "SystemExit", 1),
             ("raise KeyboardInterrupt", "KeyboardInterrupt", 1),
             ("try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise ValueError('no') from e", "ValueError: no", 4),
         ],
@@ -159,6 +163,90 @@ class TestErrors:
 
     def test_what_was_printed_before_is_kept(self, runner):
         assert runner.ask("print(1)\n1 / 0")[1]["out"] == "1\n"
+
+
+class TestTooMuch:
+    """What a cell prints comes in pieces that a page can follow, in order, and ends where nobody would read on."""
+
+    def test_a_line_of_ten_million_letters_is_cut_with_a_sentence(self, runner):
+        ok, said = runner.ask("print('x' * 10**7)\nprint('later')")
+        assert ok and said["out"] == "x" * LONGEST + CUT and "not shown" in CUT
+        assert runner.ask("print('next')") == (True, {"out": "next\n"}), "the next cell prints again"
+
+    def test_a_hundred_thousand_letters_are_not_cut(self, runner):
+        assert runner.ask(f"print('x' * {LONGEST - 1})")[1]["out"] == "x" * (LONGEST - 1) + "\n"
+
+    def test_a_last_expression_is_cut(self, runner):
+        assert runner.ask("'x' * 10**7")[1]["text"] == "'" + "x" * (LONGEST - 1) + CUT
+
+    def test_many_lines_are_few_messages(self, runner):
+        ok, said = runner.ask("for i in range(10**5):\n    print(i)")
+        assert ok and len(runner.said) < AT_ONCE + 100
+        assert said["out"] == "".join(f"{i}\n" for i in range(10**5))[:LONGEST] + CUT
+
+    def test_the_first_lines_come_one_by_one(self, runner):
+        runner.run("print(1)\nprint(2)", "cell")
+        assert [message["data"] for message in runner.said] == ["1", "\n", "2", "\n"]
+
+    def test_streams_and_values_keep_their_order(self, runner):
+        source = "import sys\nfor i in range(300):\n    print(i, file=(sys.stdout, sys.stderr)[i % 2])\n"
+        assert runner.run(f"{source}display('d')\nprint('after')\n1", "cell")
+        kinds = [message["type"] for message in runner.said]
+        assert kinds[-3:] == ["text", "out", "text"] and kinds.index("text") == len(kinds) - 3
+        lines = "".join(message["data"] for message in runner.said[:-3]).split("\n")
+        assert lines == [*map(str, range(300)), ""]
+
+    def test_what_was_printed_before_an_error_comes_before_it(self, runner):
+        assert not runner.run("for i in range(300):\n    print(i)\n1 / 0", "cell")
+        assert runner.said[-1]["type"] == "error" and runner.said[-2]["data"].endswith("299\n")
+
+    def test_a_figure_of_many_points_is_pixels(self, runner, monkeypatch):
+        """Planted: a limit that a line of two points is above."""
+        source = "import matplotlib.pyplot as plt\nplt.figure(figsize=(400, 300)).add_subplot().plot([0, 1]);"
+        drawn = runner.ask(source)[1]["svg"]
+        assert "<image" not in drawn and len(drawn) < LARGEST
+        monkeypatch.setattr(kernel.runner, "LARGEST", 1000)
+        picture = runner.ask(source)[1]["svg"]
+        head, _, data = picture.partition("base64,")
+        assert head.startswith("<svg xmlns=") and picture.endswith("</svg>")
+        image = PIL.Image.open(io.BytesIO(base64.b64decode(data.partition('"')[0])))
+        assert WIDEST / 2 < max(image.size) <= WIDEST
+        width, height = (int(found) for found in re.findall(r'(?:width|height)="(\d+)pt"', head)[:2])
+        assert 72 * 400 == max(width, height) and abs(width / height - image.size[0] / image.size[1]) < 1e-3
+
+
+class TestWhatAPageHasNot:
+    """It is said in a sentence, and the next cell runs."""
+
+    @pytest.mark.parametrize("fresh", [True, False])
+    def test_a_line_to_type_into(self, runner, fresh):
+        ok, said = runner.ask("input('n? ')", fresh=fresh)
+        assert not ok and said["error"]["short"].startswith("RuntimeError: a page has no line to type into")
+        assert said["error"]["line"] == 1
+
+    @pytest.mark.parametrize(
+        "source", ["raise SystemExit", "import sys\nsys.exit(3)", "exit_ = SystemExit(2)\nraise exit_"]
+    )
+    def test_a_process_to_end(self, runner, source):
+        ok, said = runner.ask(f"print('before')\n{source}")
+        assert not ok and said["out"] == "before\n"
+        assert said["error"]["short"] == "SystemExit: the cell ended here, and Python runs on"
+        assert said["error"]["line"] == len(source.splitlines()) + 1
+        assert runner.ask("1") == (True, {"text": "1"})
+
+    def test_a_module(self, runner):
+        error = runner.ask("import nowhere_at_all.deep")[1]["error"]
+        expected = "ModuleNotFoundError: No module named 'nowhere_at_all' here. "
+        expected += "What a page cannot import runs in JupyterLab or Colab"
+        assert error["short"] == expected and error["text"].rstrip().endswith(expected)
+
+    def test_a_name_of_python_that_a_cell_takes_is_back_in_a_fresh_one(self, runner):
+        """An answer that names something `print` or `grading` changes nothing for the next."""
+        assert runner.ask("print = grading = np = 3", fresh=True)[0]
+        ok, said = runner.ask(
+            "import numpy as np\nprint(np.ones(1)[0])\nfrom divergence_notes import grading", fresh=True
+        )
+        assert (ok, said) == (True, {"out": "1.0\n"})
 
 
 class TestHiddenCells:

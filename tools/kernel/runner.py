@@ -5,6 +5,7 @@ tests need no browser.
 """
 
 import ast
+import base64
 import builtins
 import dataclasses
 import hashlib
@@ -14,15 +15,52 @@ import importlib.machinery
 import io
 import json
 import linecache
+import struct
 import sys
+import time
 import tokenize
 import traceback
 import types
 import zipfile
 
+LONGEST = 100_000
+"""Characters that a cell may print: nobody reads more, and a page that must show more stands still."""
+AT_ONCE, PAUSE = 100, 0.1
+"""So many pieces of what a cell prints are sent as they come; the others together, after so many seconds."""
+CUT = f"\n… cut after {LONGEST:,} characters; what is printed after that is not shown\n"
+LARGEST, WIDEST = 5_000_000, 2000
+"""The letters that a figure may have; one of more, as of a million points, is sent as pixels, so many to a side."""
+
+
+class Printed:
+    """What a cell prints, in the order in which it comes, in pieces that a page can follow."""
+
+    def __init__(self, tell):
+        self._tell = tell
+        self._kind, self._waiting = "out", []
+        self._left, self._sent, self._last = LONGEST, 0, 0.0
+
+    def write(self, kind, text):
+        if not text or self._left < 0:
+            return
+        if kind != self._kind:
+            self.send()
+        self._kind = kind
+        self._waiting.append(text[: self._left] + (CUT if len(text) > self._left else ""))
+        self._left -= len(text)
+        if self._sent < AT_ONCE or self._left < 0 or time.monotonic() - self._last > PAUSE:
+            self.send()
+
+    def send(self):
+        if self._waiting:
+            self._tell(self._kind, "".join(self._waiting))
+            self._waiting.clear()
+            self._sent += 1
+            self._last = time.monotonic()
+
 
 class Stream(io.TextIOBase):
-    """Where prints go: each becomes a message."""
+    """Where prints go."""
 
     def __init__(self, write):
         self._write = write
@@ -31,9 +69,13 @@ class Stream(io.TextIOBase):
         return True
 
     def write(self, text):
-        if text:
-            self._write(text)
+        self._write(text)
         return len(text)
+
+
+def no_input(prompt=""):
+    """Say why nobody answers, in place of `input`."""
+    raise RuntimeError("a page has no line to type into: write the value into the code, in place of input()")
 
 
 class WithoutAsserts(ast.NodeTransformer):
@@ -113,6 +155,17 @@ class OnDemand(importlib.abc.MetaPathFinder):
         return importlib.machinery.PathFinder.find_spec(name)
 
 
+def pixels(figure):
+    """Return a figure as an SVG that holds nothing but a PNG."""
+    data, sides = io.BytesIO(), figure.get_size_inches()
+    figure.savefig(data, format="png", bbox_inches="tight", dpi=min(200, WIDEST / max(sides)))
+    width, height = struct.unpack(">II", data.getvalue()[16:24])  # where a PNG says how large it is
+    scale = 72 * max(sides) / max(width, height)
+    size = f'width="{scale * width:.0f}pt" height="{scale * height:.0f}pt"'
+    image = f'<image {size} href="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"/>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{image}</svg>'
+
+
 def verdict(value):
     """Return what a `grading.Result` says, or None for anything else."""
     grading = sys.modules.get("divergence_notes.grading.exercise")
@@ -135,8 +188,10 @@ class Runner:
 
     def __init__(self, send):
         self._send = send
+        self._printed = Printed(self._tell)
+        self._given = {"__builtins__": builtins, "display": self.display, "input": no_input}
         self.main = types.ModuleType("__main__")
-        self.main.__dict__.update(__builtins__=builtins, display=self.display)
+        self.main.__dict__.update(self._given)
 
     def install(self):
         """Make the namespace the main module, and put stubs where a browser has no module."""
@@ -149,6 +204,11 @@ class Runner:
         sys.meta_path.append(OnDemand(json.loads(catalogue), place, fetch))
 
     def say(self, kind, data):
+        """Tell the page something, after what was printed before."""
+        self._printed.send()
+        self._tell(kind, data)
+
+    def _tell(self, kind, data):
         self._send(json.dumps({"type": kind, "data": data}))
 
     def figures(self):
@@ -164,7 +224,8 @@ class Runner:
         """Show a figure, without the date, so that the same figure is the same text."""
         text = io.StringIO()
         figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
-        self.say("svg", text.getvalue()[text.getvalue().index("<svg") :])
+        drawn = text.getvalue()
+        self.say("svg", drawn[drawn.index("<svg") :] if len(drawn) <= LARGEST else pixels(figure))
 
     def display(self, *values, **_):
         """Show values, each in the richest form that it has."""
@@ -187,7 +248,8 @@ class Runner:
         elif html := self._html(value):
             self.say("html", html)
         else:
-            self.say("text", repr(value))
+            text = repr(value)
+            self.say("text", text if len(text) <= LONGEST else text[:LONGEST] + CUT)
 
     @staticmethod
     def _html(value):
@@ -221,12 +283,13 @@ class Runner:
         """
         space = self.main.__dict__
         if fresh:
-            space = {"__name__": "__main__", "__builtins__": builtins, "display": self.display}
+            space = {"__name__": "__main__", **self._given}
         file = f"<{name}>"
         linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
         before = sys.stdout, sys.stderr
-        sys.stdout = Stream(lambda text: self.say("out", text))
-        sys.stderr = Stream(lambda text: self.say("err", text))
+        printed = self._printed = Printed(self._tell)
+        sys.stdout = Stream(lambda text: printed.write("out", text))
+        sys.stderr = Stream(lambda text: printed.write("err", text))
         try:
             self._run(source, file, space, hidden)
             self.figures()
@@ -236,6 +299,7 @@ class Runner:
                 sys.modules["matplotlib.pyplot"].close("all")
             return False
         finally:
+            printed.send()
             sys.stdout, sys.stderr = before
         return True
 
@@ -256,6 +320,10 @@ class Runner:
     @staticmethod
     def _told(error, file):
         """Return the traceback of an error without the frames of this file, the error in one line, and the line."""
+        if isinstance(error, ModuleNotFoundError):
+            error.msg = f"No module named {error.name!r} here. What a page cannot import runs in JupyterLab or Colab"
+        if isinstance(error, SystemExit):
+            error = SystemExit("the cell ended here, and Python runs on").with_traceback(error.__traceback__)
         told = traceback.TracebackException.from_exception(error)
         inner = told
         while inner is not None:

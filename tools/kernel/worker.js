@@ -49,6 +49,7 @@ async function start({ module }) {
   const lock = JSON.parse(new TextDecoder().decode(files["pyodide-lock.json"]));
   const env = { HOME: "/home/pyodide", MPLBACKEND: "agg" };
   python = await loadPyodide({ indexURL: here, packageBaseUrl: here, lockFileContents: lock, env });
+  python.setStdin({ error: true }); // nobody types into a page
   python.FS.mkdir("/live");
   python.FS.writeFile("/live/runner.py", new Uint8Array(files["runner.py"]));
   python.runPython("import sys; sys.path.append('/live')");
@@ -71,7 +72,6 @@ onmessage = async ({ data }) => {
     }
   } catch (error) {
     // What a cell raises is no such error: Python itself has ended, as where a function calls itself through C.
-    const what = data.kind === "start" ? "did not start" : "has ended";
-    done({ ok: false, fatal: true, text: `Python ${what}: ${error.message ?? error}` });
+    done({ ok: false, fatal: true, text: `${data.kind === "start" ? "" : "Python has ended: "}${error.message ?? error}` });
   }
 };
