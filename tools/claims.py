@@ -31,20 +31,21 @@ INTRODUCTION = """\
 (ch-claims)=
 # What this book claims, and what would refute it
 
-{ref}`ch-corrections` judges the notes. This page judges us. A book that corrects somebody else's sentences should say
-which of its own it would take back, and for what.
+{ref}`ch-corrections` judges the notes from which this book grew. This page judges the book. A book that corrects the
+sentences of others should say which of its own sentences it would take back, and on what evidence.
 
 So here are the sentences that the chapters stand on: every line of every summary, and readings that were once wrong and
 had to be mended. Each is told as its page tells it. Below it stands *where it holds*: for which kernels, which
 processes, which seeds. Then *how it is known*. And then the tests that try to break it. Such a test is an opponent: it
 looks for an instance on which the sentence is false, and it fails when it finds one.
 
-An opponent who never wins may be asleep. So most of the searches are also run against sentences that are false, several
-of which stood in earlier versions of this book. There they must find the instance that refutes them.
+A search that finds nothing may be a search that cannot find anything. So most of the searches are also run against
+sentences that are false, several of which stood in earlier versions of this book. There they must find the instance
+that refutes them.
 
-You can be that opponent. Run a test with `pytest tests/notebooks/test_claims_contraction.py -k TestEquality`, or write
-a better one. Where a notebook is named in the place of a file of tests, it is a cell of that notebook whose numbers are
-compared each time. If your test finds something, the sentence goes.
+You can be such an opponent. Run a test with `pytest tests/notebooks/test_claims_contraction.py -k TestEquality`, or
+write a better one. Where a notebook is named in the place of a file of tests, it is a cell of that notebook whose
+numbers are compared each time. If your test finds something, the sentence goes.
 """
 
 

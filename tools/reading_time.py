@@ -1,10 +1,11 @@
 """How long a page takes: by one rule, section by section; heads and plans say it in numbers that this file writes.
 
 `python tools/reading_time.py` lists words, cells, exercises and minutes of each page, `python tools/reading_time.py
-bellman` those of each section of one, and `python tools/reading_time.py write` brings the numbers in the heads up to
-date. How many screens a page has is counted by `tests/screens.py`.
+bellman` those of each section of one, and `python tools/reading_time.py write` brings the numbers in the heads, and in
+the tables with a column "minutes to read", up to date. How many screens a page has is counted by `tests/screens.py`.
 """
 
+import math
 import re
 import sys
 from dataclasses import dataclass, fields
@@ -24,7 +25,10 @@ HEAD = re.compile(r"^(?P<minutes>[^\n;]*\bto read\b[^\n;]*);(?P<rest>[^\n]*)$", 
 SECTION = re.compile(r"^(?=\([^)\s]+\)=\n###? )|^(?<!\)=\n)(?=###? )", re.MULTILINE)
 """Where a section starts: at its label, or at its heading where it has none."""
 STEP = 5
-"""Minutes are written to the nearest five, and are brought up to date when they are off by more than that."""
+"""Minutes of pages are written to the nearest five, and are brought up to date when they are off by more than that."""
+TABLE = re.compile(r"^(?P<head>\|.*\|)\n\|[-:| ]+\|\n(?:\|.*\|(?:\n|\Z))+", re.MULTILINE)
+COLUMNS = {"minutes to read": "reading", "minutes of exercises": "work"}
+"""What the heads of columns with minutes say: those of the chapters and sections to which a row links."""
 
 
 @dataclass
@@ -144,18 +148,91 @@ def stale(head, found):
     return abs(int(numbers[1]) - found.reading) > STEP or abs(int(numbers[2] or 0) - found.work) > STEP
 
 
+def amounts():
+    """Return what a reader meets behind each label of a page or a section, and behind the address of a section."""
+    found = {}
+    for name in toc_files():
+        for path in (ROOT / f"{name}.ipynb", ROOT / f"{name}.md"):
+            if path.is_file() and (label := re.search(r"\((ch-[a-z0-9-]+)\)=", path.read_text(encoding="utf-8"))):
+                parts = sections(source(path))
+                found[label[1]] = sum((part for _, _, part in parts), Amount())
+                found |= {own: part for own, _, part in parts if own}
+                found |= {f"{path.name}#{slug(title)}": part for _, title, part in parts if title}
+    return found
+
+
+def slug(title):
+    """Return the end of the address of a section."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
+def source(path):
+    """Return a page as a notebook."""
+    if path.suffix == ".ipynb":
+        return nbformat.read(path, as_version=4)
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(path.read_text(encoding="utf-8"))])
+
+
+def of_row(row, kind, known):
+    """Return the minutes of a row of a table, exact, and as they are written: those of sections to the minute."""
+    links = re.findall(r"(half of )?(?:\{ref\}`(?:[^`<]*<)?|\]\()((?:ch|sec)-[^`<>]+|\w+\.ipynb#[^)]+)", row)
+    exact = sum(getattr(known[label], kind) / (2 if half else 1) for half, label in links)
+    if exact and not any(label.startswith("ch-") for _, label in links):
+        return exact, max(1, round(exact))
+    return exact, rounded(exact) if exact else 0
+
+
+def timetables(text, known):
+    """Return a text with the minutes of its tables as they are now, and how far off the worst of the old ones was."""
+    worst = 0.0
+
+    def written(table):
+        nonlocal worst
+        lines = table[0].rstrip("\n").split("\n")
+        heads = [head.strip() for head in lines[0].strip("|").split("|")]
+        for at, line in enumerate(lines[2:], 2):
+            cells = line.strip("|").split("|")
+            for column, head in enumerate(heads):
+                if head in COLUMNS:
+                    exact, minutes = of_row(line, COLUMNS[head], known)
+                    old = re.fullmatch(r" *(\d+) *", cells[column])
+                    worst = max(worst, abs(int(old[1]) - exact) if old else math.inf)
+                    cells[column] = f" {minutes} "
+            lines[at] = f"|{'|'.join(cells)}|"
+        return "\n".join(lines) + "\n" * table[0].endswith("\n")
+
+    return TABLE.sub(lambda table: written(table) if set(COLUMNS) & columns(table) else table[0], text), worst
+
+
+def columns(table):
+    """Return the heads of the columns of a table."""
+    return {head.strip() for head in table["head"].split("|")}
+
+
 def write():
-    """Write the minutes into the heads that say other ones, and return the pages that changed."""
-    changed = []
-    for path in timed():
-        notebook = nbformat.read(path, as_version=4)
-        head, found = notebook.cells[0].source, amount(notebook.cells)
-        new = HEAD.sub(lambda old, found=found: f"{said(found)};{old['rest']}", head, count=1)
-        if new != head:
-            notebook.cells[0].source = new
-            path.write_text(nbformat.writes(clean_notebooks.normal_form(notebook)) + "\n", encoding="utf-8")
-            changed.append(path.stem)
+    """Write the minutes into the heads and tables that say other ones, and return the pages that changed."""
+    changed, known = [], amounts()
+    for name in toc_files():
+        for path in (ROOT / f"{name}.ipynb", ROOT / f"{name}.md"):
+            if path.is_file() and _write(path, known):
+                changed.append(path.stem)
     return changed
+
+
+def _write(path, known):
+    notebook = source(path)
+    before = [cell.source for cell in notebook.cells]
+    if path in timed():
+        found = amount(notebook.cells)
+        notebook.cells[0].source = HEAD.sub(lambda old: f"{said(found)};{old['rest']}", before[0], count=1)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = timetables(cell.source, known)[0]
+    if before == [cell.source for cell in notebook.cells]:
+        return False
+    notebook_text = nbformat.writes(clean_notebooks.normal_form(notebook)) + "\n" if path.suffix == ".ipynb" else None
+    path.write_text(notebook_text or notebook.cells[0].source, encoding="utf-8")
+    return True
 
 
 def table(rows):
@@ -174,10 +251,10 @@ def main(asked):
         print("changed:", ", ".join(write()) or "nothing")
         return
     if asked:
-        found = sections(nbformat.read(ROOT / "book" / f"{asked[0]}.ipynb", as_version=4))
+        found = sections(source(ROOT / "book" / f"{asked[0]}.ipynb"))
         print(table([(f"{title} ({label})" if label else title or "(head)", each) for label, title, each in found]))
         return
-    print(table([(path.stem, amount(nbformat.read(path, as_version=4).cells)) for path in notebooks()]))
+    print(table([(path.stem, amount(source(path).cells)) for path in notebooks()]))
 
 
 if __name__ == "__main__":

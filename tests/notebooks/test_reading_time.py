@@ -1,5 +1,7 @@
 """How long a page takes: the rule of CONTRIBUTING, counted on small notebooks, and what the heads say of themselves."""
 
+from typing import ClassVar
+
 import nbformat
 import pytest
 import reading_time
@@ -139,15 +141,55 @@ class TestHeads:
             assert not reading_time.stale(f"# A\n\n{reading_time.said(found)}; a minute to run.", found)
 
     def test_write(self, tmp_path, monkeypatch):
-        paths = [tmp_path / "old.ipynb", tmp_path / "none.ipynb"]
-        heads = ["# A\n\nAn hour to read with the exercises; a minute to run.", "# A\n\nNothing."]
-        for path, head in zip(paths, heads, strict=True):
-            nbformat.write(new.new_notebook(cells=[text(head), text(*["word"] * 3000)]), path)
-        monkeypatch.setattr(reading_time, "notebooks", lambda: paths)
-        assert reading_time.write() == ["old"]
+        (tmp_path / "book").mkdir()
+        names = ["book/old", "book/none", "book/plan"]
+        heads = ["(ch-a)=\n# A\n\nAn hour to read with the exercises; a minute to run.", "# A\n\nNothing."]
+        plan = f"# Plan\n\n{self.PLAN}\nAfter."
+        for name, head in zip(names, heads, strict=False):
+            nbformat.write(new.new_notebook(cells=[text(head), text(*["word"] * 3000)]), tmp_path / f"{name}.ipynb")
+        (tmp_path / "book" / "plan.md").write_text(plan)
+        monkeypatch.setattr(reading_time, "ROOT", tmp_path)
+        monkeypatch.setattr(reading_time, "toc_files", lambda: names)
+        assert reading_time.write() == ["old", "plan"]
         assert reading_time.write() == []
-        assert nbformat.read(paths[0], 4).cells[0].source == "# A\n\nAbout 20 minutes to read; a minute to run."
-        assert nbformat.read(paths[1], 4).cells[0].source == heads[1]
+        old, none = (nbformat.read(tmp_path / f"{name}.ipynb", 4).cells[0].source for name in names[:2])
+        assert old == "(ch-a)=\n# A\n\nAbout 20 minutes to read; a minute to run."
+        assert none == heads[1]
+        assert "| {ref}`ch-a` | 20 | x |\n" in (tmp_path / "book" / "plan.md").read_text()
+
+    PLAN = """| read | minutes to read | why |
+|---|---|---|
+| {ref}`ch-a` | ? | x |
+"""
+    KNOWN: ClassVar = {"ch-a": Amount(words=3000), "ch-b": Amount(words=7500, work=30), "sec-c": Amount(words=450)}
+    KNOWN["b.ipynb#the-end"] = Amount(words=600)
+
+    @pytest.mark.parametrize(
+        ("read", "minutes"),
+        [
+            ("{ref}`ch-a`", 20),
+            ("{ref}`ch-a`, {ref}`ch-b`", 70),
+            ("first half of {ref}`ch-b`", 25),
+            ("{ref}`the end <sec-c>`", 3),
+            ("[the end](b.ipynb#the-end), {ref}`sec-c`", 7),
+            ("{ref}`corr-c1`", 0),
+        ],
+    )
+    def test_a_row_of_a_plan(self, read, minutes):
+        plan = self.PLAN.replace("{ref}`ch-a`", read)
+        done, worst = reading_time.timetables(plan, self.KNOWN)
+        assert done == plan.replace("?", str(minutes))
+        assert worst == float("inf")
+        assert reading_time.timetables(done, self.KNOWN) == (done, 0)
+        assert reading_time.timetables(plan.replace("?", str(minutes + 9)), self.KNOWN) == (done, 9)
+
+    def test_a_link_to_no_section(self):
+        with pytest.raises(KeyError, match="the-start"):
+            reading_time.timetables(self.PLAN.replace("{ref}`ch-a`", "[x](b.ipynb#the-start)"), self.KNOWN)
+
+    def test_a_table_without_minutes_is_left_alone(self):
+        plan = self.PLAN.replace("minutes to read", "minutes")
+        assert reading_time.timetables(plan, self.KNOWN) == (plan, 0)
 
 
 def test_the_chapters_say_how_long_they_take():
