@@ -372,7 +372,7 @@ document.addEventListener("DOMContentLoaded", () => {
     get(id) { try { return localStorage.getItem(`answer ${id}`); } catch { return null; } },
     set(id, text) { try { text === null ? localStorage.removeItem(`answer ${id}`) : localStorage.setItem(`answer ${id}`, text); } catch { /* not kept */ } },
   };
-  const boxes = [];
+  const boxes = [], PATIENT = 3; // wrong answers, and the box offers to unfold the solution
   let judging, judged = Promise.resolve();
   for (const [id, { code, answer }] of Object.entries(data.boxes)) {
     const exercise = document.getElementById(id);
@@ -385,19 +385,19 @@ document.addEventListener("DOMContentLoaded", () => {
     const result = make("div");
     const box = { id, field, text: () => field.value };
     const fetches = `Check (${data.sizes.check}, once)`;
-    let known = false;
-    const go = button(fetches, () => (box.busy ? halt() : check(false)));
+    let known = false, tries = 0;
+    const go = button(fetches, () => (box.busy ? halt() : check()));
     const again = button("Begin again", () => { box.set(code); kept.set(id, null); said.textContent = ""; said.className = "live-verdict"; result.replaceChildren(); });
     const tools = make("div", { className: "live-tools" }, go, again, make("p", { className: "live-note", textContent: "Says whether it is right; is not handed in." }));
     exercise.append(make("div", { className: "live-answer" }, label, holder, tools, said, result));
     const keep = () => kept.set(id, box.text() === code ? null : box.text());
     field.addEventListener("input", keep);
-    field.addEventListener("keydown", (event) => { if (event.key === "Enter" && event.shiftKey) { event.preventDefault(); if (!box.busy) check(false); } });
+    field.addEventListener("keydown", (event) => { if (event.key === "Enter" && event.shiftKey) { event.preventDefault(); if (!box.busy) check(); } });
     Object.assign(box, {
       set(text) { field.value = text; },
       upgrade(edit) {
         const focused = document.activeElement === field;
-        const view = edit(holder, field.value, `Your answer, in Python. ${keys}`, () => { if (!box.busy) check(false); }, keep);
+        const view = edit(holder, field.value, `Your answer, in Python. ${keys}`, () => { if (!box.busy) check(); }, keep);
         field.remove();
         delete box.upgrade;
         label.removeAttribute("for");
@@ -413,21 +413,28 @@ document.addEventListener("DOMContentLoaded", () => {
       go.textContent = busy ? "Stop" : known ? "Check" : fetches;
       busy ? holder.setAttribute("aria-busy", "true") : holder.removeAttribute("aria-busy");
     };
+    const solution = () => document.querySelector(`.solution:has(> .admonition-title a[href="#${id}"])`);
+    const unfold = () => {
+      const fold = solution();
+      fold.querySelector(":scope.toggle-hidden .toggle-button")?.click();
+      fold.scrollIntoView();
+      fold.querySelector(".admonition-title a").focus({ preventScroll: true });
+    };
     const say = (text, kind = "") => { said.textContent = text; said.className = `live-verdict ${kind}`; };
     function halt() {
       judging.stop();
       boxes.forEach((one) => one.stopped());
     }
     box.stopped = () => { if (box.busy) { mark(false); box.busy = null; say("Stopped."); } };
-    const check = (tell) => {
+    const check = () => {
       mark(true);
       result.replaceChildren();
       say("waits for the check before it");
       const mine = (box.busy = {});
-      judged = judged.then(() => look(tell, mine)).catch((error) => say(String(error)));
+      judged = judged.then(() => look(mine)).catch((error) => say(String(error)));
     };
 
-    async function look(tell, mine) {
+    async function look(mine) {
       if (box.busy !== mine) return;
       judging ??= new Python(data.packages.check, () => {});
       judging.say = (text) => { if (box.busy === mine) say(text); };
@@ -439,7 +446,7 @@ document.addEventListener("DOMContentLoaded", () => {
       place.begin((alt) => alt);
       let verdict;
       if (started.ok) say("Python looks at it …");
-      const source = `${box.text()}\n\nfrom divergence_notes import grading\ngrading.check("${id}", ${answer}${tell ? ", tell=True" : ""})`;
+      const source = `${box.text()}\n\nfrom divergence_notes import grading\ngrading.check("${id}", ${answer})`;
       const ended = started.ok ? await judging.run(source, { name: "your answer", fresh: true }, (output) => {
         if (output.type === "verdict") verdict = output.data;
         else place.show(output);
@@ -452,10 +459,11 @@ document.addEventListener("DOMContentLoaded", () => {
       if (!verdict) return say(ended.text ? `Python ended: ${ended.text}` : "Your code raised an error.", "wrong");
       const [message, instance] = verdict.message.split(/ (?=That was with )/);
       const state = verdict.passed ? "right" : verdict.open ? "" : "wrong";
-      say(`${verdict.passed ? "Right. " : verdict.open ? "" : "Not yet. "}${message.replace(/ \(With `tell=True` the check tells you\.\)/, "")}`, state);
+      say(`${verdict.passed ? "Right. " : verdict.open ? "" : "Not yet. "}${message}`, state);
       const more = make("div", { className: "live-tools" });
       if (instance) more.append(button("On which example?", ({ target }) => { target.remove(); say(`${said.textContent} ${instance.replace(/; the result's `arguments` holds it/, "")}`, state); }));
-      if (/`tell=True`/.test(verdict.message)) more.append(button("Tell me", () => check(true)));
+      tries += state === "wrong";
+      if (state === "wrong" && tries >= PATIENT && solution()) more.append(button("Show the solution", unfold));
       if (more.childNodes.length) result.append(more);
     }
   }

@@ -113,7 +113,8 @@ class TestOfThePages:
             answer = eval(
                 box["answer"], space
             )  # as it stands it hands in something of the right form, and nothing right
-            assert not grading.check(name, answer).passed
+            said = grading.check(name, answer)
+            assert not said.passed and "tell=True" not in said.message  # which a box could not do
 
     def test_sizes_are_those_of_the_files(self):
         """By another route: what a browser would fetch, from the names in the manifest."""
@@ -238,6 +239,17 @@ class TestLivePage:
         verdict.filter(has_text="Not yet").wait_for()
         exercise.get_by_role("button", name="On which example?").click()
         assert verdict.text_content() == "Not yet. " + said.message.replace("; the result's `arguments` holds it", "")
+        offered = exercise.get_by_role("button", name="Show the solution")
+        solution = page.locator(".solution", has=page.locator("a[href='#ex-bellman-loss']"))
+        for tries in (2, 3):
+            assert offered.count() == 0 and solution.locator("[aria-expanded=true]").count() == 0
+            write(page, exercise.locator(".cm-content"), wrong.replace("return", f"return {tries} / 7 *"))
+            page.keyboard.press("Shift+Enter")
+            exercise.locator("[aria-busy]").wait_for(state="detached")
+            verdict.filter(has_text="Not yet").wait_for()
+        offered.click()
+        assert solution.locator("[aria-expanded=true]").count() == 1
+        assert page.evaluate("document.activeElement.getAttribute('href')") == "#ex-bellman-loss"
         write(page, exercise.locator(".cm-content"), wrong.replace("return", "return 2 *"))
         page.keyboard.press("Shift+Enter")
         verdict.filter(has_text="Right. ").wait_for()
@@ -302,5 +314,5 @@ def test_every_box_judges(browser, address, path):
                 verdict.filter(has_text=re.compile(f"^({state}|Your code|Python did)")).wait_for()
                 wrong = eval(answer, {"one": one})
                 said = grading.check(name, wrong).message.split(" That was with ")[0]
-                assert verdict.text_content() == state + said.replace(" (With `tell=True` the check tells you.)", "")
+                assert verdict.text_content() == state + said
         assert complaints == []
