@@ -57,6 +57,7 @@ CALLS = {
         [["converged", "diverged"]], row_labels=["r"], column_labels=["a", "b"], ax=ax
     ),
     "plot_pulls": lambda ax: plotting.plot_pulls([1.0, 2.0], [[2.0, -1.0], [4.0, -2.5]], real=[1.0, 1.0], ax=ax),
+    "plot_basin": lambda ax: plotting.plot_basin(["converged", "diverged"], ax=ax),
     "plot_boxes": lambda ax: plotting.plot_boxes([1.0, 2.0], [0.5, 1.5], ax=ax),
     "plot_learning": lambda ax: plotting.plot_learning([1, 10, 100], [3.0, 2.0, 1.0], ax=ax),
     "plot_column": lambda ax: plotting.plot_column([1.0, -4.0], ax=ax),
@@ -86,7 +87,7 @@ CALLS = {
         0
     ],
 }
-NEEDS_AXES = {"plot_star", "plot_boxes"}  # marks on a picture that is there
+NEEDS_AXES = {"plot_star", "plot_boxes", "plot_basin"}  # marks on a picture that is there
 NO_LABELS = NEEDS_AXES | {
     "plot_column",
     "plot_blocks",
@@ -338,6 +339,22 @@ class TestTables:
             middle = (patch.get_x() + patch.get_width() / 2, patch.get_y() + patch.get_height() / 2)
             np.testing.assert_allclose(middle, text.get_position())
 
+    def test_outcomes_with_their_curves(self, ax):
+        curves = [[[0.0, 4.0], [4.0, 2.0, 0.0]]]
+        labels = {"row_labels": ["r"], "column_labels": ["u", "v"]}
+        plotting.plot_outcomes([["diverged", "converged"]], curves=curves, ax=ax, **labels)
+        assert [text.get_text() for text in ax.texts] == ["diverged", "converged"]
+        for column, (line, status) in enumerate(zip(ax.lines, ("diverged", "converged"), strict=True)):
+            assert line.get_color() == plotting.STATUS_STYLE[status]["color"]
+            assert np.abs(line.get_xdata() - column).max() <= 0.46
+            assert np.abs(line.get_ydata()).max() <= 0.42
+        up, down = (line.get_ydata() for line in ax.lines)  # the axis points down
+        assert up[0] - up[1] == pytest.approx(down[2] - down[0])
+        assert up[0] > up[1]
+        assert down[0] < down[1] < down[2]
+        step = [np.diff(line.get_xdata())[0] for line in ax.lines]
+        assert step[0] == pytest.approx(step[1])  # all have the same axis
+
     def test_response(self, ax):
         plotting.plot_response(KERNEL, trained=(2, 0), ax=ax)
         np.testing.assert_array_equal(ax.images[0].get_array(), KERNEL)
@@ -421,6 +438,16 @@ class TestPlane:
         assert star.get_xydata().tolist() == [[0.5, -0.5]]
         assert star.get_marker() == "*"
 
+    def test_basin(self, ax):
+        ax.set(xlim=(-1, 1), ylim=(-1, 1))
+        plotting.plot_basin(["converged", "diverged", "diverged", "undecided"], ax=ax, centre=[[2.0, 3.0]], radius=5)
+        wedges = [(patch.theta1, patch.theta2, tuple(patch.center), patch.r) for patch in ax.patches]
+        assert wedges == [(-45, 45, (2, 3), 5), (45, 225, (2, 3), 5), (225, 315, (2, 3), 5)]
+        colors = [patch.get_facecolor()[:3] for patch in ax.patches]
+        names = ("converged", "diverged", "undecided")
+        assert colors == [to_rgba(plotting.STATUS_STYLE[name]["color"])[:3] for name in names]
+        assert (ax.get_xlim(), ax.get_ylim()) == ((-1, 1), (-1, 1))
+
     def test_boxes(self, ax):
         plotting.plot_boxes([[1.0], [2.0]], [0.5, 1.5], ax=ax)
         corners = [patch.get_bbox().extents.tolist() for patch in ax.patches]
@@ -490,6 +517,15 @@ class TestDiagram:
         np.testing.assert_allclose(dashed.get_position(), (2.7, 3.6))
         np.testing.assert_allclose(dashed.xy, (0.3, 0.4))
         assert solid.arrow_patch.get_linestyle() != dashed.arrow_patch.get_linestyle()
+
+    def test_a_dashed_arrow_does_not_lie_under_a_solid_one(self, ax):
+        plotting.plot_diagram(
+            [[0.0, 0.0], [3.0, 0.0]], ["w", "2w"], [(0, 1)], dashed=[(1, 0)], name="to and fro", ax=ax
+        )
+        ax.figure.canvas.draw()
+        solid, dashed = (text.arrow_patch.get_path().vertices[:3, 1] for text in ax.texts[2:4])
+        assert np.ptp(solid) < 0.5 * np.ptp(dashed)
+        assert ax.texts[-1].get_text() == "to and fro"
 
     def test_loops(self, ax):
         plotting.plot_diagram([[0.0, 0.0]], ["w"], [(0, 0)], dashed=[(0, 0)], ax=ax)

@@ -15,6 +15,7 @@ from divergence_notes.plotting.kernels import (
 )
 from divergence_notes.plotting.plane import (
     plot_approach,
+    plot_basin,
     plot_boundary,
     plot_box_images,
     plot_boxes,
@@ -61,6 +62,7 @@ __all__ = [
     "VALUE_CMAP",
     "VERMILION",
     "plot_approach",
+    "plot_basin",
     "plot_blocks",
     "plot_boundary",
     "plot_box_images",

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
+from matplotlib.patches import Wedge
 
 from divergence_notes import _checks
 from divergence_notes._checks import ArrayLike
@@ -115,6 +116,36 @@ def plot_portrait(portrait: Portrait, *, star: ArrayLike, ax: Axes | None = None
     for path in portrait.paths:
         plot_path(path, ax=ax)
     return plot_star(star, ax=ax)
+
+
+def plot_basin(fates: Sequence[str], *, ax: Axes, centre: ArrayLike = (0, 0), radius: float | int = 10) -> Axes:
+    """Shade the directions round a table by what becomes of a start in each: the basin of those that come home.
+
+    That is a picture of all starts where only the direction of a start matters, as without rewards.
+
+    Parameters
+    ----------
+    fates : sequence of str
+        A status of `dynamics` for each direction, evenly spaced, counter-clockwise, the first to the right.
+    ax : Axes
+        Where to draw; its limits stay.
+    centre : ndarray holding two numbers
+        The table in the middle.
+    radius : float
+        How far the shade reaches.
+
+    Returns
+    -------
+    Axes
+    """
+    width, limits = 360 / len(fates), (ax.get_xlim(), ax.get_ylim())
+    starts = [k for k, fate in enumerate(fates) if k == 0 or fate != fates[k - 1]]
+    for start, end in zip(starts, [*starts[1:], len(fates)], strict=True):
+        color = style.STATUS_STYLE[fates[start]]["color"]
+        edges = ((start - 0.5) * width, (end - 0.5) * width)
+        ax.add_patch(Wedge(np.ravel(centre), radius, *edges, color=color, alpha=0.16, lw=0, zorder=0))
+    ax.set(xlim=limits[0], ylim=limits[1])
+    return ax
 
 
 def plot_boxes(centre: ArrayLike, radii: ArrayLike, *, ax: Axes) -> Axes:

@@ -123,9 +123,10 @@ def plot_outcomes(
     *,
     row_labels: Sequence[str],
     column_labels: Sequence[str],
+    curves: Sequence[Sequence[ArrayLike]] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw a grid of outcomes, each as a colour and a word.
+    """Draw a grid of outcomes, each as a colour and a word, and the curve of each run above its word.
 
     Parameters
     ----------
@@ -133,6 +134,8 @@ def plot_outcomes(
         A status of `dynamics` for each row and column.
     row_labels, column_labels : sequence of str
         What was run.
+    curves : sequence of sequence of ndarray of shape (k,), optional
+        Numbers of each run, one after the other, k as it likes; all have the same two axes.
     ax : Axes, optional
         Where to draw; a new figure by default.
 
@@ -143,9 +146,15 @@ def plot_outcomes(
     ax = style.axes(ax)
     for row, line in enumerate(statuses):
         for column, status in enumerate(line):
-            color = style.STATUS_STYLE[status]["color"]
-            ax.add_patch(plt.Rectangle((column - 0.46, row - 0.42), 0.92, 0.84, color=color))
-            ax.text(column, row, status, ha="center", va="center", color="white", fontsize="small")
+            look = style.STATUS_STYLE[status]
+            box = {"color": look["color"], "lw": 0, "alpha": 1.0 if curves is None else 0.16}
+            ax.add_patch(plt.Rectangle((column - 0.46, row - 0.42), 0.92, 0.84, **box))
+            if curves is None:
+                ax.text(column, row, status, ha="center", va="center", color="white", fontsize="small")
+            else:
+                ax.text(column - 0.43, row + 0.4, status, va="bottom", color="black", fontsize="x-small")
+    if curves is not None:
+        _small_curves(curves, statuses, ax)
     ax.set_xticks(range(len(column_labels)), column_labels)
     ax.set_yticks(range(len(row_labels)), row_labels)
     ax.set(
@@ -158,16 +167,29 @@ def plot_outcomes(
     return ax
 
 
+def _small_curves(curves: Sequence[Sequence[ArrayLike]], statuses: Sequence[Sequence[str]], ax: Axes) -> None:
+    """Draw each curve into the upper part of its cell, all on the same scale."""
+    flat = [_checks.array("curves", curve, ndim=1) for line in curves for curve in line]
+    low, high = (pick(pick(curve) for curve in flat) for pick in (min, max))
+    longest = max(map(len, flat))
+    for row, line in enumerate(curves):
+        for column, (curve, status) in enumerate(zip(line, statuses[row], strict=True)):
+            x = column - 0.42 + 0.84 * np.arange(len(curve)) / max(longest - 1, 1)
+            y = row + 0.08 - 0.44 * (np.asarray(curve) - low) / ((high - low) or 1.0)  # rows count downwards
+            ax.plot(x, y, lw=1.6, **style.STATUS_STYLE[status])
+
+
 def plot_diagram(
     places: ArrayLike,
     labels: Sequence[str],
     arrows: Sequence[tuple[int, int]],
     *,
     dashed: Sequence[tuple[int, int]] = (),
+    name: str | None = None,
     ax: Axes | None = None,
     radius: float | int = 0.34,
 ) -> Axes:
-    """Draw the states of a process as circles and its transitions as arrows.
+    """Draw the states of a process as circles and its transitions as arrows, with its name below.
 
     Parameters
     ----------
@@ -177,6 +199,9 @@ def plot_diagram(
         What stands in each circle.
     arrows, dashed : sequence of (int, int)
         From which state to which; one from a state to itself is a loop, above it when solid and below when dashed.
+        From one state to another a dashed arrow is bent, that it can be seen beside a solid one.
+    name : str, optional
+        What the process is called.
     ax : Axes, optional
         Where to draw; a new figure by default.
     radius : float
@@ -195,7 +220,7 @@ def plot_diagram(
         arrow = {
             "arrowstyle": "-|>",
             "mutation_scale": 13,
-            "color": style.BLUE if side > 0 else style.VERMILION,
+            "color": "black" if side > 0 else style.GREY,
             "linestyle": line,
         }
         for start, end in pairs:
@@ -205,11 +230,13 @@ def plot_diagram(
                 tail, tip, bend = tail - out + up, tip + out + up, f"arc3,rad={-1.9 * side}"
             else:
                 along = radius * (tip - tail) / np.linalg.norm(tip - tail)
-                tail, tip, bend = tail + along, tip - along, "arc3,rad=0"
+                tail, tip, bend = tail + along, tip - along, f"arc3,rad={0 if side > 0 else 0.3}"
             ends = {"connectionstyle": bend, "shrinkA": 0, "shrinkB": 0}
             ax.annotate("", xy=tip, xytext=tail, arrowprops=arrow | ends)
     margin = 2.2 * radius
     ax.set(xlim=(places[:, 0].min() - margin, places[:, 0].max() + margin), aspect="equal")
     ax.set(ylim=(places[:, 1].min() - margin, places[:, 1].max() + margin))
     ax.set_axis_off()
+    if name is not None:
+        ax.text(0.5, 0, name, transform=ax.transAxes, ha="center", va="top")
     return ax
