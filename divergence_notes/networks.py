@@ -139,8 +139,9 @@ def semi_gradient_step(
     -----
     Label ``eq-semi-gradient``.
     """
-    weights = torch.as_tensor(_checks.distribution("weights", weights, size=len(x)), dtype=x.dtype)
-    target = torch.as_tensor(_checks.array("target", target, shape=(len(x),)), dtype=x.dtype)
+    # copies: those of an update may not be written, and torch warns where it would share one
+    weights = torch.tensor(_checks.distribution("weights", weights, size=len(x)), dtype=x.dtype)
+    target = torch.tensor(_checks.array("target", target, shape=(len(x),)), dtype=x.dtype)
     alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
     loss = 0.5 * (weights * (target - _scalar_outputs(net, x)) ** 2).sum()
     slopes = torch.autograd.grad(loss, [p for p in net.parameters() if p.requires_grad])

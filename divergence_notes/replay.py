@@ -123,13 +123,13 @@ class ReplayBuffer:
         next_obs = _checks.array("next_obs", next_obs, shape=tuple(data.obs.shape[1:]))
         reward = _checks.scalar("reward", reward)
         if self._n_actions is None:
-            action = torch.from_numpy(_checks.array("action", action, shape=tuple(data.action.shape[1:])))
+            action = torch.tensor(_checks.array("action", action, shape=tuple(data.action.shape[1:])))
         else:
             action = _checks.integer("action", action, low=0, high=self._n_actions - 1)
-        data.obs[row] = torch.from_numpy(obs)
+        data.obs[row] = torch.tensor(obs)
         data.action[row] = action
         data.reward[row] = reward
-        data.next_obs[row] = torch.from_numpy(next_obs)
+        data.next_obs[row] = torch.tensor(next_obs)
         data.terminated[row] = bool(terminated)
         self._added += 1
 
@@ -185,7 +185,7 @@ def rows(name: str, obs: np.ndarray, d: int) -> tuple[torch.Tensor, bool]:
     ValueError
         If the shape is another.
     """
-    given = torch.as_tensor(obs, dtype=torch.float32)
+    given = torch.tensor(np.asarray(obs), dtype=torch.float32)
     if given.ndim not in (1, 2) or given.shape[-1] != d:
         raise ValueError(f"{name} must have shape ({d},) or (n, {d}), got {tuple(given.shape)}")
     return given.reshape(-1, d), given.ndim == 1

@@ -167,6 +167,19 @@ class TestSemiGradientStep:
         stepped = networks.semi_gradient_step(net, x, target, weights=rho, alpha=0.1)
         np.testing.assert_allclose(flat_parameters(stepped), flat_parameters(net), atol=1e-14)
 
+    def test_takes_what_may_not_be_written(self):
+        """As the arrays of an update: torch would warn of one that it shares."""
+        torch.set_warn_always(True)
+        try:
+            target, rho = np.ones(6), np.full(6, 1 / 6)
+            stepped = networks.semi_gradient_step(build(), inputs(), target, weights=rho, alpha=0.1)
+            target.setflags(write=False)
+            rho.setflags(write=False)
+            same = networks.semi_gradient_step(build(), inputs(), target, weights=rho, alpha=0.1)
+        finally:
+            torch.set_warn_always(False)
+        assert torch.equal(flat_parameters(stepped), flat_parameters(same))
+
     def test_frozen_parameters_stay(self):
         net, x = build(), inputs()
         net[0].weight.requires_grad_(False)

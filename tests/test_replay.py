@@ -50,6 +50,22 @@ class TestBuffer:
             torch.testing.assert_close(batch.action, torch.stack([k / 1000, -k / 1000], dim=1))
 
     @BOTH
+    def test_takes_what_may_not_be_written(self, actions, rng):
+        """As an environment may hand out: torch would warn of an array that it shares."""
+        given = [np.array([0.5, -0.5]) for _ in range(3)]
+        for array in given:
+            array.setflags(write=False)
+        obs, action, next_obs = given
+        torch.set_warn_always(True)
+        try:
+            buffer = replay.ReplayBuffer(OBS, actions, capacity=1)
+            buffer.add(obs, action if isinstance(actions, Box) else 1, 0.5, next_obs, False)
+            row, _ = replay.rows("obs", obs, 2)
+        finally:
+            torch.set_warn_always(False)
+        assert row.tolist() == buffer.sample(1, rng=rng).obs.tolist() == [[0.5, -0.5]]
+
+    @BOTH
     @pytest.mark.parametrize("capacity", [1, 3, 7])
     def test_the_newest_takes_the_place_of_the_oldest(self, actions, capacity, rng):
         buffer, kept = replay.ReplayBuffer(OBS, actions, capacity=capacity), deque(maxlen=capacity)

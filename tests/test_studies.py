@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -319,6 +320,21 @@ class TestResults:
             (place / "tiny" / name).write_text("kind,gam")
         assert len(runner.missing(study, place)) == N_RUNS - 1
         assert studies.load("tiny", results=place)["x"].tolist() == [1.5]
+
+    @pytest.mark.parametrize("hours", [0, 2])
+    def test_what_a_killed_process_left_is_cleared_away(self, study, place, monkeypatch, hours):
+        """Not what another process may be writing just now, nor a result, nor what is nobody's."""
+        from divergence_notes.studies import runner
+
+        monkeypatch.setattr(runner, "missing", lambda *_: [])
+        names = [".tmp123.part", ".half.csv", "half.csv.part", "kind=a.csv"]
+        (place / "tiny").mkdir()
+        for name in names:
+            (place / "tiny" / name).write_text("kind,gam")
+            then = time.time() - 3600 * hours
+            os.utime(place / "tiny" / name, (then, then))
+        assert runner.run(study, results=place) == {}
+        assert sorted(path.name for path in (place / "tiny").iterdir()) == sorted(names[1:] if hours else names)
 
     @pytest.mark.parametrize("moment", ["to_csv", "fsync", "replace"])
     def test_a_fault_while_writing_leaves_nothing(self, study, parameters, place, monkeypatch, moment):

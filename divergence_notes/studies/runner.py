@@ -10,6 +10,7 @@ import os
 import pkgutil
 import sys
 import tempfile
+import time
 from asyncio import CancelledError
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -26,6 +27,9 @@ from divergence_notes import studies
 
 if TYPE_CHECKING:
     import pandas
+
+_HALF = ".part"  # how the name of a file ends that is being written
+_FORSAKEN = 3600  # after that many seconds without a change nobody writes it any more; a younger one may be another's
 
 # Ctrl-C reaches every process of the terminal. A worker that dies of it may be started again while its cluster closes;
 # one that lives on ends when the cluster tells it to. What it loses meanwhile it need not tell.
@@ -170,7 +174,7 @@ def write(table: object, study: ModuleType, parameters: dict, results: Path) -> 
     table = table.drop(columns=list(parameters), errors="ignore")
     for k, (key, value) in enumerate(parameters.items()):
         table.insert(k, key, str(value))  # text, so that all its digits are kept
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part", text=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=_HALF, text=True)
     try:
         with open(handle, "w", encoding="utf-8", newline="") as file:
             table.to_csv(file, index=False, float_format=getattr(study, "FLOAT_FORMAT", None), lineterminator="\n")
@@ -207,7 +211,7 @@ def perform(name: str, parameters: dict) -> "pandas.DataFrame":
 def run(
     study: ModuleType, *, results: Path, workers: int | None = None, scheduler: str | None = None
 ) -> dict[str, BaseException]:
-    """Do the runs that are missing.
+    """Do the runs that are missing, and clear away what a process that was killed has left half written.
 
     Parameters
     ----------
@@ -226,6 +230,9 @@ def run(
     dict
         The exception of each run that failed, by the name of its file. The other runs are finished.
     """
+    for left in directory(study, results).glob(f".*{_HALF}"):
+        if time.time() - left.stat().st_mtime > _FORSAKEN:
+            left.unlink(missing_ok=True)
     todo = missing(study, results)
     failures: dict[str, BaseException] = {}
     if not todo:

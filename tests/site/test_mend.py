@@ -62,8 +62,7 @@ MENDED = {
     ),
     "a page that leads on has the icon": (
         '<meta content="0; url=book/index.html" http-equiv="Refresh"/>',
-        '<meta content="0; url=book/index.html" http-equiv="Refresh"/>'
-        '<link href="_static/favicon.svg" rel="icon"/>',
+        '<meta content="0; url=book/index.html" http-equiv="Refresh"/><link href="_static/favicon.svg" rel="icon"/>',
     ),
     "the bibliography is a list of items": (
         '<div role="list"><div role="doc-biblioentry">[1]</div></div>',
