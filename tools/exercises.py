@@ -72,12 +72,9 @@ def data(exercise: Exercise) -> dict:
         raise ValueError(f"exercise must be judged without Python, and {exercise.name} is not")
     (args,) = exercise.sample()
     if isinstance(exercise, Choice):
-        right = exercise.right(*args) if callable(exercise.right) else exercise.right
-        said = {mistake.wrong: sentence(mistake.text) for mistake in reversed(exercise.mistakes)}
-        said[right] = exercise.insight or "Yes."
+        right, told = exercise.said(*args)
         options = {
-            option: {"words": list(exercise.phrases.get(option, ())), "said": said[option]}
-            for option in exercise.options(*args)
+            option: {"words": list(exercise.phrases.get(option, ())), "said": said} for option, said in told.items()
         }
         return {"kind": "choice", "right": right, "typed": len(options) > Choice.buttons, "options": options}
     right = np.asarray(exercise.right(*args), dtype=float)

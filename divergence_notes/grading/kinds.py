@@ -210,23 +210,37 @@ class Choice(Exercise):
         dict of str to str
             From option to words.
         """
-        found = {self._right(*args)} | {mistake.wrong for mistake in self.mistakes}
-        return {option: next(iter(self.phrases.get(option, ())), option) for option in sorted(found)}
+        return {option: next(iter(self.phrases.get(option, ())), option) for option in self.said(*args)[1]}
 
-    def _right(self, *args: Any) -> str:
-        return self.right(*args) if callable(self.right) else self.right
+    def said(self, *args: Any) -> tuple[str, dict[str, str]]:
+        """Return the right option, and what each option is told.
+
+        Parameters
+        ----------
+        *args : object
+            As in `options`.
+
+        Returns
+        -------
+        right : str
+            The right option.
+        told : dict of str to str
+            From option to sentence, in order.
+        """
+        right = self.right(*args) if callable(self.right) else self.right
+        told = {mistake.wrong: sentence(mistake.text) for mistake in reversed(self.mistakes)}  # the first one speaks
+        return right, dict(sorted((told | {right: self.insight or "Yes."}).items()))
 
     def _judged(self, answer: Any, instances: list[tuple], *, seed: Any, time_limit: float, tell: bool) -> Result:
-        right, options = self._right(*instances[0]), self.options(*instances[0])
+        options, (right, told) = self.options(*instances[0]), self.said(*instances[0])
         given = option_named(answer, list(options), self.phrases)
         if given is None:
             listed = ", ".join(o if words == o else f"{o} ({words})" for o, words in options.items())
             raise Fault(f"must be one of {listed}, and is {reprlib.repr(answer)}")
         if given == right:
-            return Result(self.name, True, self.insight or "Yes.", share=1.0)
+            return Result(self.name, True, told[right], share=1.0)
         mistake = next(mistake for mistake in self.mistakes if mistake.wrong == given)
-        told = f" Right is {right}." if tell else ""
-        return Result(self.name, False, sentence(mistake.text) + told, mistake.name)
+        return Result(self.name, False, told[given] + (f" Right is {right}." if tell else ""), mistake.name)
 
 
 @dataclass(frozen=True, eq=False)
