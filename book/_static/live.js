@@ -3,7 +3,6 @@
 document.addEventListener("DOMContentLoaded", () => {
   const data = JSON.parse(document.getElementById("live-data").textContent);
   const folder = new URL(data.kernel, location.href);
-  const LONGEST = 100_000; // characters that one cell may print here
 
   const make = (tag, props = {}, ...children) => {
     const node = Object.assign(document.createElement(tag), props);
@@ -96,7 +95,7 @@ document.addEventListener("DOMContentLoaded", () => {
     }
     begin(alt) {
       this.keep();
-      Object.assign(this, { alt, fresh: true, used: 0, length: 0, pre: null, cut: false });
+      Object.assign(this, { alt, fresh: true, used: 0, pre: null });
     }
     clear() { // what was there goes when the first new thing comes, and a figure stays for the new picture
       if (!this.fresh) return;
@@ -112,7 +111,6 @@ document.addEventListener("DOMContentLoaded", () => {
     show({ type, data: said }) {
       this.clear();
       if (type === "out" || type === "err" || type === "text") {
-        if (this.cut) return;
         const text = String(said) + (type === "text" ? "\n" : "");
         if (this.pre?.dataset.type !== type) {
           const pre = make("pre", { tabIndex: 0 });
@@ -120,9 +118,7 @@ document.addEventListener("DOMContentLoaded", () => {
           this.add(make("div", { className: `output live-out ${type === "err" ? "stderr" : "stream"} highlight` }, pre));
           this.pre = pre;
         }
-        this.pre.append(text.slice(0, LONGEST - this.length));
-        this.length += text.length;
-        if (this.length > LONGEST) { this.cut = true; this.pre.append(`\n… cut after ${LONGEST} characters`); }
+        this.pre.append(text);
       } else if (type === "error") this.add(failure(said));
       else if (type === "html") {
         this.add(plain(String(said)));
@@ -172,15 +168,17 @@ document.addEventListener("DOMContentLoaded", () => {
     const said = status();
     const first = button(`Run this page (${data.sizes.page}, once)`, open, { classList: "live-button first" });
     const all = button("Run all cells", () => runAll(), { hidden: true });
-    const stop = button("Stop", halt, { hidden: true });
+    const stop = button("Stop", halt, { hidden: true }); // what runs; where nothing does, it begins anew
     said.textContent = "Python runs in your browser; nothing leaves it.";
     bar.append(first, all, stop, said);
     const say = (text) => { said.textContent = text; };
     const kernel = new Python(data.packages.page, say);
+    const idle = () => { stop.textContent = "Restart Python"; };
     let cells, owner = {}, clock = 0;
 
     async function open() {
       first.disabled = true;
+      stop.textContent = "Stop";
       stop.hidden = false;
       bar.setAttribute("aria-busy", "true");
       try {
@@ -193,7 +191,7 @@ document.addEventListener("DOMContentLoaded", () => {
         say("Python is here. Change a cell and press its Run, or Shift+Enter in it.");
         first.hidden = true;
         all.hidden = false;
-        if (!running) stop.hidden = true;
+        if (!running) idle();
       } catch (error) {
         say(`Python did not start: ${error.message}.`);
         first.disabled = false;
@@ -220,7 +218,7 @@ document.addEventListener("DOMContentLoaded", () => {
       const holder = make("div", { className: "live-editor" });
       old.replaceWith(holder);
       const view = edit(holder, cell.source, `Code of ${name}. ${keys}`, () => run(cell));
-      const go = button("Run", () => (cell.busy ? halt() : run(cell)));
+      const go = button("Run", ({ detail }) => (!cell.busy ? run(cell) : detail < 2 && halt())); // a double click is no Stop
       go.setAttribute("aria-label", `Run ${name}`);
       const back = button("As published", () => {
         view.set(cell.source);
@@ -296,13 +294,18 @@ document.addEventListener("DOMContentLoaded", () => {
     // One cell after the other; `turn` is another after each Stop.
     let turn = {}, line = Promise.resolve(), running = 0;
     function run(target) {
+      if (target.waits) return target.waits; // pressed twice, it runs once
       const mine = turn;
       running += 1;
-      stop.hidden = false;
+      stop.textContent = "Stop";
       target.note.textContent = "waits";
-      const done = line.then(() => (turn === mine ? before(target, mine) : false)).finally(() => { if (turn === mine && !--running) stop.hidden = true; });
+      const done = line.then(() => (turn === mine ? before(target, mine) : false)).finally(() => {
+        if (turn !== mine) return;
+        target.waits = undefined;
+        if (!--running) idle();
+      });
       line = done.catch(() => {});
-      return done;
+      return (target.waits = done);
     }
     async function before(target, mine) {
       for (const cell of todo(target)) {
@@ -320,6 +323,7 @@ document.addEventListener("DOMContentLoaded", () => {
     }
     async function now(cell, target, mine) {
       const text = cell.text(), began = performance.now();
+      if (cell === target) cell.waits = undefined;
       const edited = changed(cell) || takes(cell).some(([, made]) => made.some((number) => cells[number].edited));
       cell.place?.begin((alt) => (edited ? `Drawn anew from the code above, which was changed; as published: ${alt}` : alt));
       cell.mark?.(true);
@@ -336,6 +340,10 @@ document.addEventListener("DOMContentLoaded", () => {
         return false;
       }
       cell.place?.done(answer.ok);
+      if (answer.fatal) {
+        forget();
+        cell.place?.show({ type: "error", data: { short: answer.text, text: answer.text } });
+      }
       Object.assign(cell, { ran: answer.ok ? text : undefined, at: ++clock, edited });
       for (const name of [...defines(cell), ...cell.changes]) owner[name] = cell.number;
       if (cell.note) cell.note.textContent = answer.ok ? `ran in ${((performance.now() - began) / 1000).toFixed(1)} s` : "raised an error";
@@ -351,19 +359,24 @@ document.addEventListener("DOMContentLoaded", () => {
       if (ok) say("Every cell that runs here has run.");
       all.disabled = false;
     }
+    function forget() { // Python has ended, and what the cells had computed is gone
+      owner = {};
+      for (const cell of cells ?? []) cell.ran = undefined;
+    }
     function halt() {
+      const ran = running || kernel.kernel?.state === "starting";
       turn = {};
       line = Promise.resolve();
       running = 0;
       kernel.stop();
-      owner = {};
+      forget();
       for (const cell of cells ?? []) {
-        cell.ran = undefined;
+        cell.waits = undefined;
         if (cell.busy) cell.mark(false);
         if (/^(waits|runs)/.test(cell.note?.textContent)) cell.note.textContent = "stopped";
       }
-      stop.hidden = true;
-      say("Stopped. What the cells had computed is gone; Run on a cell computes again what that cell needs.");
+      idle();
+      say(`${ran ? "Stopped. What" : "Python begins anew. What"} the cells had computed is gone; Run on a cell computes again what that cell needs.`);
     }
   }
 
@@ -386,8 +399,15 @@ document.addEventListener("DOMContentLoaded", () => {
     const box = { id, field, text: () => field.value };
     const fetches = `Check (${data.sizes.check}, once)`;
     let known = false, tries = 0;
-    const go = button(fetches, () => (box.busy ? halt() : check()));
-    const again = button("Begin again", () => { box.set(code); kept.set(id, null); said.textContent = ""; said.className = "live-verdict"; result.replaceChildren(); });
+    const go = button(fetches, ({ detail }) => (!box.busy ? check() : detail < 2 && halt()));
+    const again = button("Begin again", () => {
+      if (!boxes.some((one) => one.busy)) judging?.stop(); // a new Python, too: code may have changed more than its own names
+      box.set(code);
+      kept.set(id, null);
+      said.textContent = "";
+      said.className = "live-verdict";
+      result.replaceChildren();
+    });
     const tools = make("div", { className: "live-tools" }, go, again, make("p", { className: "live-note", textContent: "Says whether it is right; is not handed in." }));
     exercise.append(make("div", { className: "live-answer" }, label, holder, tools, said, result));
     const keep = () => kept.set(id, box.text() === code ? null : box.text());
@@ -456,7 +476,7 @@ document.addEventListener("DOMContentLoaded", () => {
       result.append(place.target);
       if (!started.ok) return say(`Python did not start: ${started.text}`);
       boxes.forEach((one) => one.ready());
-      if (!verdict) return say(ended.text ? `Python ended: ${ended.text}` : "Your code raised an error.", "wrong");
+      if (!verdict) return say(ended.text ?? "Your code raised an error.", "wrong");
       const [message, instance] = verdict.message.split(/ (?=That was with )/);
       const state = verdict.passed ? "right" : verdict.open ? "" : "wrong";
       say(`${verdict.passed ? "Right. " : verdict.open ? "" : "Not yet. "}${message}`, state);
