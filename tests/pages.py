@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 import nbformat
-from build_book import toc_files
+
+from tools.build_book import toc_files
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"

@@ -466,6 +466,7 @@ SAID = {
     "ex-heuristics-watch-prediction": ["it falls", "down", "Falls towards 1", "lower", "it falls towards 1"],
     "ex-preqn-minibatch-prediction": ["a quarter", "about a quarter", "1/4", 71, "about 70"],
     "ex-preqn-pendulum-prediction": ["within a thousand", "some hundred", 500, "hundreds"],
+    "ex-preqn-remedies-prediction": ["the target network and PreQN", "PreQN and the target network", "B"],
     "ex-preqn-target-prediction": ["the identity", "I", "identity", "I, the identity", 1],
     "ex-reproduction-prediction": ["the policy", "Policy.", "the actor"],
     "ex-reproduction-ablation-prediction": ["the activation", "activation", "relu", "another activation"],
@@ -512,6 +513,10 @@ WRONG_WORDS = {
     "ex-heuristics-watch-prediction": [("rises", "tells-apart"), ("the same", "frozen"), (4, "frozen")],
     "ex-preqn-minibatch-prediction": [("all", "full-rank"), (256, "full-rank"), ("three quarters", "the-others")],
     "ex-preqn-pendulum-prediction": [("never", "needs-a-target-network"), ("5 000", "as-the-others")],
+    "ex-preqn-remedies-prediction": [
+        ("regularisation and PreQN", "pulled"),
+        ("TDC and the residual gradient", "corrected"),
+    ],
     "ex-preqn-target-prediction": [("longer", "as-many-steps"), (0, "the-power"), ("zero", "the-power")],
     "ex-reproduction-prediction": [("the values", "run-off"), ("line search", "line-search"), ("Q", "off-target")],
     "ex-reproduction-ablation-prediction": [

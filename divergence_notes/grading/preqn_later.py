@@ -63,6 +63,60 @@ EXERCISES = (
             "C": ("N α K D, an N times longer step", "N alpha K D", "N times as long", "it grows", "longer"),
         },
     ),
+    Choice(
+        "ex-preqn-remedies-prediction",
+        "B",
+        (
+            Mistake(
+                "corrected",
+                "These two see what a step does to the target: the first goes down the squared error, the second takes "
+                "it back",
+                "A",
+            ),
+            Mistake("pulled", "A pull to 0 that is stronger than 0.8 brings w home, whatever the data", "C"),
+        ),
+        insight="Both make state 1 fit its target. That doubles state 2 and, with it, the target, to 1.8 times w.",
+        phrases={
+            "A": ("the residual gradient and TDC", "residual gradient and TDC", "TDC and the residual gradient"),
+            "B": (
+                "the target network and PreQN",
+                "target network and PreQN",
+                "PreQN and the target network",
+                "a target network and PreQN",
+            ),
+            "C": ("regularisation and PreQN", "PreQN and regularisation", "regularization and PreQN"),
+        },
+    ),
+    Value(
+        "ex-preqn-wait",
+        lambda: np.array([5.0, 1.0]),
+        (
+            Mistake(
+                "one-early",
+                "You stop one update too early: more than a nineteenth is left",
+                lambda: np.array([4.0, 1.0]),
+            ),
+            Mistake(
+                "as-long",
+                "The condition on E alone is enough, and not more: look at the factor itself",
+                lambda: np.array([5.0, 5.0]),
+            ),
+            Mistake("half", "A half is more than what the condition on E allows", lambda: np.array([1.0, 1.0])),
+        ),
+        hint="What is left of an error after N halvings?",
+        insight="What is left halves with each update. The factor of a table is below 1 from the first update on.",
+    ),
+    Value(
+        "ex-preqn-wrong-place",
+        lambda: 5 / 6,
+        (
+            Mistake("state-1", "That is the border with state 1 alone in the data", lambda: 0.5),
+            Mistake("unweighted", "You add the two TD errors; each counts with its own feature, 1 and 2", lambda: 0.75),
+        ),
+        rtol=5e-3,
+        hint="Set the sum of the two TD errors to 0, each multiplied by its feature.",
+        insight="Above it TDC rests below 0 where 10 is true. It is the border above which the plain step diverges.",
+    ),
     Value(
         "ex-preqn-patience",
         lambda: [8, 4],

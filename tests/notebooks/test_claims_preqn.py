@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from divergence_notes import diagnostics, dynamics, examples, networks, ntk, preqn, replay, training, updates
+from divergence_notes import diagnostics, dynamics, examples, networks, ntk, preqn, remedies, replay, training, updates
 from divergence_notes.mdp import FiniteMDP
 from divergence_notes.updates import KernelUpdate, Update
 from tests import oracles, strategies
@@ -428,6 +428,135 @@ class TestStandingTarget:
                 "with both actions never": lambda inner: fate(pair.update, inner) == "converged",
             },
         )
+
+
+class TestPatientTarget:
+    """What a small rest after one period promises: convergence in every process, and no less than that."""
+
+    @staticmethod
+    def cases():
+        """Return updates with a copy, some that wait long enough and some that do not."""
+        rng, found = np.random.default_rng(35), []
+        for mdp in processes(60, seed=35, kinds=KINDS, gammas=(0.3, 0.6, 0.9), max_states=3, max_actions=2):
+            phi = np.eye(mdp.n_pairs) + 0.4 * rng.standard_normal((mdp.n_pairs, mdp.n_pairs))
+            kernel, weights = phi @ phi.T, rng.dirichlet(5 * np.ones(mdp.n_pairs))
+            alpha = 1 / np.linalg.eigvals(kernel * weights).real.max()
+            update = KernelUpdate(mdp, kernel=kernel, weights=weights, alpha=alpha)
+            found += [(update, inner) for inner in (1, 4, 30, 300)]
+        pair = examples.full_data_divergence().update
+        swapped = replace(pair, kernel=[[1.0, 2.5], [2.5, 9.0]], weights=[0.8, 0.2])
+        return [*found, *((update, inner) for update in (pair, swapped) for inner in (1, 5, 20, 60, 160))]
+
+    @staticmethod
+    def rest(update, inner):
+        return np.linalg.matrix_power(np.eye(update.mdp.n_pairs) - update.matrix, inner)
+
+    def promises(self, enough):
+        """Say of a case: if enough has happened, no two tables of a search are parted, and Q* stays where it is."""
+
+        def claim(case):
+            update, inner = case
+            E, gamma = self.rest(update, inner), update.mdp.gamma
+            if not enough(E, gamma):
+                return True
+            worst = max(
+                np.abs(E + gamma * (np.eye(len(E)) - E) @ update.mdp.pair_transitions(policy)).sum(axis=1).max()
+                for policy in update.mdp.policies()
+            )
+            return worst < 1 + 1e-12
+
+        return claim
+
+    def test_a_small_rest_is_enough(self):
+        attack(
+            self.cases(),
+            self.promises(lambda E, gamma: np.abs(E).sum(axis=1).max() < (1 - gamma) / (1 + gamma)),
+            {
+                "every entry below 1": self.promises(lambda E, gamma: size(E) < 1),
+                "in the spectral radius": self.promises(lambda E, gamma: np.abs(np.linalg.eigvals(E)).max() < 0.9),
+                "below 1": self.promises(lambda E, gamma: np.abs(E).sum(axis=1).max() < 1),
+            },
+        )
+
+    def test_the_factor_bounds(self):
+        attack(
+            self.cases(),
+            self.promises(
+                lambda E, gamma: np.abs(E).sum(axis=1).max() + gamma * np.abs(np.eye(len(E)) - E).sum(axis=1).max() < 1
+            ),
+            {"the rest alone": self.promises(lambda E, gamma: np.abs(E).sum(axis=1).max() < 1)},
+        )
+
+    def test_a_wait_makes_it_small(self):
+        """For a symmetric positive definite kernel with data everywhere; without, no wait does."""
+
+        def small(weights=None, length=1.0):
+            def claim(case):
+                update, _ = case
+                given = update.weights if weights is None else weights(update.weights)
+                changed = replace(update, weights=given, alpha=length * update.alpha)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    return bool(size(self.rest(changed, 2**22)) < 1e-3)
+
+            return claim
+
+        definite = [c for c in self.cases() if np.linalg.cond(c[0].kernel) < 1e4 and c[0].mdp.n_pairs > 1]
+        attack(
+            definite,
+            small(),
+            {
+                "with a pair left out": small(lambda rho: np.append(rho[:-1], 0) / rho[:-1].sum()),
+                "by steps of any length": small(length=2.5),
+            },
+        )
+
+    def test_it_can_converge_long_before(self):
+        pair = examples.full_data_divergence()
+        home = lambda inner: dynamics.iterate(pair.update.frozen_target(inner), pair.Q0, max_iter=5000).status  # noqa: E731
+        promised = self.promises(lambda E, gamma: True)
+        assert [home(7), home(8)] == ["diverged", "converged"]
+        assert not promised((pair.update, 155)) and promised((pair.update, 156))
+
+
+class TestRemediesOnOneWeight:
+    """w to 2w with state 1 in the data: three rules settle, TDC by short steps, and two do not, by steps up to 1."""
+
+    CASES = tuple(itertools.product((0.05, 0.3, 1.0), (1, 4, 50)))
+
+    @staticmethod
+    def growth(case):
+        """Return the factors of one step: residual gradient, pull of 1, target network, PreQN, and TDC by a run."""
+        alpha, period = case
+        left = (1 - alpha) ** period
+        x = np.array([1.0, 0.0])
+        for _ in range(20_000 if alpha <= 0.3 else 0):  # by longer steps TDC overshoots
+            w, h = x
+            x = np.array([w + alpha * (0.8 * w - 1.8 * h), h + alpha * (0.8 * w - h)])
+        return [1 - 0.64 * alpha, 1 + alpha * (0.8 - 1), left + 1.8 * (1 - left), 1 + 0.8 * alpha, size(x)]
+
+    def test_three_settle_and_two_do_not(self):
+        attack(
+            self.CASES,
+            lambda case: (
+                max(self.growth(case)[:2]) < 1 < min(self.growth(case)[2:4])
+                and (case[0] > 0.3 or self.growth(case)[4] < 1e-3)
+            ),
+            {
+                "a long wait settles": lambda case: case[1] < 50 or self.growth(case)[2] < 1,
+                "a short step settles": lambda case: case[0] > 0.1 or self.growth(case)[3] < 1,
+                "TDC does not": lambda case: self.growth(case)[4] > 1,
+            },
+        )
+
+    def test_they_are_those_of_the_package(self):
+        w = examples.w_to_2w()
+        for case in self.CASES:
+            alpha, period = case
+            how = {"policy": [0, 0], "weights": [1, 0], "alpha": alpha, "period": period, "pull": 1, "pace": alpha}
+            found = remedies.rules(w.features, w.update.mdp, **how)
+            names = ("residual gradient", "regularised", "target network", "PreQN")
+            np.testing.assert_allclose([found[name].growth for name in names], np.abs(self.growth(case)[:4]))
+            assert (found["TDC"].growth < 1) == (alpha <= 0.3)
 
 
 def test_the_step_of_this_file_is_that_of_the_package():

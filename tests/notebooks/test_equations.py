@@ -1,7 +1,10 @@
 """Every display equation of the book against the package, and every plausible wrong version of it caught."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -9,10 +12,12 @@ import pytest
 
 from tests import pages
 from tests.equations import PRINTED, by_chapter
+from tests.waiting import PATIENCE
 
 CHAPTERS = by_chapter()
 EQUATIONS = {label: entry for chapter in CHAPTERS.values() for label, entry in chapter.EQUATIONS.items()}
 WRONG = [(label, name) for label, entry in EQUATIONS.items() for name in entry.wrong]
+BARE = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 AGREE = {"rtol": 1e-9, "atol": 1e-12}
 AGREE_FLOAT32 = {"rtol": 1e-4, "atol": 1e-6}
 DIFFER = {"rtol": 1e-6, "atol": 1e-9}  # a wrong version must be wrong by more than this
@@ -129,6 +134,11 @@ def test_pages_print_what_was_transcribed():
         [f"{label}\n    was {was.get(label)}\n    is  {now.get(label)}" for label in changed],
         "bring the entries of these equations in line with the page, then run `python -m tests.equations`",
     )
+
+
+def test_pages_are_read_without_pytest():
+    """`python -m tests.equations` has no path to the tools but from the root."""
+    subprocess.run([sys.executable, "-c", "import tests.pages"], cwd=pages.ROOT, env=BARE, check=True, timeout=PATIENCE)
 
 
 def test_docstrings_name_labels_of_the_book():

@@ -24,7 +24,6 @@ WIDE_CODE = {
     "contraction",
     "heuristics",
     "preqn",
-    "preqn_later",
     "preqn_networks",
     "reproduction",
 }

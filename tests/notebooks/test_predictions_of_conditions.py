@@ -1,12 +1,13 @@
 """The bets of chapters 4 to 6 and of the appendix: what is right, and each reason, is what was computed."""
 
+import itertools
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from divergence_notes import contraction, examples, studies, updates, verdicts
+from divergence_notes import contraction, examples, remedies, studies, updates, verdicts
 from divergence_notes.grading import check, find
 from divergence_notes.studies.kernels import trends
 from tests import pages
@@ -152,6 +153,16 @@ def limit_of_the_bracket():
     return name
 
 
+def two_that_run_off():
+    """Return which two rules let w run off with state 1 in the data, for each of some step sizes up to 1."""
+    w, fates = examples.w_to_2w(), []
+    for alpha, period, pull in itertools.product((0.01, 0.1, 0.5, 1.0), (1, 3, 100), (1, 1.5)):
+        how = {"policy": [0, 0], "weights": [1, 0], "alpha": alpha, "period": period, "pull": pull, "pace": alpha}
+        found = remedies.rules(w.features, w.update.mdp, **how)
+        fates.append({name for name, rule in found.items() if rule.growth >= 1} - {"plain"})
+    return " and ".join(sorted(set.intersection(*fates), reverse=True))
+
+
 def stopped():
     """Return what no longer does its work in the two swimmers that stand still."""
     still = studies.load("swimmers")
@@ -209,6 +220,7 @@ COMPUTED = {
     "ex-preqn-minibatch-prediction": large_eigenvalues,
     "ex-preqn-pendulum-prediction": updates_needed,
     "ex-preqn-target-prediction": limit_of_the_bracket,
+    "ex-preqn-remedies-prediction": two_that_run_off,
     "ex-reproduction-prediction": stopped,
     "ex-reproduction-ablation-prediction": moved_furthest,
 }
@@ -370,6 +382,7 @@ TELLS = {
     "ex-preqn-minibatch-prediction": r"singular for|nearly singular|three quarters",
     "ex-preqn-pendulum-prediction": r"some hundred|swings (it|the pendulum) up",
     "ex-preqn-target-prediction": r"target network.*(undoes|precondition)|bracket becomes",
+    "ex-preqn-remedies-prediction": r"PreQN (both )?(run|runs|let)|target network and PreQN (run|let|make)",
     "ex-reproduction-prediction": r"it is the policy|policy (has stopped|stands)|(policy|torque).*saturat",
     "ex-reproduction-ablation-prediction": r"activation\* moves|ablation below had put|tanh is furthest|relu furthest",
 }
