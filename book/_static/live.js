@@ -60,7 +60,11 @@ document.addEventListener("DOMContentLoaded", () => {
   let editing;
   const editors = () => (editing ??= new Promise((resolve, reject) => {
     const script = make("script", { src: new URL("../vendor/editor.js", folder).href });
-    script.onload = () => resolve(window.liveEditor.edit);
+    script.onload = () => resolve((holder, ...more) => {
+      // Sphinx takes a "/" for a wish to search, except in a text field, and an editor is none to it
+      holder.addEventListener("keydown", (event) => { if (event.key === "/") event.stopPropagation(); });
+      return window.liveEditor.edit(holder, ...more);
+    });
     script.onerror = () => { editing = null; reject(new Error("the editor could not be loaded")); };
     document.head.append(script);
   }));

@@ -236,6 +236,18 @@ class TestLivePage:
         page.set_viewport_size({"width": 1280, "height": 900})
         block.get_by_role("button", name="As published").click()
 
+    def test_every_key_reaches_the_editor(self, live_page):
+        """One by one, as they are typed: a page listens for some of them."""
+        page, number = live_page.page, opened_cell(live_page)
+        block = page.locator(f'div.cell[data-cell="{number}"]')
+        typed = "".join(map(chr, range(32, 127)))
+        write(page, block.locator(".cm-content"), "")
+        page.keyboard.type(f"print({typed!r}, 84 / 2)")
+        page.keyboard.press("Shift+Enter")
+        block.locator(".live-out", has_text="42.0").wait_for()
+        assert text_of(page, number) == f"{typed} 42.0\n"
+        block.get_by_role("button", name="As published").click()
+
     def test_an_error_can_be_read(self, live_page):
         page, number = live_page.page, opened_cell(live_page)
         block = page.locator(f'div.cell[data-cell="{number}"]')
