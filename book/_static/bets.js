@@ -11,7 +11,7 @@
   const read = () => {
     try {
       const found = JSON.parse(localStorage.getItem(KEY));
-      if (found && typeof found === "object") kept = found;
+      if (found?.constructor === Object) kept = found;
     } catch { /* no storage, or something else wrote there: the page begins anew */ }
   };
   const keep = (change) => {

@@ -259,6 +259,7 @@ class TestBet:
         reading.reload()
         assert folded(reading) == ALL and "0 of 3" in reading.locator(".bet-tally").inner_text()
         choose(reading, CHOICE, "69")
+        reading.reload()
         assert folded(reading) == ALL[1:]
 
     def test_without_storage_it_lasts_as_long_as_the_page(self, browser, home):
