@@ -77,6 +77,9 @@ class DivergenceCallback(BaseCallback):
     batch : ReplayBufferSamples, optional
         A fixed batch to look at instead, as ``model.replay_buffer.sample(n)`` gives it; with ``VecNormalize`` it keeps
         the normalisation that it was sampled with.
+    pairs : tuple of two arrays, optional
+        Observations (n, ...) and actions (n, ...) of pairs that stay the same; their kernel at each record is kept, in
+        `kernels`.
     r_max : float, optional
         Largest absolute reward of the task, > 0, on the scale on which the network is trained. By default the smallest
         and the largest rewards count that the replay buffer has held so far, of steps that went on and of steps that
@@ -155,6 +158,7 @@ class DivergenceCallback(BaseCallback):
         every: int = 1000,
         batch_size: int = 128,
         batch: tuple | None = None,
+        pairs: tuple | None = None,
         r_max: float | int | None = None,
         seed: int = 0,
         verbose: int = 0,
@@ -165,6 +169,7 @@ class DivergenceCallback(BaseCallback):
         if batch is not None and not isinstance(batch, ReplayBufferSamples):
             raise TypeError(f"batch must be a ReplayBufferSamples, got {type(batch).__name__}")
         self.batch = batch
+        self.pairs = None if pairs is None else _two_arrays(pairs)
         self.r_max = None if r_max is None else _checks.scalar("r_max", r_max, low=0, low_open=True)
         self.seed = _checks.integer("seed", seed, low=0)
         self._restart()
@@ -176,7 +181,13 @@ class DivergenceCallback(BaseCallback):
 
         return pandas.DataFrame(self._records, columns=COLUMNS)
 
+    @property
+    def kernels(self) -> list[np.ndarray]:
+        """Return the kernel of `pairs` at each record so far; one that could not be measured is nan throughout."""
+        return list(self._kernels)
+
     def _restart(self) -> None:
+        self._kernels: list[np.ndarray] = []
         self._rng = np.random.default_rng(self.seed)
         self._records: list[dict[str, Any]] = []
         self._pending: tuple[ReplayBufferSamples, np.ndarray, np.ndarray] | None = None
@@ -257,6 +268,9 @@ class DivergenceCallback(BaseCallback):
         words = {"alarm": False, "verdict": "unknown", "status": "undecided", "reason": ""}
         self._records.append({"step": self.model.num_timesteps, **unknown, **words})
         record = self._records[-1]
+        if self.pairs is not None:
+            kept = self._attempt("the kernel of the pairs", self._kept)
+            self._kernels.append(np.full((len(self.pairs[0]),) * 2, np.nan) if kept is None else kept)
         batch = self._attempt("the batch", self._batch)
         if batch is None:
             return
@@ -322,6 +336,12 @@ class DivergenceCallback(BaseCallback):
         """Return the batch to look at, on the device of the model."""
         batch = self._sample() if self.batch is None else self.batch
         return ReplayBufferSamples(*(part if part is None else part.to(self.model.device) for part in batch))
+
+    def _kept(self) -> np.ndarray:
+        """Return the kernel of the pairs that stay the same."""
+        observations, actions = (torch.as_tensor(part, device=self.model.device) for part in self.pairs)
+        none = torch.zeros(len(observations), 1)
+        return _kernel(self.model, ReplayBufferSamples(observations, actions, observations, none, none))
 
     def _sample(self) -> ReplayBufferSamples:
         """Draw a batch the way the algorithm does, with other random numbers."""
@@ -416,6 +436,17 @@ class DivergenceCallback(BaseCallback):
         if np.isfinite(record["earned_low"]):
             given["earned"] = (record["earned_low"], record["earned_high"])
         return returns.verdict(q, **given)
+
+
+def _two_arrays(pairs: tuple) -> tuple[np.ndarray, np.ndarray]:
+    """Return observations and actions as a replay buffer holds them: floats in single precision, actions in rows."""
+    if len(pairs) != 2:
+        raise ValueError(f"pairs must be observations and actions, got {len(pairs)} arrays")
+    observations, actions = (np.asarray(part) for part in pairs)
+    if len(observations) != len(actions) or not len(actions):
+        raise ValueError(f"pairs must hold as many observations as actions, got {len(observations)}, {len(actions)}")
+    single = [part.astype(np.float32) if part.dtype.kind == "f" else part for part in (observations, actions)]
+    return single[0], single[1].reshape(len(actions), -1)
 
 
 @contextmanager

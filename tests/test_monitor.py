@@ -96,6 +96,41 @@ def by_loops(policy, batch, gamma):
     return J @ J.T, np.array(taken), largest, np.array(errors)
 
 
+class TestKeptKernels:
+    """The kernel of the same pairs at each record, as loops over them find it."""
+
+    @pytest.mark.parametrize("kind", ["dqn", "td3"])
+    def test_against_loops(self, kind, rng):
+        model = dqn(learning_rate=1e-2) if kind == "dqn" else continuous(TD3, learning_rate=1e-2)
+        batch = transitions(model, 7, rng)
+        pairs = (batch.observations.double().numpy(), batch.actions.numpy().squeeze())
+        callback = DivergenceCallback(every=40, batch_size=8, pairs=pairs)
+        snapshots = Snapshots(callback)
+        model.learn(150, callback=[callback, snapshots])
+        assert len(callback.kernels) == len(callback.history) == len(snapshots.before) > 1
+        for kernel, policy in zip(callback.kernels, snapshots.before, strict=True):
+            np.testing.assert_allclose(kernel, by_loops(policy, batch, 0.9)[0], rtol=2e-4, atol=1e-5)
+        assert np.abs(callback.kernels[-1] - callback.kernels[0]).max() > 1e-3
+
+    def test_what_cannot_be_measured_is_nan(self, rng):
+        callback = DivergenceCallback(every=40, batch_size=8, pairs=(rng.standard_normal((5, 3)), np.zeros(5, int)))
+        model = dqn()  # its states have four numbers, and these have three
+        model.learn(100, callback=callback)
+        assert callback.kernels[0].shape == (5, 5) and np.isnan(callback.kernels[0]).all()
+        assert "the kernel of the pairs" in callback.history.reason[0] and callback.history.row_ratio.notna().all()
+
+    def test_none_are_kept_unasked(self):
+        callback = DivergenceCallback(every=40, batch_size=8)
+        dqn().learn(100, callback=callback)
+        assert callback.kernels == []
+
+    def test_what_is_refused(self):
+        with refuses(ValueError, "pairs must be observations and actions, got 3 arrays"):
+            DivergenceCallback(pairs=(np.zeros(3), np.zeros(3), np.zeros(3)))
+        with refuses(ValueError, "pairs must hold as many observations as actions, got 3, 2"):
+            DivergenceCallback(pairs=(np.zeros((3, 4)), np.zeros(2)))
+
+
 class TestNumbers:
     """Every column is what loops over the batch find, with the networks of that very moment."""
 
