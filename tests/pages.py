@@ -109,4 +109,4 @@ def printed_by(chapter, cell):
     """Return what a checked cell of a chapter has printed."""
     (found,) = [each for each in code_cells(BOOK / f"{chapter}.ipynb") if each.id == cell]
     assert "nbval-check-output" in found.metadata.tags
-    return "".join(output.text for output in found.outputs)
+    return "".join(output.text if "text" in output else output.data["text/plain"] for output in found.outputs)

@@ -56,6 +56,7 @@ CALLS = {
     "plot_outcomes": lambda ax: plotting.plot_outcomes(
         [["converged", "diverged"]], row_labels=["r"], column_labels=["a", "b"], ax=ax
     ),
+    "plot_rows": lambda ax: plotting.plot_rows(KERNEL @ KERNEL.T, gammas=[0.5], ax=ax),
     "plot_pulls": lambda ax: plotting.plot_pulls([1.0, 2.0], [[2.0, -1.0], [4.0, -2.5]], real=[1.0, 1.0], ax=ax),
     "plot_basin": lambda ax: plotting.plot_basin(["converged", "diverged"], ax=ax),
     "plot_boxes": lambda ax: plotting.plot_boxes([1.0, 2.0], [0.5, 1.5], ax=ax),
@@ -270,6 +271,17 @@ class TestTables:
         plotting.plot_column([1.0, -4.0], ax=ax)
         assert ax.images[0].get_array().tolist() == [[1], [-4]]
         assert (ax.images[0].norm.vmin, ax.images[0].norm.vmax) == (-4, 4)
+
+    def test_rows(self, ax):
+        """Own entries 4, 2, 9; the others of a row together 2, 5, 3; at gamma = 0.2 two thirds are allowed."""
+        plotting.plot_rows([[4, 2, 0], [2, 2, -3], [0, -3, 9]], gammas=[0.2], ax=ax)
+        widths = [bar.get_width() for bar in ax.patches]
+        assert widths == pytest.approx([1, 1, 1, 1 / 2, 5 / 2, 1 / 3])
+        colors = [bar.get_facecolor() for bar in ax.patches]
+        assert colors == [to_rgba(plotting.BLUE)] * 3 + [to_rgba(plotting.VERMILION)] * 3
+        assert ax.lines[0].get_xdata()[0] == pytest.approx(2 / 3)
+        low, high = ax.get_ylim()
+        assert low > high, "pair 1 stands on top"
 
     def test_blocks(self, ax):
         plotting.plot_blocks(np.eye(6), [1, 3, 2], labels=["a", "b", "c"], ax=ax)

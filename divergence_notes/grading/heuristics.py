@@ -12,6 +12,18 @@ from divergence_notes.grading.kinds import Choice, Function, Value
 from divergence_notes.mdp import FiniteMDP
 
 
+def _rows(*, others=0, power=1, total=False, mean=True, ratio=False, swap=False):
+    """Return the row ratios of three pairs, and the discounts up to which row dominance holds for the last two."""
+    J = np.array([[1.0, 0.0], [2.0, 1.0], [0.0, 2.0]])
+    K = J @ J.T
+    own = np.diag(K)
+    leaks = (K.sum(axis=1) - (0 if total else own)) / own**power
+    ratios = leaks / (3 - others) if mean else leaks
+    asked = (ratios if ratio else leaks)[1:]
+    parts = [ratios, (1 - asked) / (1 + asked)]
+    return np.concatenate(parts[::-1] if swap else parts)
+
+
 def _allowed(gamma, n):
     """Return the largest row ratio, and the largest entry next to the diagonal, of n pairs that are all alike."""
     pull = (1 - gamma) / (1 + gamma)
@@ -146,6 +158,44 @@ EXERCISES = (
             "B": ("tanh", "the middle one"),
             "C": ("relu", "the largest row ratios", "rectifiers"),
         },
+    ),
+    Value(
+        "ex-heuristics-by-hand",
+        _rows,
+        (
+            Mistake(
+                "mean-of-the-others",
+                "You divided by the number of the other pairs; the row ratio divides by the number of all",
+                lambda: _rows(others=1),
+            ),
+            Mistake(
+                "sum-of-the-others",
+                "Your first numbers are sums over the others: divide them by the number of pairs",
+                lambda: _rows(mean=False),
+            ),
+            Mistake(
+                "not-relative",
+                "You left the own entry out: what leaks in counts in units of it",
+                lambda: _rows(power=0),
+            ),
+            Mistake(
+                "own-counted",
+                "The own entry is no leakage: leave it out of the sum",
+                lambda: _rows(total=True),
+            ),
+            Mistake(
+                "ratio-for-sum",
+                "In the discount all the others count together: take the sum, and not the row ratio",
+                lambda: _rows(ratio=True),
+            ),
+            Mistake(
+                "exchanged",
+                "You have the discounts before the ratios",
+                lambda: _rows(swap=True),
+            ),
+        ),
+        hint="First write K, then for each row its own entry and the sum of the others.",
+        insight="What counts is the leakage next to the own entry: a row that gets more may be the safer one.",
     ),
     Value(
         "ex-heuristics-overlap",
@@ -320,8 +370,8 @@ EXERCISES = (
                 "STAYS",
             ),
         ),
-        insight="In the end the network has hardly more than one direction left, and moves all values together along "
-        "it.",
+        insight="In the end the kernel of the sampled pairs has hardly more than one direction left. Part of that is "
+        "the network, and part that these pairs are alike.",
         phrases={
             "UP": ("it rises", "rises", "up", "higher", "larger", "it goes up", "it increases", "towards 100"),
             "STAYS": ("it stays the same", "stays", "it stays", "the same", "no change", "about 4", "4"),

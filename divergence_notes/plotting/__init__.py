@@ -12,6 +12,7 @@ from divergence_notes.plotting.kernels import (
     plot_prediction,
     plot_remainders,
     plot_response,
+    plot_rows,
 )
 from divergence_notes.plotting.plane import (
     plot_approach,
@@ -86,6 +87,7 @@ __all__ = [
     "plot_remainders",
     "plot_report",
     "plot_response",
+    "plot_rows",
     "plot_samples",
     "plot_seeds",
     "plot_sizes",

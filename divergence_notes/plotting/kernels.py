@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from divergence_notes import _checks
+from divergence_notes import _checks, diagnostics
 from divergence_notes._checks import ArrayLike
 from divergence_notes.plotting import style
 
@@ -76,6 +76,40 @@ def plot_column(values: ArrayLike, *, ax: Axes | None = None, limit: float | int
     ax.imshow(values[:, None], cmap=style.KERNEL_CMAP, norm=style.signed(values, limit), aspect="auto")
     ax.grid(False)
     ax.set(xticks=[], yticks=[])
+    return ax
+
+
+def plot_rows(kernel: ArrayLike, *, gammas: Sequence[float | int] = (), ax: Axes | None = None) -> Axes:
+    """Draw for each row of a kernel its own entry and what leaks in, in units of the own entry.
+
+    Parameters
+    ----------
+    kernel : ndarray of shape (n, n)
+        A kernel with a positive diagonal, of pairs that are sampled equally often.
+    gammas : sequence of float
+        Discounts in [0, 1): a dotted line each, up to which row dominance allows what leaks in.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+    """
+    kernel = _checks.square("kernel", kernel)
+    leaks = diagnostics.row_ratio(kernel) * len(kernel)
+    places = np.arange(len(kernel))
+    ax = style.axes(ax, figsize=(6.0, 0.9 + 0.6 * len(kernel)))
+    ax.barh(places - 0.19, np.ones(len(kernel)), height=0.36, color=style.BLUE, label="own entry")
+    ax.barh(places + 0.19, leaks, height=0.36, color=style.VERMILION, label="the others together")
+    for gamma in gammas:
+        allowed = (1 - gamma) / (1 + gamma)
+        ax.axvline(allowed, color="black", lw=1.2, ls=":")
+        where = {"textcoords": "offset points", "xycoords": ax.get_xaxis_transform(), "fontsize": "small"}
+        ax.annotate(rf"$\gamma = {gamma:g}$", (allowed, 1), xytext=(3, 2), **where)
+    ax.set_yticks(places, [f"pair {place + 1}" for place in places])
+    ax.invert_yaxis()
+    ax.set(xlabel="in units of the own entry", xlim=(0, None))
+    ax.legend(loc="lower right", fontsize="small")
     return ax
 
 

@@ -22,7 +22,6 @@ HIDES = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 WIDE_CODE = {
     "bellman",
     "contraction",
-    "heuristics",
     "preqn",
     "preqn_networks",
     "reproduction",

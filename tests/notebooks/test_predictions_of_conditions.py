@@ -79,13 +79,13 @@ def rising(slopes):
 def ranked(column):
     """Return for each activation the mean row ratio, or the discount of the corridor."""
     text = printed_by("heuristics", "rank-run")
-    pattern = r"^{} +row ratio (\S+), stable up to (\S+),"
+    pattern = r"^{} +(\S+) +(\S+) "
     return {kind: numbers(pattern.format(kind), text)[column] for kind in ("relu", "tanh", "sin")}
 
 
 def hills():
     """Return width, error on the unseen states and safe discount, a row for each width."""
-    found = re.findall(r"^width (\S+): error on unseen (\S+), safe up to gamma (\S+),", *(_tension(), re.M))
+    found = re.findall(r"^width (\S+) +(\S+) +(\S+) ", *(_tension(), re.M))
     return np.array(found, dtype=float)
 
 
@@ -95,7 +95,7 @@ def _tension():
 
 def rank_of(run):
     """Return the effective rank at the start and at the end of a watched run."""
-    return numbers(rf"^{run} .*\n.*effective rank (\S+) to (\S+)$", printed_by("heuristics", "watch-numbers"))
+    return numbers(rf"^{run} .* to \S+ +(\S+) to (\S+) +\d+%$", printed_by("heuristics", "watch-numbers"))
 
 
 def cured():

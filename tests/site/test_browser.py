@@ -25,7 +25,6 @@ TOO_LONG = {f"book/{name}" for name in ("bellman", "function_approximation", "co
 WIDE_CODE = {
     "book/bellman",
     "book/contraction",
-    "book/heuristics",
     "book/preqn",
     "book/reproduction",
 }
