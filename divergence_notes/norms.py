@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from divergence_notes import _checks, _jacobian_rows, _rounding
+from divergence_notes._checks import ArrayLike
 from divergence_notes.updates import Update
 
 
@@ -332,6 +333,40 @@ def norm_ball(update: Update, *, rate: float | int, depth: int) -> Float[np.ndar
     sides = np.concatenate([sides, -sides])  # side . x <= 1
     corners = HalfspaceIntersection(np.column_stack([sides, -np.ones(len(sides))]), np.zeros(2)).intersections
     return corners[ConvexHull(corners).vertices]
+
+
+def ball_norm(ball: ArrayLike, x: ArrayLike) -> float:
+    """Return the length of a vector in the norm whose unit ball is a given polygon.
+
+    Parameters
+    ----------
+    ball : ndarray of shape (m, 2)
+        Corners, counter-clockwise, as `norm_ball` returns them; convex, the same turned half round, about the origin.
+    x : ndarray of shape (2,)
+        Any vector.
+
+    Returns
+    -------
+    float
+        The least t for which x lies in t times the ball.
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong, or the origin is not inside.
+
+    Notes
+    -----
+    Label ``thm-some-norm``.
+    """
+    ball = _checks.array("ball", ball, shape=(None, 2))
+    x = _checks.array("x", x, shape=(2,))
+    sides = np.roll(ball, -1, axis=0) - ball
+    outward = np.column_stack([sides[:, 1], -sides[:, 0]])
+    far = (outward * ball).sum(axis=1)  # of each side from the origin, in units of its length
+    if not (far > 0).all():
+        raise ValueError("ball must hold the origin inside, with its corners counter-clockwise")
+    return float((outward @ x / far).max())
 
 
 def tracking_bound(beta: float | int, *, spread: float | int) -> float:

@@ -376,6 +376,28 @@ class TestNormBall:
             norms.norm_ball(getattr(examples, name)().update, rate=rate, depth=depth)
 
 
+class TestBallNorm:
+    """The length of x in the norm of a ball: the least t for which x lies in t times the ball."""
+
+    def test_of_the_square_it_is_the_sup_norm(self, rng):
+        for x in rng.standard_normal((20, 2)):
+            assert norms.ball_norm(contraction.UNIT_SQUARE, x) == pytest.approx(np.abs(x).max())
+
+    @pytest.mark.parametrize("name", ["some_norm_only", "weighted_norm_only"])
+    def test_of_a_ball_it_is_the_norm_that_looks_ahead(self, name, rng):
+        update = getattr(examples, name)().update
+        (J,) = oracles.jacobians(update)
+        ball = norms.norm_ball(update, rate=0.999, depth=30)
+        for x in rng.standard_normal((20, 2)):
+            ahead = max(np.abs(np.linalg.matrix_power(J, k) @ x).max() / 0.999**k for k in range(31))
+            assert norms.ball_norm(ball, x) == pytest.approx(ahead, rel=1e-9)
+
+    @pytest.mark.parametrize("ball", [contraction.UNIT_SQUARE[::-1], contraction.UNIT_SQUARE + 1.5])
+    def test_refuses(self, ball):
+        with pytest.raises(ValueError, match=r"^ball must hold the origin inside"):
+            norms.ball_norm(ball, [1.0, 0.0])
+
+
 class TestAmongWhichTables:
     """thm-singular speaks of all tables; on those that the features make the same update can contract, to one limit."""
 
@@ -401,6 +423,33 @@ def on_policy_case(rng):
     mdp = random_mdp(3, 2, gamma=rng.choice([0.0, 0.5, 0.9, 0.99]), branching=3, rng=rng)
     chances = rng.dirichlet(np.ones(2), size=3)
     return mdp, chances, stationary_distribution(mdp, chances), rng.standard_normal((6, rng.integers(1, 7)))
+
+
+class TestOnFeatures:
+    """thm-on-features: on the tables of the features the pieces act on theta; the other eigenvalues of J are 1."""
+
+    def test_eigenvalues(self, rng):
+        for _ in range(60):
+            mdp = random_mdp(3, 2, gamma=0.8, branching=2, rng=rng)
+            phi, weights = rng.standard_normal((6, rng.integers(1, 7))), rng.dirichlet(np.ones(6))
+            update = on(mdp, phi @ phi.T, weights, float(rng.uniform(0.05, 1)))
+            for policy in itertools.product(range(2), repeat=3):
+                J, chain = update.jacobian(policy), oracles.chain(mdp, policy)
+                A = np.eye(phi.shape[1]) - update.alpha * phi.T @ (weights[:, None] * (np.eye(6) - 0.8 * chain)) @ phi
+                np.testing.assert_allclose(J @ phi, phi @ A, atol=1e-9)
+                own, beside = np.linalg.eigvals(A), np.ones(6 - len(A))
+                np.testing.assert_allclose(np.poly(J), np.poly(np.concatenate([own, beside])), atol=1e-6)
+
+    def test_it_can_contract_there_and_need_not(self):
+        """w to 2w with the first state alone: 1 - alpha (1 - 2 gamma), below 1 exactly up to gamma = 1/2."""
+        for gamma, home in ((0.4, True), (0.6, False)):
+            line = examples.w_to_2w(gamma)
+            (J,) = line.update.jacobians()
+            found = np.sort(np.linalg.eigvals(J).real)
+            own = 1 - line.update.alpha * (1 - 2 * gamma)
+            np.testing.assert_allclose(found, np.sort([own, 1.0]), atol=1e-12)
+            run = dynamics.iterate(line.update, line.features.reshape(2, 1), max_iter=5000)
+            assert (run.status == "converged") == home
 
 
 class TestOnPolicy:
