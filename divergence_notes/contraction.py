@@ -346,9 +346,8 @@ def max_scale(update: Update) -> float:
 
     Notes
     -----
-    With G_pi = M (I - gamma P_pi), some scale contracts exactly if every row of every G_pi is strictly dominated by a
-    positive diagonal; then the end is 2 over the largest absolute row sum of a G_pi. Both are read off row by row, as
-    the exact modulus is.
+    Labels ``thm-largest-step``, ``eq-some-step`` and ``eq-largest-step``, with M for K D. Both are read off row by row,
+    as the exact modulus is.
     """
     mdp = update.mdp
     largest, n_actions = 0.0, mdp.n_actions
@@ -384,7 +383,7 @@ def max_step_size(update: KernelUpdate) -> float:
 
     Notes
     -----
-    This is `max_scale` at step size 1.
+    Label ``eq-largest-step``. This is `max_scale` at step size 1.
     """
     return max_scale(replace(update, alpha=1.0))
 

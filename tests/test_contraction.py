@@ -445,7 +445,7 @@ def random_two_actions(gamma):
 
 
 class TestMaxScale:
-    """The modulus of Q + c M (T*Q - Q) is below 1 for c between 0 and an end, and nowhere else; 0.0: for no c."""
+    """thm-largest-step: the modulus of Q + c M (T*Q - Q) is below 1 for c between 0 and an end, or for no c: 0.0."""
 
     @given(case=update_cases(max_states=3))
     @settings(max_examples=150)

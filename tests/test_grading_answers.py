@@ -457,6 +457,7 @@ SAID = {
     "ex-key-equation-prediction": ["B", "a quarter", "It falls to a quarter.", "1/4", 0.25, "quarter", "B. a quarter"],
     "ex-contraction-prediction": ["19", 19, 19.0, "19 times", "more than 19 times", "d", "D. nineteen", "> 19"],
     "ex-contraction-phases-prediction": ["plus", "at plus 1.2", "At plus 1.2 alone.", "the positive one"],
+    "ex-contraction-rest-prediction": ["nowhere", "Nowhere.", "it diverges", "It grows for ever.", "none"],
     "ex-heuristics-prediction": ["deeper", "more layers", "More hidden layers.", "depth", 2, "add hidden layers"],
     "ex-heuristics-robots-prediction": ["up", "they rise", "Larger", "they increase", "higher"],
     "ex-heuristics-margins-prediction": [400, "400", "about 400 times", "four hundred", "C"],

@@ -37,6 +37,7 @@ KERNEL = np.array([[2.0, -1.0, 0.5], [0.0, 1.0, 0.25], [4.0, 3.0, -6.0]])
 IMAGES = np.array(
     [[[1.0, 0.5], [-0.5, 1.0], [-1.0, -0.5], [0.5, -1.0]], [[1.5, 0.2], [0, 0.5], [-1.5, -0.2], [0, -0.5]]]
 )
+TURNS = np.array([[1.0, 1.0], [0.5, 0.25], [-0.5, 0.5]])
 SEEDS = pd.DataFrame({0: [2.0, 5.0], 1: [4.0, 5.0]}, index=[10, 20])
 REPORT = diagnostics.report(KERNEL @ KERNEL.T, q=[1.0, -3.0], td_error=[1.0, 2.0, 3.0], gamma=0.5, r_max=1.0)
 HISTORY = pd.DataFrame(
@@ -66,10 +67,8 @@ CALLS = {
     "plot_prediction": lambda ax: plotting.plot_prediction([0.1, 0.2], [1.0, 2.0], [1.0, 2.5], ax=ax),
     "plot_remainders": lambda ax: plotting.plot_remainders([0.1, 0.2, 0.4], {"net": [1.0, 4.0, 16.0]}, ax=ax),
     "plot_box_images": lambda ax: plotting.plot_box_images(IMAGES, ax=ax, labels=["one", "two"], bound=1.7),
-    "plot_approach": lambda ax: plotting.plot_approach(*PORTRAIT.paths, ax=ax),
-    "plot_ratios": lambda ax: plotting.plot_ratios(
-        {"calm": [0.5, 0.9], "pair": [1.1]}, exact=[0.95, 1.3], bounds=[1.4, 1.5], ax=ax
-    ),
+    "plot_turn": lambda ax: plotting.plot_turn(TURNS, [IMAGES[0], 2 * IMAGES[0]], acting=1, ax=ax),
+    "plot_rest": lambda ax: plotting.plot_rest([-2.0, 0.0, 2.0], [3.0, -1.0, 3.0], points=[-1 / 3, 1.0], ax=ax),
     "plot_samples": lambda ax: plotting.plot_samples([1.0, 2.0], [[1.0, 3.0], [5.0, 9.0]], ax=ax),
     "plot_seeds": lambda ax: plotting.plot_seeds(SEEDS, ax=ax),
     "plot_response": lambda ax: plotting.plot_response(KERNEL, trained=(2, 0), ax=ax, colorbar=True),
@@ -88,6 +87,7 @@ CALLS = {
         0
     ],
 }
+FIGURES = {"plot_portraits"}  # makes a figure of several panels; has tests of its own
 NEEDS_AXES = {"plot_star", "plot_boxes", "plot_basin"}  # marks on a picture that is there
 NO_LABELS = NEEDS_AXES | {
     "plot_column",
@@ -110,7 +110,7 @@ class TestEveryPlot:
 
     def test_each_function_is_called_here(self):
         public = {name for name, _ in inspect.getmembers(plotting, inspect.isfunction) if name.startswith("plot_")}
-        assert public == set(CALLS), "give every plot_ function of the package a line in CALLS"
+        assert public == set(CALLS) | FIGURES, "give every plot_ function of the package a line in CALLS"
 
     @pytest.mark.parametrize("name", CALLS)
     def test_into_given_axes(self, name, ax):
@@ -224,16 +224,20 @@ class TestCurves:
         plotting.plot_boundary([0.0, 1.0], [0.2, 0.6], below="converged", above="diverged", ax=ax, low=-1, high=2)
         assert ax.get_ylim() == (-1, 2)
 
-    def test_ratios(self, ax):
-        CALLS["plot_ratios"](ax)
-        assert [label.get_text() for label in ax.get_yticklabels()] == ["calm", "pair"]
-        assert ax.lines[0].get_xdata()[0] == 1
-        assert [line.get_xdata()[0] for line in ax.lines[2::3]] == [0.95, 1.3]
-        assert [line.get_xdata()[0] for line in ax.lines[3::3]] == [1.4, 1.5]
-        for row, line in enumerate(ax.lines[1::3]):
-            assert abs(line.get_ydata() - row).max() < 0.36
-        labels = [text.get_text() for text in ax.get_legend().get_texts()]
-        assert labels == ["pairs of tables", "exact modulus", "row-sum bound"]
+    def test_rest(self, ax):
+        """Filled where short steps lead from both sides, open elsewhere; the arrows point the same way."""
+        CALLS["plot_rest"](ax)
+        value, target, first, second = ax.lines
+        assert value.get_ydata().tolist() == value.get_xdata().tolist() == [-2, 0, 2]
+        assert target.get_ydata().tolist() == [3, -1, 3]
+        assert [dot.get_xydata().tolist() for dot in (first, second)] == [[[-1 / 3, -1 / 3]], [[1, 1]]]
+        assert first.get_markerfacecolor() == plotting.BLUE == first.get_color()
+        assert (second.get_markerfacecolor(), second.get_color()) == ("white", plotting.VERMILION)
+        assert [np.sign(arrow.xy[0] - arrow.get_position()[0]) for arrow in ax.texts] == [1, -1, 1]
+
+    def test_no_rest(self, ax):
+        plotting.plot_rest([-1.0, 0.0, 1.0], [3.0, 1.0, 3.0], points=[], ax=ax)
+        assert len(ax.lines) == 2 and [np.sign(arrow.xy[0] - arrow.get_position()[0]) for arrow in ax.texts] == [1]
 
 
 class TestTables:
@@ -502,17 +506,39 @@ class TestPlane:
         tips = [arrow.xy for arrow in ax.texts if arrow.arrow_patch]
         assert tips == [(3, 2), (1, -0.5), (3, -0.5)]
 
-    def test_approach(self, ax):
-        first, second = PORTRAIT.paths
-        plotting.plot_approach(first, second, ax=ax, every=4)
-        rungs = ax.lines[:-4]
-        count = min(len(first.values), len(second.values))
-        assert len(rungs) == -(-count // 4)
-        for k, rung in enumerate(rungs):
-            assert rung.get_xydata().tolist() == [first.values[4 * k].tolist(), second.values[4 * k].tolist()]
-        np.testing.assert_array_equal(ax.lines[-4].get_xydata(), first.values)
-        np.testing.assert_array_equal(ax.lines[-2].get_xydata(), second.values)
-        assert ax.lines[-4].get_color() != ax.lines[-2].get_color()
+    def test_crosses_are_left_out_where_the_shape_is_round(self, ax):
+        plotting.plot_box_images(IMAGES, ax=ax, crosses=False)
+        assert [line.get_xydata().tolist() for line in ax.lines] == [[], []]
+
+    @pytest.mark.parametrize("acting", [0, 1])
+    def test_turn(self, ax, acting):
+        """The ball of the update that acts is filled, and keeps its colour; the arrow is the last step."""
+        plotting.plot_turn(TURNS, [IMAGES[0], 2 * IMAGES[0]], acting=acting, ax=ax)
+        rims = [patch for patch in ax.patches if isinstance(patch, Polygon) and not patch.get_fill()]
+        (full,) = [patch for patch in ax.patches if isinstance(patch, Polygon) and patch.get_fill()]
+        np.testing.assert_array_equal([rim.get_xy()[:-1] for rim in rims], [IMAGES[0], 2 * IMAGES[0]])
+        np.testing.assert_array_equal(full.get_xy(), rims[acting].get_xy())
+        assert [rim.get_edgecolor() for rim in rims] == [to_rgba(plotting.BLUE), to_rgba(plotting.GREEN)]
+        (arrow,) = ax.texts
+        assert (*arrow.xy, *arrow.xyann) == (-0.5, 0.5, 0.5, 0.25)
+
+
+class TestPortraits:
+    """Each with its name in it, in a square; the key says what the colours mean that are there."""
+
+    def test_names_and_key(self):
+        figure = plotting.plot_portraits({"one": PORTRAIT, "two": PORTRAIT}, stars=[[0, 0]] * 2, ties=[True, False])
+        one, two, blank, last = figure.axes
+        assert [ax.texts[-1].get_text() for ax in (one, two)] == ["one", "two"]
+        assert not blank.axison and not last.axison
+        said = {text.get_text() for text in last.get_legend().get_texts()}
+        assert said == {"goes round", "optimal table $Q^*$", "the two actions tie"}
+        width, height = figure.get_size_inches()
+        assert width < 1.9 * height  # else a phone would scroll it
+
+    def test_refuses(self):
+        with refuses(ValueError, "portraits must hold 1 to 3 problems, got 4"):
+            plotting.plot_portraits(dict.fromkeys("abcd", PORTRAIT), stars=[[0, 0]] * 4, ties=[True] * 4)
 
 
 class TestDiagram:

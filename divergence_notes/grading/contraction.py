@@ -14,6 +14,14 @@ from divergence_notes.grading.kinds import Choice, Function, Value
 from divergence_notes.mdp import FiniteMDP
 
 
+def _sums(which, *, shares=(0.2, 0.8), gamma=0.9, own=1.0):
+    """Return the absolute sum of a row of the Jacobian of the pair, for each greedy action, by hand."""
+    pair = examples.full_data_divergence().update
+    moved = pair.alpha * pair.kernel[which] * shares
+    stays = own * np.eye(2)[which] - moved
+    return tuple(float(np.abs(stays + gamma * moved.sum() * np.eye(2)[action]).sum()) for action in (0, 1))
+
+
 def _safe_steps():
     safe = examples.row_dominant().update
     own = (np.diag(safe.kernel) * safe.weights).max()
@@ -100,7 +108,7 @@ EXERCISES = (
         (
             Mistake(
                 "no-future",
-                "That is enough at gamma = 0; with a future, what the others pull comes back through the targets, too",
+                "That is enough at gamma = 0; with a future, what leaks in comes back through the targets, too",
                 "A",
             ),
             Mistake(
@@ -110,8 +118,8 @@ EXERCISES = (
             ),
             Mistake(
                 "horizon",
-                "That is 1 / (1 - gamma); but the pull of the others counts twice, in their values and, discounted, in "
-                "their targets: 1 + gamma stands above",
+                "That is 1 / (1 - gamma); but what leaks in counts twice, by the other value and, discounted, by its "
+                "target: 1 + gamma stands above",
                 "C",
             ),
             Mistake("further-ahead", "So it is at gamma = 0.99; at 0.9 the condition asks for less", "E"),
@@ -151,6 +159,64 @@ EXERCISES = (
             "MINUS": ("at minus 1.2 alone", "minus 1.2", "at minus 1.2", "minus", "the negative one", "negative"),
             "NEITHER": ("at neither", "neither", "none", "nowhere", "at none of them"),
         },
+    ),
+    Choice(
+        "ex-contraction-rest-prediction",
+        "NOWHERE",
+        (
+            Mistake(
+                "true-value",
+                "At 1 the target is 1 + 0.9 * 2 = 2.8, not 1: with one parameter, state 2 has the values 2 and -2, "
+                "and not its true ones",
+                "ONE",
+            ),
+            Mistake(
+                "one-branch",
+                "You solved 1 + 1.8 theta = theta, which theta = -1.25 does; but where theta is negative the other "
+                "action is greedy, and the target is 1 - 1.8 theta",
+                "OTHER",
+            ),
+            Mistake(
+                "two",
+                "So it is with r = -1: the V then lies below the line in its middle, and crosses it twice",
+                "TWO",
+            ),
+        ),
+        insight="The V lies above the line everywhere: each target is larger than its value, and there is no table to "
+        "rest at.",
+        phrases={
+            "ONE": ("at 1, the true value", "at 1", "1", "one", "at the true value", "the true value"),
+            "OTHER": ("at another value", "another value", "-1.25", "at -1.25", "at a wrong value"),
+            "TWO": ("at one of two values", "two values", "one of two", "at one of two"),
+            "NOWHERE": ("nowhere", "at none", "none", "it grows for ever", "never", "it diverges"),
+        },
+    ),
+    Value(
+        "ex-contraction-row",
+        lambda: _sums(1),
+        (
+            Mistake("first-row", "These are the sums of the first row", lambda: _sums(0)),
+            Mistake(
+                "step-alone",
+                "That is how far the value moves; the value itself is still to be added",
+                lambda: _sums(1, own=0.0),
+            ),
+            Mistake(
+                "share-of-the-row",
+                "Each TD error counts with the share of its own pair, so the two have different shares",
+                lambda: _sums(1, shares=(0.8, 0.8)),
+            ),
+            Mistake("no-gamma", "The target is the largest value, times gamma", lambda: _sums(1, gamma=1.0)),
+            Mistake(
+                "exchanged",
+                "The sum for the first action comes first, then the one for the second",
+                lambda: _sums(1)[::-1],
+            ),
+        ),
+        rtol=1e-3,
+        hint="The second value moves by alpha K_21 rho_1 delta_1 + alpha K_22 rho_2 delta_2; write both TD errors in "
+        "Q_1 and Q_2, and mind the signs.",
+        insight="Each action stretches in another row: whichever is greedy, some difference grows.",
     ),
     Value(
         "ex-contraction-largest-step",

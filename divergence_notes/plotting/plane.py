@@ -4,19 +4,23 @@ Q has two numbers here, and each is an axis. Values against the iteration are `r
 `tables`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
 
 from divergence_notes import _checks
 from divergence_notes._checks import ArrayLike
 from divergence_notes.dynamics import Portrait, Trajectory
 from divergence_notes.plotting import style
+
+_STAR = {"marker": "*", "ms": 15, "mec": "black", "mew": 0.8, "ls": "none"}
+_TIE = {"color": style.GREY, "lw": 1, "ls": (0, (1, 2))}
 
 
 def plot_plane(field: ArrayLike, x: ArrayLike, y: ArrayLike, *, ax: Axes | None = None, diagonal: bool = True) -> Axes:
@@ -42,7 +46,7 @@ def plot_plane(field: ArrayLike, x: ArrayLike, y: ArrayLike, *, ax: Axes | None 
     ax = style.axes(ax, figsize=(4.2, 4.0))
     low, high = max(x[0], y[0]), min(x[-1], y[-1])
     if diagonal:
-        ax.plot([low, high], [low, high], color=style.GREY, lw=1, ls=(0, (1, 2)), zorder=1)
+        ax.plot([low, high], [low, high], zorder=1, **_TIE)
     ax.streamplot(
         x, y, field[..., 0], field[..., 1], color="#B8C4CE", linewidth=0.8, density=0.9, arrowsize=0.8, zorder=0
     )
@@ -90,7 +94,7 @@ def plot_star(Q: ArrayLike, *, ax: Axes) -> Axes:
     Axes
     """
     first, second = np.ravel(Q)
-    ax.plot(first, second, marker="*", ms=15, color=style.AMBER, mec="black", mew=0.8, ls="none", zorder=5)
+    ax.plot(first, second, color=style.AMBER, zorder=5, **_STAR)
     return ax
 
 
@@ -148,6 +152,41 @@ def plot_basin(fates: Sequence[str], *, ax: Axes, centre: ArrayLike = (0, 0), ra
     return ax
 
 
+def plot_portraits(portraits: Mapping[str, Portrait], *, stars: Sequence[ArrayLike], ties: Sequence[bool]) -> Figure:
+    """Draw up to three portraits, each with its name in it, and a key: a square that a phone shows whole.
+
+    Parameters
+    ----------
+    portraits : mapping of str to Portrait
+        Flow and paths of each problem, as `dynamics.portrait` returns them, by its name.
+    stars : sequence of ndarray holding two numbers
+        The optimal table of each.
+    ties : sequence of bool
+        Whether the two values are those of one state, so that on the diagonal its actions tie.
+
+    Returns
+    -------
+    Figure
+    """
+    if not 1 <= len(portraits) <= 3:
+        raise ValueError(f"portraits must hold 1 to 3 problems, got {len(portraits)}")
+    figure, axes = plt.subplots(2, 2, figsize=(4.8, 4.6))
+    words = {"bbox": {"fc": "white", "ec": "none", "alpha": 0.85, "pad": 2}, "weight": "bold", "va": "top"}
+    for ax, (name, portrait), star, tie in zip(axes.flat, portraits.items(), stars, ties, strict=False):
+        plot_portrait(portrait, star=star, diagonal=tie, ax=ax)
+        ax.text(0.04, 0.96, name, transform=ax.transAxes, zorder=6, **words)
+    for ax in axes.flat[len(portraits) :]:
+        ax.set_axis_off()
+    said = {"converged": "comes home", "undecided": "goes round", "diverged": "runs away"}
+    fates = {path.status for portrait in portraits.values() for path in portrait.paths}
+    keys = [plt.Line2D([], [], label=said[fate], **style.STATUS_STYLE[fate]) for fate in said if fate in fates]
+    keys.append(plt.Line2D([], [], label="optimal table $Q^*$", color=style.AMBER, **_STAR))
+    if any(ties):
+        keys.append(plt.Line2D([], [], label="the two actions tie", **_TIE))
+    axes.flat[-1].legend(handles=keys, loc="center", fontsize="medium")
+    return figure
+
+
 def plot_boxes(centre: ArrayLike, radii: ArrayLike, *, ax: Axes) -> Axes:
     """Draw the points of the plane of Q within given sup-norm distances of one table: squares inside squares.
 
@@ -171,6 +210,10 @@ def plot_boxes(centre: ArrayLike, radii: ArrayLike, *, ax: Axes) -> Axes:
     return ax
 
 
+_PIECES = [{"color": style.BLUE, "linestyle": "-"}, {"color": style.GREEN, "linestyle": "--"}]
+_PIECES += [{"color": style.AMBER, "linestyle": "-."}]
+
+
 def plot_box_images(
     images: ArrayLike,
     *,
@@ -178,6 +221,7 @@ def plot_box_images(
     shape: ArrayLike = ((1, 1), (-1, 1), (-1, -1), (1, -1)),
     labels: Sequence[str] | None = None,
     bound: float | int | None = None,
+    crosses: bool = True,
 ) -> Axes:
     """Draw the unit square and its images under the pieces of an update, a cross on every corner that sticks out.
 
@@ -193,6 +237,8 @@ def plot_box_images(
         Names of the images, for the legend.
     bound : float, optional
         Half the side of a second square, dotted.
+    crosses : bool
+        Draw the crosses: not where the shape is round, and all its corners stand for a curve.
 
     Returns
     -------
@@ -204,12 +250,12 @@ def plot_box_images(
     ax.add_patch(plt.Polygon(shape, fc="#EEF1F4", ec="black", lw=1.5, zorder=0, label="unit ball"))
     inside = plt.Polygon(shape * (1 + 1e-9)).get_path()
     names = [None] * len(images) if labels is None else labels
-    for look, image, name in zip(style.SERIES, images, names, strict=False):
+    for look, image, name in zip(_PIECES, images, names, strict=False):
         ax.add_patch(plt.Polygon(image, fc=look["color"], alpha=0.18, zorder=1))
         outline = {"fill": False, "ec": look["color"], "ls": look["linestyle"], "lw": 1.8, "zorder": 2}
         ax.add_patch(plt.Polygon(image, label=name, **outline))
-        out = image[~inside.contains_points(image, radius=1e-9)]
-        ax.plot(*out.T, marker="X", ms=8, ls="none", color=look["color"], mec="white", zorder=3)
+        out = image[~inside.contains_points(image, radius=1e-9)] if crosses else image[:0]
+        ax.plot(*out.T, marker="X", ms=8, ls="none", color=style.VERMILION, mec="white", zorder=3)
     if bound is not None:
         outline = {"fill": False, "ec": style.GREY, "ls": (0, (2, 2)), "lw": 1.4, "zorder": 1}
         ax.add_patch(plt.Rectangle((-bound, -bound), 2 * bound, 2 * bound, label="row-sum bound", **outline))
@@ -219,28 +265,43 @@ def plot_box_images(
     return ax
 
 
-def plot_approach(first: Trajectory, second: Trajectory, *, ax: Axes | None = None, every: int = 1) -> Axes:
-    """Draw two runs of one update in the plane of Q, and the rungs that join the points of the same time.
+def plot_turn(points: ArrayLike, balls: Sequence[ArrayLike], *, acting: int, ax: Axes | None = None) -> Axes:
+    """Draw the last step of two updates that take turns, and the ball of each on whose edge that step starts.
 
     Parameters
     ----------
-    first, second : Trajectory
-        Runs whose values hold two numbers.
+    points : ndarray of shape (k + 1, 2)
+        The path so far, from the start; the optimal table is the origin.
+    balls : sequence of two ndarrays of shape (m, 2)
+        For each update the corners of a ball of its own norm, with the last point but one on its edge.
+    acting : int
+        Which of the two made the last step, 0 or 1; its ball is filled.
     ax : Axes, optional
         Where to draw; a new figure by default.
-    every : int
-        Draw a rung at every so many steps.
 
     Returns
     -------
     Axes
     """
-    ax = style.axes(ax, figsize=(4.2, 4.0))
-    ends = [run.values.reshape(len(run.values), -1)[::every] for run in (first, second)]
-    for start, end in zip(*ends, strict=False):
-        ax.plot(*np.stack([start, end]).T, color=style.GREY, lw=0.7, alpha=0.6, zorder=0)
-    plot_path(first, ax=ax, color=style.BLUE, linestyle="-")
-    return plot_path(second, ax=ax, color=style.VERMILION, linestyle="--")
+    points = _checks.array("points", points, shape=(None, 2))
+    acting = _checks.integer("acting", acting, low=0, high=1)
+    ax = style.axes(ax, figsize=(4.6, 4.2))
+    for which, (ball, look) in enumerate(zip(balls, _PIECES, strict=False)):
+        corners = _checks.array("balls", ball, shape=(None, 2))
+        edge = {"fill": False, "ec": look["color"], "ls": look["linestyle"], "lw": 1.8}
+        ax.add_patch(plt.Polygon(corners, label=f"ball of the {('first', 'second')[which]}", **edge))
+        if which == acting:
+            ax.add_patch(plt.Polygon(corners, fc=look["color"], alpha=0.18, zorder=0))
+    ax.plot(*points[:-1].T, color=style.GREY, lw=1, alpha=0.7)
+    arrow = {"arrowstyle": "-|>", "color": "black", "lw": 1.8, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", points[-1], points[-2], arrowprops=arrow)
+    ax.plot(*points[-2], "o", ms=6, color="white", mec="black", zorder=4)
+    ax.plot(*points[-1], "o", ms=6, color="black", zorder=4)
+    plot_star(np.zeros(2), ax=ax)
+    ax.set(xlabel="first pair", ylabel="second pair", aspect="equal")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize="small")
+    ax.grid(False)
+    return ax
 
 
 def plot_boundary(

@@ -4,7 +4,7 @@ Numbers against the iteration, the step of training or a setting. Paths in the p
 monitor are `reports`.
 """
 
-from collections.abc import Mapping
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,39 +97,44 @@ def plot_learning(
     return ax
 
 
-def plot_ratios(
-    ratios: Mapping[str, ArrayLike], *, exact: ArrayLike, bounds: ArrayLike, ax: Axes | None = None
-) -> Axes:
-    """Draw by how much an update stretched the distance of many pairs of tables, one line of dots for each name.
+def plot_rest(theta: ArrayLike, targets: ArrayLike, *, points: ArrayLike, ax: Axes | None = None) -> Axes:
+    """Draw what a value is moved towards against the value itself: it rests where the curve meets the diagonal.
 
     Parameters
     ----------
-    ratios : mapping of str to ndarray of shape (k,)
-        Distance after the update over distance before it.
-    exact, bounds : sequence of float
-        The exact modulus and the row-sum bound of each name.
+    theta : ndarray of shape (n,)
+        Values, increasing.
+    targets : ndarray of shape (n,)
+        The target of each.
+    points : ndarray of shape (k,)
+        Where the two are equal: a filled dot where short steps lead there from both sides, an open one elsewhere.
     ax : Axes, optional
         Where to draw; a new figure by default.
 
     Returns
     -------
     Axes
+        Arrows along its lower edge show the way in which short steps go.
     """
-    ax = style.axes(ax)
-    ax.axvline(1, color="black", lw=1)
-    for row, (values, modulus, bound) in enumerate(zip(ratios.values(), exact, bounds, strict=True)):
-        lift = 0.22 * np.sin(7.0 * np.arange(len(values)))
-        ax.plot(values, row + lift, ".", ms=3, alpha=0.5, color=style.BLUE, label="" if row else "pairs of tables")
-        ax.plot(
-            [modulus] * 2, [row - 0.36, row + 0.36], color=style.VERMILION, lw=2.5, label="" if row else "exact modulus"
-        )
-        ax.plot(
-            [bound] * 2, [row - 0.36, row + 0.36], color=style.GREY, ls=":", lw=2, label="" if row else "row-sum bound"
-        )
-    ax.set_yticks(range(len(ratios)), list(ratios))
-    ax.invert_yaxis()
-    ax.set(xlabel="distance after / distance before")
-    ax.legend(loc="lower right")
+    theta = _checks.array("theta", theta, ndim=1)
+    targets = _checks.array("targets", targets, shape=theta.shape)
+    points = _checks.array("points", points, ndim=1)
+    ax = style.axes(ax, figsize=(3.2, 3.2))
+    ax.plot(theta, theta, color=style.GREY, lw=1.2, label="the value")
+    ax.plot(theta, targets, color=style.GREEN, ls="-.", label="its target")
+    reach = theta[-1] - theta[0]
+    for point in points:
+        before, after = np.interp([point - reach / 100, point + reach / 100], theta, targets - theta)
+        color = style.BLUE if before > 0 > after else style.VERMILION
+        ax.plot(point, point, "o", ms=9, mew=2, color=color, mfc=color if before > 0 > after else "white", zorder=4)
+    edges = np.concatenate([theta[:1], np.sort(points), theta[-1:]])
+    for left, right in itertools.pairwise(edges):
+        middle, half = (left + right) / 2, min(right - left, reach / 3) / 4
+        way = np.sign(np.interp(middle, theta, targets - theta))
+        arrow = {"arrowstyle": "-|>", "lw": 1.6, "color": "black"}
+        ends = (middle + way * half, 0.06), (middle - way * half, 0.06)
+        ax.annotate("", *ends, xycoords=ax.get_xaxis_transform(), arrowprops=arrow)
+    ax.set(xlabel=r"$\theta$", xlim=(theta[0], theta[-1]), ylim=(theta[0], theta[-1]), aspect="equal")
     return ax
 
 

@@ -245,6 +245,91 @@ TO_FIRST = FiniteMDP(np.array([[[1.0, 0.0]], [[1.0, 0.0]]]), np.zeros((2, 1)), 0
 TRAP = KernelUpdate(TO_FIRST, kernel=[[1.0, 0.3], [0.3, 1.0]], weights=[0.2, 0.8], alpha=1.0)
 
 
+# --- the largest step ---
+
+
+def rows_of_pieces(update, **version):
+    """Return row i of each G_pi = K D (I - gamma P_pi), entry by entry, over every policy."""
+    n_states, n_actions = update.mdp.R.shape
+    codes = range(n_actions**n_states)
+    policies = [[(code // n_actions**t) % n_actions for t in range(n_states)] for code in codes]
+    unit = replace(update, alpha=1.0)
+    return [(np.eye(update.mdp.R.size) - piece(unit, policy, **version)) for policy in policies]
+
+
+def dominated_pieces(update, *, strict=True, unsigned=True, positive=True, one_policy=False, **version):
+    """Transcribe eq-some-step over all rows and policies."""
+    holds = []
+    for G in rows_of_pieces(update, **version)[: 1 if one_policy else None]:
+        for i in range(len(G)):
+            beside = sum(abs(G[i, j]) if unsigned else G[i, j] for j in range(len(G)) if j != i)
+            own = G[i, i] if positive else abs(G[i, i])
+            holds.append(own > beside if strict else own >= beside)
+    return all(holds)
+
+
+def largest_step(update, *, factor=2.0, over=max, diagonal=False, columns=False, **version):
+    """Transcribe eq-largest-step."""
+    sums = []
+    for G in rows_of_pieces(update, **version):
+        G = G.T if columns else G
+        sums.append(over(abs(G[i, i]) if diagonal else sum(abs(entry) for entry in G[i]) for i in range(len(G))))
+    return factor / over(sums)
+
+
+def step_cases(rng, *, inside):
+    """Return updates on two states with two actions that some step, or none, makes a contraction."""
+    out = []
+    while len(out) < 40:
+        mdp = random_mdp(2, 2, gamma=float(rng.choice([0.3, 0.6])), branching=2, rng=rng)
+        kernel = np.diag(1 + rng.random(4)) + rng.choice([0.03, 0.06, 0.1, 0.2]) * rng.standard_normal((4, 4))
+        kernel *= 1 if inside else rng.choice([-1, 1])  # a kernel that pushes the wrong way has a negative diagonal
+        update = KernelUpdate(mdp, kernel=kernel, weights=rng.dirichlet(np.full(4, 5.0)), alpha=1.0)
+        if dominated_pieces(update) or not inside:
+            out.append({"update": update})
+    return out
+
+
+# one state, one action: G = K (1 - gamma) = 3/2 for K = 3 and gamma = 1/2, so the steps end at 4/3
+ALONE = KernelUpdate(loop(0.5), kernel=[[3.0]], weights=[1.0], alpha=1.0)
+STUCK = KernelUpdate(replace(TO_FIRST, gamma=0.5), kernel=np.eye(2), weights=[1.0, 0.0], alpha=1.0)
+
+# --- on the tables of the features ---
+
+
+def on_features(update, phi, policy, *, sign=-1.0, shares=True, discount=True, square=False):
+    """Transcribe eq-on-features, entry by entry."""
+    mdp, weights = update.mdp, update.weights if shares else np.ones(len(update.weights))
+    n, p = phi.shape
+    flow = (mdp.gamma if discount else 1.0) * chain(mdp, policy)
+    out = np.eye(p)
+    for k in range(p):
+        for m in range(p):
+            for i in range(n):
+                share = weights[i] ** 2 if square else weights[i]
+                after = phi[i, m] - sum(flow[i, j] * phi[j, m] for j in range(n))
+                out[k, m] += sign * update.alpha * phi[i, k] * share * after
+    return out
+
+
+def package_on_features(update, phi, policy):
+    """Read A off J: J Phi = Phi A."""
+    return np.linalg.lstsq(phi, update.jacobian(policy) @ phi)[0]
+
+
+def features_cases(rng):
+    out = []
+    for p in (1, 2, 5):
+        mdp = random_mdp(3, 2, gamma=0.8, branching=2, rng=rng)
+        phi = rng.standard_normal((6, p))
+        weights = rng.dirichlet(np.ones(6))
+        update = KernelUpdate(mdp, kernel=phi @ phi.T, weights=weights, alpha=0.3)
+        out.append({"update": update, "phi": phi, "policy": rng.integers(2, size=3)})
+    return out
+
+
+LINE = examples.w_to_2w(0.4)  # the first state alone: A = 1 - 0.1 (1 - 2 * 0.4) = 0.98
+
 # --- tables ---
 
 
@@ -384,6 +469,53 @@ EQUATIONS = {
             "1 - x without absolute value": lambda **given: split_row(**given, dropped=True),
         },
     ),
+    "eq-some-step": Equation(
+        printed=dominated_pieces,
+        package=lambda update: contraction.max_step_size(update) > 0,
+        cases=lambda rng: step_cases(rng, inside=False),
+        closed=({"update": STUCK}, False),  # 0 > 0 is false
+        wrong={
+            ">= for >": lambda **given: dominated_pieces(**given, strict=False),
+            "no absolute value": lambda **given: dominated_pieces(**given, unsigned=False),
+            "absolute value of the diagonal, too": lambda **given: dominated_pieces(**given, positive=False),
+            "one policy only": lambda **given: dominated_pieces(**given, one_policy=True),
+            "no gamma": lambda **given: dominated_pieces(**given, discount=False),
+            "rho_i for rho_j": lambda **given: dominated_pieces(**given, row_weight=True),
+        },
+    ),
+    "eq-largest-step": Equation(
+        printed=largest_step,
+        package=contraction.max_step_size,
+        cases=lambda rng: step_cases(rng, inside=True),
+        closed=({"update": ALONE}, 4 / 3),
+        wrong={
+            "1 for 2": lambda **given: largest_step(**given, factor=1.0),
+            "min for max": lambda **given: largest_step(**given, over=min),
+            "the diagonal alone": lambda **given: largest_step(**given, diagonal=True),
+            "column sums": lambda **given: largest_step(**given, columns=True),
+            "no gamma": lambda **given: largest_step(**given, discount=False),
+            "rho_i for rho_j": lambda **given: largest_step(**given, row_weight=True),
+        },
+    ),
+    "eq-on-features": Equation(
+        printed=on_features,
+        package=package_on_features,
+        cases=features_cases,
+        closed=(
+            {
+                "update": replace(LINE.update, alpha=0.1),
+                "phi": np.reshape(LINE.features, (2, 1)),
+                "policy": np.zeros(2, dtype=int),
+            },
+            np.array([[0.98]]),
+        ),
+        wrong={
+            "plus for minus": lambda **given: on_features(**given, sign=1.0),
+            "no shares": lambda **given: on_features(**given, shares=False),
+            "the shares twice": lambda **given: on_features(**given, square=True),
+            "no gamma": lambda **given: on_features(**given, discount=False),
+        },
+    ),
     "eq-weighted-modulus": Equation(
         printed=weighted,
         package=lambda update, w: norms.weighted_modulus(update)[0],
@@ -457,21 +589,6 @@ EQUATIONS = {
             "beta above": lambda beta, distance: beta * distance / (1 - beta),
             "1 + beta above": lambda beta, distance: (1 + beta) * distance / (1 - beta),
             "product": lambda beta, distance: distance * (1 - beta),
-        },
-    ),
-    "eq-u1-modulus": Equation(
-        printed=lambda gamma, alpha, n: 1 - alpha * (1 - gamma),
-        package=lambda gamma, alpha, n: table_modulus(gamma, alpha * n, np.full(n, 1 / n)),
-        cases=lambda rng: [
-            {"gamma": rng.uniform(0.1, 0.95), "alpha": rng.uniform(0.1, 1), "n": int(rng.integers(2, 6))}
-            for _ in range(5)
-        ],
-        closed=({"gamma": 0.9, "alpha": 0.5, "n": 3}, 0.95),
-        wrong={
-            "no gamma": lambda gamma, alpha, n: 1 - alpha,
-            "1 + gamma": lambda gamma, alpha, n: 1 - alpha * (1 + gamma),
-            "gamma for the modulus": lambda gamma, alpha, n: gamma,
-            "shares": lambda gamma, alpha, n: 1 - alpha * (1 - gamma) / n,
         },
     ),
     "eq-u2-modulus": Equation(

@@ -178,6 +178,74 @@ class TestDominanceCertifies:
             assert (margins(KernelUpdate(mdp, kernel=kernel, weights=np.full(2, 0.5), alpha=1)) > 0).all() == holds
 
 
+def some_of_which_contract(count):
+    """Return weakly coupled updates, of which some contract at some step, and others of all kinds."""
+    rng, near = np.random.default_rng(6), []
+    for mdp in processes(count, seed=6, gammas=(0.3, 0.6), **SMALL):
+        kernel = np.diag(1 + rng.random(mdp.n_pairs))
+        kernel += rng.choice([0.01, 0.05]) * rng.standard_normal(kernel.shape)
+        weights = rng.dirichlet(np.full(mdp.n_pairs, 9.0))
+        near.append(KernelUpdate(mdp, kernel=kernel, weights=weights, alpha=1.0))
+    pair = examples.full_data_divergence().update  # mirrored and weakly coupled: its first policy alone has steps
+    near += [replace(pair, kernel=[[1.0, 0.0], [0.2, 1.0]], weights=pair.weights[::-1])]
+    return [*near, *kernel_updates(count, seed=6, **SMALL)]
+
+
+class TestLargestStep:
+    """Some step contracts exactly if each row of each G_pi is dominated by its diagonal; then those below 2 / |G|."""
+
+    @staticmethod
+    def rows(case):
+        """Return I - J_pi at step size 1 for each policy: G_pi, by brute force."""
+        return [np.eye(case.mdp.n_pairs) - J for J in oracles.jacobians(replace(case, alpha=1.0))]
+
+    def dominated(self, case, *, pieces=None):
+        return all(
+            2 * G[i, i] > np.abs(G[i]).sum() + 1e-9 for G in self.rows(case)[:pieces] for i in range(case.mdp.n_pairs)
+        )
+
+    def end(self, case):
+        return 2 / max(np.abs(G).sum(axis=1).max() for G in self.rows(case))
+
+    def contracts(self, case, alpha):
+        return modulus(replace(case, alpha=float(alpha))) < 1
+
+    def test_some_step(self):
+        steps = np.geomspace(1e-3, 1e2, 40)
+
+        def exists(case):
+            longest = self.end(case)
+            return any(self.contracts(case, alpha) for alpha in (*steps, 0.5 * longest, 0.99 * longest))
+
+        attack(
+            some_of_which_contract(60),
+            lambda case: exists(case) == self.dominated(case),
+            {
+                "a short step is always enough": exists,
+                "the look at one policy": lambda case: exists(case) == self.dominated(case, pieces=1),
+                "the diagonal of the kernel": lambda case: exists(case) == bool((np.diag(case.kernel) > 0).all()),
+            },
+        )
+
+    def test_which_steps(self):
+        cases = some_of_which_contract(60)
+        inside = [case for case in cases if self.dominated(case)]
+        assert 10 < len(inside) < len(cases) - 10
+
+        def parts(end):
+            return lambda case: self.contracts(case, 0.999 * end(case)) and not self.contracts(case, 1.001 * end(case))
+
+        attack(
+            inside,
+            parts(self.end),
+            {
+                "half of it": parts(lambda case: self.end(case) / 2),
+                "where alpha K_ii rho_i is 1": parts(lambda case: 1 / (np.diag(case.kernel) * case.weights).max()),
+                "the rows of the kernel": parts(lambda case: 2 / (np.abs(case.kernel) @ case.weights).max()),
+            },
+        )
+
+
 CAST = [
     examples.row_dominant,
     examples.sup_norm_only,

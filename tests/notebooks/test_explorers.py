@@ -56,7 +56,7 @@ def explorer(stem, *ids):
         for name in ids:
             exec(cells[name], namespace)
     ((draw, words),) = given
-    start, alt = words.pop("start", {}), words.pop("alt")
+    start, alt, _ = words.pop("start", {}), words.pop("alt"), words.pop("play", None)
     options = {name: list(values.values() if isinstance(values, dict) else values) for name, values in words.items()}
     return SimpleNamespace(draw=draw, alt=alt, start=start, options=options, names=words, namespace=namespace)
 
@@ -169,34 +169,12 @@ class TestWords:
             assert ("above" in words and "diverged" in words) if drift > 0 else "below" in words and "conv" in words
 
 
-class TestBox:
-    """Chapter 4: a cross where a corner sticks out, and the words say the same."""
-
-    @pytest.fixture
-    def box(self):
-        before = ("setup", "fig-boxes", "ratios", "table-moduli", "verdict", "verdict-check")
-        return explorer("contraction", *before, "explore-box", "explore-box-show")
-
-    def test_inside_or_out(self, box):
-        for position in positions(box):
-            coupling, game = position["coupling"], position["leads_to"]
-            J = np.eye(2) - 0.5 * np.array([[1, coupling], [coupling, 1]]) @ (np.eye(2) - 0.9 * game.P[:, 0])
-            out = np.abs(J).sum(axis=1).max() >= 1
-            assert ("sticks out" if out else "lies inside") in box.alt(**position)
-
-    def test_ends(self, box):
-        for position in positions(box, ends=True):
-            (ax,) = drawn(box, **position)
-            crosses = sum(len(line.get_xdata()) for line in ax.lines)
-            assert (crosses > 0) == ("sticks out" in box.alt(**position))
-
-
 class TestPhases:
     """Chapter 4: the dot stands in the region that is named, and the runs beside it do what the region says."""
 
     @pytest.fixture
     def phases(self):
-        ids = ("setup", "fig-boxes", "ratios", "phases", "explore-phases", "explore-phases-show")
+        ids = ("setup", "fig-boxes", "verdict", "orbit-home", "phases", "explore-phases", "explore-phases-show")
         return explorer("contraction", *ids)
 
     def wrong(self, phases):
@@ -243,3 +221,27 @@ class TestPhases:
             numbers = [text.get_text() for text in picture.texts]
             assert numbers == ["1", "2", "3", "4", "5", "6"]
             assert picture.images[0].get_array().shape == (25, 40)
+
+
+class TestTurns:
+    """Chapter 4: each step ends inside the ball of the update that makes it, and what is said of it is its length."""
+
+    @pytest.fixture
+    def turns(self):
+        return explorer("contraction", "setup", "fig-balls", "turns", "turns-show")
+
+    def test_inside_its_own_ball(self, turns):
+        matrices = [each.update.jacobians()[0] for each in examples.switching_divergence()]
+        at = np.ones(2)
+        for position in positions(turns):
+            step = position["step"]
+            (ax,) = drawn(turns, **position)
+            (own,) = [patch for patch in ax.patches if patch.get_fill()]
+            to = matrices[(step - 1) % 2] @ at
+            (arrow,) = ax.texts
+            np.testing.assert_allclose([*arrow.xyann, *arrow.xy], [*at, *to], atol=1e-9)
+            assert own.get_path().contains_point(to)
+            assert not own.get_path().contains_point(1.01 * at)  # where it starts, on the edge
+            share = float(re.search(r"([\d.]+) times", turns.alt(**position))[1])
+            assert share <= 0.9
+            at = to

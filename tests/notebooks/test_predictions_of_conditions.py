@@ -200,6 +200,16 @@ def moved_furthest():
     return next((kind for start, kind in kinds.items() if variant.startswith(start)), "activation")
 
 
+def where_it_rests(reward=1, gamma=0.9):
+    """Say where theta comes to rest by short steps, with the target r + 2 gamma |theta|: found by scanning the line."""
+    theta = np.linspace(-10, 10, 200_001)
+    gap = reward + 2 * gamma * np.abs(theta) - theta
+    homes = theta[:-1][(gap[:-1] > 0) & (gap[1:] <= 0)]
+    if not len(homes):
+        return "nowhere"
+    return "at 1, the true value" if np.allclose(homes, reward, atol=1e-3) else "at another value"
+
+
 COMPUTED = {
     "ex-contraction-prediction": lambda: round(ratio_asked(0.9), 6),
     "ex-contraction-phases-prediction": lambda: {
@@ -208,6 +218,7 @@ COMPUTED = {
         (False, True): "minus",
         (False, False): "neither",
     }[tuple(fates(1.2, -1.2))],
+    "ex-contraction-rest-prediction": where_it_rests,
     "ex-heuristics-prediction": what_raises,
     "ex-heuristics-robots-prediction": lambda: rising(widths("relu")),
     "ex-heuristics-margins-prediction": lambda: numbers(
@@ -261,6 +272,21 @@ class TestReasons:
             assert ratio_asked(gamma) == pytest.approx(enough)
         assert "while gamma is below 1/3" in reason("ex-contraction-prediction", "the-calm")
         assert 1 / (1 - 0.9) == pytest.approx(10)
+
+    def test_of_the_v(self):
+        """At the true value the target is 2.8; -1.25 solves the wrong branch; with r = -1 there are two crossings."""
+        said = {mistake: reason("ex-contraction-rest-prediction", mistake) for mistake in ("true-value", "one-branch")}
+        assert 1 + 2 * 0.9 * 1 == pytest.approx(2.8) and "= 2.8," in said["true-value"]
+        assert 1 + 1.8 * -1.25 == pytest.approx(-1.25) and "theta = -1.25 does" in said["one-branch"]
+        assert 1 + 2 * 0.9 * 1.25 != pytest.approx(-1.25)
+        rest = examples.no_fixed_point()
+        game = replace(rest.update.mdp, R=np.array([[-1.0, -1.0], [0.0, 0.0]]), gamma=0.9)
+        assert len(updates.linear_fixed_points(rest.features, game, weights=rest.update.weights)) == 2
+        assert [where_it_rests(*case) for case in ((1, 0.9), (1, 0.0), (1, 0.25))] == [
+            "nowhere",
+            "at 1, the true value",
+            "at another value",
+        ]
 
     def test_of_the_signs(self):
         negative = np.linspace(-1.2, 2.7, 40)
@@ -372,6 +398,7 @@ def before(label):
 TELLS = {
     "ex-contraction-prediction": r"\b19\b|\(1 \+ \\gamma\)|199",
     "ex-contraction-phases-prediction": r"has a sign|negative (one|coupling)|coupling of \$?-1",
+    "ex-contraction-rest-prediction": r"\bnowhere|never meet|no fixed point|lies above|grows for ever",
     "ex-heuristics-prediction": r"deeper|depth (raises|is higher)|more layers (raise|mean)|row ratio.*rises",
     "ex-heuristics-robots-prediction": r"wider relu|width raises|relu (networks )?(rise|are higher)|rises with width",
     "ex-heuristics-margins-prediction": r"\b400\b|four hundred|not one row|never met|no row",
