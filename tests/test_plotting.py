@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Circle, Polygon, Rectangle
+from matplotlib.quiver import Quiver
 
 from divergence_notes import diagnostics, dynamics, plotting
 
@@ -69,6 +70,7 @@ CALLS = {
     "plot_box_images": lambda ax: plotting.plot_box_images(IMAGES, ax=ax, labels=["one", "two"], bound=1.7),
     "plot_turn": lambda ax: plotting.plot_turn(TURNS, [IMAGES[0], 2 * IMAGES[0]], acting=1, ax=ax),
     "plot_rest": lambda ax: plotting.plot_rest([-2.0, 0.0, 2.0], [3.0, -1.0, 3.0], points=[-1 / 3, 1.0], ax=ax),
+    "plot_moves": lambda ax: plotting.plot_moves(np.eye(4, 2), labels=["one", "two"], ax=ax),
     "plot_samples": lambda ax: plotting.plot_samples([1.0, 2.0], [[1.0, 3.0], [5.0, 9.0]], ax=ax),
     "plot_seeds": lambda ax: plotting.plot_seeds(SEEDS, ax=ax),
     "plot_response": lambda ax: plotting.plot_response(KERNEL, trained=(2, 0), ax=ax, colorbar=True),
@@ -521,6 +523,17 @@ class TestPlane:
         assert [rim.get_edgecolor() for rim in rims] == [to_rgba(plotting.BLUE), to_rgba(plotting.GREEN)]
         (arrow,) = ax.texts
         assert (*arrow.xy, *arrow.xyann) == (-0.5, 0.5, 0.5, 0.25)
+
+    def test_moves(self, ax):
+        """Moves go from table to table, and every second one is of the same colour."""
+        points = np.array([[0.0, 0.0], [1.0, 2.0], [1.5, 1.0], [0.0, 1.0]])
+        plotting.plot_moves(points, labels=["first", "second"], ax=ax)
+        first, second = (part for part in ax.collections if isinstance(part, Quiver))
+        assert first.get_offsets().tolist() == [[0, 0], [1.5, 1]] and second.get_offsets().tolist() == [[1, 2]]
+        assert np.column_stack([first.U, first.V]).tolist() == [[1, 2], [-1.5, 0]]
+        assert np.column_stack([second.U, second.V]).tolist() == [[0.5, -1]]
+        assert not np.array_equal(first.get_facecolor(), second.get_facecolor())
+        assert ax.get_legend_handles_labels()[1] == ["first", "second"]
 
 
 class TestPortraits:

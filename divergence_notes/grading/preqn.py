@@ -75,6 +75,29 @@ EXERCISES = (
         },
     ),
     Value(
+        "ex-preqn-pencil",
+        lambda: np.array([1.0, -1.0, 2.0]),
+        (
+            Mistake(
+                "other-way-round",
+                "These are the numbers for the first value: now it is the second that is wrong",
+                lambda: np.array([0.5, 1.0, -1.0]),
+            ),
+            Mistake(
+                "alone",
+                "You take the gradient of the second pair alone, and the first value would move",
+                lambda: np.array([1.0, 0.0, 1.0]),
+            ),
+            Mistake(
+                "own-entry",
+                "The change: you divide by the entry of the pair that is outside, and not by that of the batch",
+                lambda: np.array([0.5, -1.0, 2.0]),
+            ),
+        ),
+        hint="Two equations: the first value may not change, and the second has to rise by what it is short of.",
+        insight="Pull at the pair that is wrong, and push against the other by what would leak to it.",
+    ),
+    Value(
         "ex-preqn-coupling",
         lambda: 1 / 0.9,
         (

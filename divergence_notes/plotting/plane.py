@@ -187,6 +187,33 @@ def plot_portraits(portraits: Mapping[str, Portrait], *, stars: Sequence[ArrayLi
     return figure
 
 
+def plot_moves(points: ArrayLike, *, labels: Sequence[str], ax: Axes | None = None) -> Axes:
+    """Draw the moves of updates that take turns in the plane of Q, an arrow for each, in the colour of who moved.
+
+    Parameters
+    ----------
+    points : ndarray of shape (k, 2)
+        The tables, one before each move and one after the last.
+    labels : sequence of str
+        Names of those who take turns, for the legend; move `i` belongs to number ``i % len(labels)``.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+    """
+    points = _checks.array("points", points, shape=(None, 2))
+    ax = style.axes(ax, figsize=(4.2, 4.0))
+    for number, (name, color) in enumerate(zip(labels, (style.GREEN, style.AMBER, style.PURPLE), strict=False)):
+        start, step = points[:-1][number :: len(labels)], np.diff(points, axis=0)[number :: len(labels)]
+        how = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.008, "zorder": 3}
+        ax.quiver(*start.T, *step.T, color=color, label=name, **how)
+    ax.plot(*points[0], "o", ms=6, color="black", zorder=4)
+    ax.set(xlabel="$Q_1$", ylabel="$Q_2$")
+    return ax
+
+
 def plot_boxes(centre: ArrayLike, radii: ArrayLike, *, ax: Axes) -> Axes:
     """Draw the points of the plane of Q within given sup-norm distances of one table: squares inside squares.
 

@@ -22,7 +22,6 @@ HIDES = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 WIDE_CODE = {
     "bellman",
     "contraction",
-    "preqn",
     "preqn_networks",
     "reproduction",
 }

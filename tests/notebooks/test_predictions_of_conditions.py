@@ -102,9 +102,9 @@ def cured():
     """Return which of the three comes home where the kernel is undone on the batch."""
     partial, fit = printed_by("preqn", "partial-numbers"), printed_by("preqn", "compromise-numbers")
     fate = {
-        "A": re.search(r"^batch 1 and 2: .*from \(1, 0\) (\w+)", partial, re.M)[1],
-        "B": re.search(r"^batch 2 +: .*from \(1, 0\) (\w+)", partial, re.M)[1],
-        "C": re.search(r"^gamma = 0\.9: .*, (\w+)$", fit, re.M)[1],
+        "A": re.search(r"^batch 1 and 2 .*?([a-z]+ed)\b", partial, re.M)[1],
+        "B": re.search(r"^batch 2 .*?([a-z]+ed)\b", partial, re.M)[1],
+        "C": re.search(r"^0\.90? .*?([a-z]+ed)\b", fit, re.M)[1],
     }
     return [name for name, status in fate.items() if status == "converged"]
 
