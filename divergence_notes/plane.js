@@ -203,6 +203,7 @@ var divergenceNotesPlane = (() => {
   const html = (tag, attributes = {}, ...children) => {
     const element = document.createElement(tag);
     for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    if (/button|input|select/.test(tag)) element.setAttribute("data-lm-suppress-shortcuts", ""); // else its keys are JupyterLab's, where "x" cuts a cell
     element.append(...children);
     return element;
   };

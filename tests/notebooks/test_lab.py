@@ -54,7 +54,12 @@ frames = ipywidgets.Stack([ipywidgets.HTML(frame.format(k)) for k in (1, 2)], se
 slider = ipywidgets.SelectionSlider(options=["1", "2"], description="size")
 """
 SHOW = "ipywidgets.VBox([slider, frames])"
+PLANE = """
+from divergence_notes import examples, widgets
+widgets.plane(examples.full_data_divergence(), sliders=["gamma"], limits=[(-2, 4)])
+"""
 PLANTED = {
+    "plane": [PLANE, "1 + 1"],
     "alive": [EXPLORER, 'ipywidgets.jslink((slider, "index"), (frames, "selected_index"))', SHOW],
     "dead": [EXPLORER, SHOW],
     "error": ["1 + 1", "1 / 0", "2 + 2"],
@@ -186,6 +191,26 @@ def test_the_one_has_what_there_is_to_see():
     path = pages.BOOK / f"{ONE}.ipynb"
     codes = "".join(cell.source for cell in pages.code_cells(path))
     assert codes.count("explore(") >= 2 and pages.figures(path) and pages.equations(path)
+
+
+def test_keys_on_a_plane_are_no_commands(lab):
+    """Arrow keys move what has the focus and not to another cell, and a letter does nothing to the notebook."""
+    where = "() => [window.opened.content.activeCellIndex, window.opened.content.widgets.length]"
+    stands = "(control) => control.value || control.ariaLabel"
+    with run(lab, "plane") as ran:
+        assert ran.faults == []
+        plane = lab.locator(".dn-plane")
+        plane.get_by_role("button", name="Play").focus()
+        before = lab.evaluate(where)
+        assert before == [0, 2]
+        for control in (plane.locator("input[type=range]"), plane.locator(".dn-start")):
+            stood = control.evaluate(stands)
+            control.press("ArrowUp")
+            assert control.evaluate(stands) != stood and lab.evaluate(where) == before
+        for control in plane.locator("button:enabled, input[type=range]").all():
+            for key in "axb":  # a cell above, this one cut, a cell below
+                control.press(key)
+            assert lab.evaluate(where) == before
 
 
 class TestFaultsInJupyterLab:
