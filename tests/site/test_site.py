@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 import subprocess
 import zipfile
@@ -10,6 +11,7 @@ import zlib
 import pytest
 from build_book import BUILD, ROOT, SITE, faults, toc_files
 from livereload.server import LiveScriptInjector
+from sphinx.search.en import SearchEnglish
 
 from tests import page_checks as check
 from tests import pages
@@ -44,6 +46,69 @@ def test_search_knows_the_index_of_every_page():
     known = {found["docnames"][entry[0]] for entries in found["indexentries"].values() for entry in entries}
     assert {f"book/{path.stem}" for path in pages.PAGES if "```{index}" in pages.markdown(path)} <= known
     assert "book/glossary" in known
+
+
+FIRST_COURSE = {
+    "MDP": {"glossary", "introduction", "other_books"},
+    "Markov decision process": {"glossary", "introduction", "other_books"},
+    "Markov property": {"glossary", "introduction", "other_books"},
+    "episode": {"bellman", "glossary", "introduction"},
+    "return": {"bellman", "glossary"},
+    "value": {"bellman", "glossary"},
+    "discount": {"bellman", "glossary"},
+    "Bellman equation": {"bellman", "glossary"},
+    "value iteration": {"bellman", "glossary"},
+    "policy iteration": {"bellman", "glossary"},
+    "Monte Carlo": {"glossary", "other_books"},
+    "temporal difference": {"glossary"},
+    "TD error": {"bellman", "glossary"},
+    "Q-learning": {"bellman", "glossary", "introduction"},
+    "Sarsa": {"glossary", "other_books"},
+    "exploration": {"bellman", "glossary", "other_books"},
+    "greedy policy": {"bellman", "glossary"},
+    "on-policy": {"function_approximation", "glossary"},
+    "off-policy": {"function_approximation", "glossary"},
+    "bootstrapping": {"function_approximation", "glossary"},
+    "function approximation": {"function_approximation", "glossary"},
+    "deadly triad": {"function_approximation", "glossary"},
+    "semi-gradient": {"key_equation", "glossary"},
+    "projection": {"glossary", "other_books"},
+    "replay buffer": {"key_equation", "glossary"},
+    "experience replay": {"glossary", "other_books"},
+    "eligibility trace": {"glossary", "other_books"},
+    "target network": {"glossary", "preqn_later"},
+    "contraction": {"bellman", "contraction", "glossary"},
+    "neural tangent kernel": {"glossary", "key_equation"},
+    "Sutton Barto": {"other_books"},
+}
+"""Words of a first course, and the pages that whoever looks for one expects among those found."""
+
+
+def searched():
+    """Return what the search of the site knows."""
+    return json.loads((SITE / "searchindex.js").read_text(encoding="utf-8").removeprefix("Search.setIndex(")[:-1])
+
+
+def finds(index, words):
+    """Return the pages of the book that hold all of the words, in the text or in a title, as the search asks."""
+    english = SearchEnglish({})
+    pages_of = []
+    for word in set(re.findall(r"\w+", words.lower())) - english.stopwords:
+        known = [index[part].get(english.stem(word), []) for part in ("terms", "titleterms")]
+        pages_of.append({n for found in known for n in ([found] if isinstance(found, int) else found)})
+    return {index["docnames"][n].removeprefix("book/") for n in set.intersection(*pages_of)}
+
+
+@pytest.mark.parametrize("words", FIRST_COURSE)
+def test_search_finds_the_words_of_a_first_course(words):
+    lacking = FIRST_COURSE[words] - finds(searched(), words)
+    assert not lacking, f"{words!r} does not lead to {lacking}"
+
+
+def test_search_misses_what_is_not_there():
+    index = searched()
+    assert finds(index, "Sarsa Zanzibar") == set() and finds(index, "Zanzibar") == set()
+    assert "status" not in finds(index, "eligibility trace")
 
 
 class TestFaultsOfASite:
