@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from divergence_notes import contraction, diagnostics, dynamics, examples, features, studies, updates
+from divergence_notes.grading import find
 from divergence_notes.mdp import FiniteMDP
 from divergence_notes.updates import KernelUpdate
 from tests import oracles
 from tests.attacks import attack, kernel_updates, processes, radius, size
+from tests.pages import printed_by
 
 
 def bound(case):
@@ -30,6 +32,29 @@ def all_to(state, n_states, gamma):
     """Return a process with one action in which every state leads to one, or ends for None."""
     row = np.zeros(n_states) if state is None else np.eye(n_states)[state]
     return FiniteMDP(np.tile(row, (n_states, 1))[:, None], np.zeros((n_states, 1)), gamma)
+
+
+def largest_discount(kernel, row):
+    """Find by halving up to which discount a row holds row dominance, with equal shares; 0 where it holds in none."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        held = contraction.row_dominance(kernel, np.full(3, 1 / 3), gamma=middle)[row] > 0
+        low, high = (middle, high) if held else (low, middle)
+    return low
+
+
+def test_the_rows_by_hand():
+    """The rows that the chapter does with a pencil, and those of its exercise, one entry after another."""
+    for gradients, said in (
+        ([(2, 0), (1, 1), (0, 3)], [1 / 6, 5 / 6, 1 / 9, 0, 1 / 2]),
+        ([(1, 0), (2, 1), (0, 2)], find("ex-heuristics-by-hand").right()),
+    ):
+        kernel = [[sum(a * b for a, b in zip(one, other, strict=True)) for other in gradients] for one in gradients]
+        ratios = [sum(abs(row[j]) for j in range(3) if j != i) / row[i] / 3 for i, row in enumerate(kernel)]
+        discounts = [largest_discount(kernel, row) for row in (1, 2)]
+        np.testing.assert_allclose([*ratios, *discounts], said, atol=1e-9)
+    assert "[0.167 0.833 0.111]" in printed_by("heuristics", "hand-check")
 
 
 def settings(count):

@@ -7,8 +7,10 @@ import numpy as np
 import torch
 
 from divergence_notes import bellman, dynamics, examples, networks, ntk
+from divergence_notes.grading import find
 from divergence_notes.mdp import random_mdp
 from tests.attacks import attack, kernel_updates, size
+from tests.pages import printed_by
 
 KINDS = ("relu", "tanh", "sin")
 
@@ -17,6 +19,37 @@ def network(activation, seed, *, hidden=(8,), inputs=6):
     """Return a fresh network."""
     generator = torch.Generator().manual_seed(seed)
     return networks.MLP([inputs, *hidden, 1], activation=activation, generator=generator, dtype=torch.float64)
+
+
+class Product(torch.nn.Module):
+    """The two values of the example by hand: u for the first pair, u w for the second."""
+
+    def __init__(self, u, w):
+        super().__init__()
+        self.u, self.w = (torch.nn.Parameter(torch.tensor(value, dtype=torch.float64)) for value in (u, w))
+
+    def forward(self, x):
+        return (x @ torch.stack([self.u, self.u * self.w]))[:, None]
+
+
+def by_autograd(u, w, *, reward):
+    """Return kernel, predicted and real change of one step with alpha = 5 and equal shares, by autograd."""
+    net, x = Product(u, w), torch.eye(2, dtype=torch.float64)
+    q, target = networks.values(net, x), np.full(2, reward + 0.9 * u * w)
+    K = ntk.gram(net, x).numpy()
+    moved = networks.semi_gradient_step(net, x, target, weights=[0.5, 0.5], alpha=5)
+    return K, 5 * K @ (0.5 * (target - q)), networks.values(moved, x) - q
+
+
+def test_the_step_by_hand():
+    """The numbers that the chapter does with a pencil, and those of its exercise."""
+    K, predicted, real = by_autograd(1.0, 2.0, reward=0.0)
+    assert K.tolist() == [[1, 2], [2, 5]]
+    np.testing.assert_allclose(predicted, [1, 1.5])
+    np.testing.assert_allclose(real, [1, 1])
+    assert "predicted: [1.  1.5]  real: [1. 1.]" in printed_by("key_equation", "hand-check")
+    _, predicted, real = by_autograd(2.0, 1.0, reward=0.6)
+    np.testing.assert_allclose(find("ex-key-equation-by-hand").right(), [predicted, real])
 
 
 def learners(count):

@@ -87,6 +87,28 @@ class TestNotebook:
             assert "hide-input" in pages.tags(cell), f"{cell.id}: the code of a figure is folded"
 
 
+def talking_figures(cells):
+    """Return the ids of the figure cells that show something beside the figure: each output would be a figure."""
+    last = {cell.id: ast.parse(cell.source).body[-1] for cell in cells if "figure" in cell.metadata.get("mystnb", {})}
+    quiet = {cell.id for cell in cells if cell.source.rstrip().endswith(";")}
+    return [name for name, node in last.items() if isinstance(node, ast.Expr) and name not in quiet]
+
+
+@pytest.mark.parametrize("path", pages.NOTEBOOKS, ids=ids)
+def test_a_figure_cell_shows_its_figure_alone(path):
+    pages.none(talking_figures(pages.code_cells(path)), "end the last line of these figure cells with a semicolon")
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [("ax.set(x=1)", ["cell"]), ("ax.set(x=1);", []), ("ax = draw()", []), ("for a in b:\n    a()", [])],
+)
+def test_a_figure_that_talks_is_found(line, found):
+    look = {"mystnb": {"figure": {"name": "fig-a"}}}
+    cell = nbformat.v4.new_code_cell(f"ax = draw()\n{line}", id="cell", metadata=look)
+    assert talking_figures([cell]) == found
+
+
 def wide_cells(cells):
     """Return the ids of the cells whose code is shown and too wide."""
     shown = [cell for cell in cells if not HIDES & set(pages.tags(cell))]
