@@ -23,7 +23,6 @@ WIDE_CODE = {
     "bellman",
     "contraction",
     "preqn_networks",
-    "reproduction",
 }
 """Notebooks whose visible code is wider as yet. One that is done leaves the list."""
 SETUP = ("use_style", "set_num_threads")  # calls that the first code cell may make

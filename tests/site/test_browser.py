@@ -25,8 +25,7 @@ TOO_LONG = {f"book/{name}" for name in ("bellman", "function_approximation", "co
 WIDE_CODE = {
     "book/bellman",
     "book/contraction",
-    "book/preqn",
-    "book/reproduction",
+    "book/preqn_networks",
 }
 """Pages on which code or output that is not folded still scrolls on a desk. A page that is done leaves the list."""
 BY_DAY = (("light", 1280), ("dark", 360))
