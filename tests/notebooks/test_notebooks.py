@@ -22,7 +22,6 @@ HIDES = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 WIDE_CODE = {
     "bellman",
     "contraction",
-    "preqn_networks",
 }
 """Notebooks whose visible code is wider as yet. One that is done leaves the list."""
 SETUP = ("use_style", "set_num_threads")  # calls that the first code cell may make

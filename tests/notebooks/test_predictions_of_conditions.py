@@ -112,7 +112,7 @@ def cured():
 def large_eigenvalues():
     """Return the part of a minibatch's eigenvalues that is above one ten-thousandth, as one of the fractions asked."""
     large, all_of_them = numbers(
-        r"above 1e-4 of the mean diagonal: (\d+) of (\d+)$", printed_by("preqn_networks", "minibatch-kernel")
+        r"^above 1e-4 of the mean +(\d+) of (\d+)$", printed_by("preqn_networks", "minibatch-kernel")
     )
     return min(("a quarter", "three quarters", "all"), key=lambda said: abs(large / all_of_them - PARTS[said]))
 
