@@ -4,8 +4,8 @@ Before: what the pages load is fetched (vendor.py, live_files.py), and a chapter
 imports or reads has changed (reads.py). After: pictures get small, the notebooks to download say first how to install
 what they need (downloads.py), bets are put into the pages (bets.py), planes of Q come to life (planes.py), pages are
 mended (mend.py), get what runs Python in them (live.py), and lead old addresses on (moved.py), icons that no page
-uses go (icons.py). Then the site is read: a page that is missing, a traceback and a warning are faults, and a build
-with a fault has failed.
+uses go (icons.py), and our scripts get short (vendor.py). Then the site is read: a page that is missing, a traceback
+and a warning are faults, and a build with a fault has failed.
 """
 
 import os
@@ -27,7 +27,7 @@ from mend import mend
 from PIL import Image
 from planes import with_planes
 from sphinx.util import logging
-from vendor import vendor
+from vendor import minify, vendor
 
 LOGGER = logging.getLogger(__name__)
 KEPT = 100  # runs of notebooks; the oldest go
@@ -114,6 +114,7 @@ def finish(app, error):
     live.put_all(site)
     moved.put_all(site)
     cut_icons(site)
+    minify(site)
     if os.environ.get(PREVIEW):
         return
     warnings = [f"warnings, {app._warncount} of them: see above"] * bool(app._warncount)

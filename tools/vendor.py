@@ -14,9 +14,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES, VENDOR = ROOT / "node_modules", ROOT / "_offline" / "vendor"
+BIN, ESBUILD = Path(sys.executable).parent, MODULES / ".bin" / "esbuild"
 STAMP = VENDOR.parent / "made-from"
 SHIM = ROOT / "tools" / "widgets-local.js"
 EDITOR = ROOT / "tools" / "live-editor.js"
+OURS = (ROOT / "book" / "_static", ROOT / "divergence_notes")
+"""Where scripts and styles of ours are, of which Sphinx makes copies."""
 BUNDLE = ["--bundle", "--minify", "--format=iife", "--global-name=liveEditor", "--log-level=warning"]
 BUNDLE += ["--target=chrome95,firefox100,safari16.4"]
 """How esbuild makes one script of the editor, for the oldest browsers that run Python in a page."""
@@ -38,6 +41,12 @@ FILES = [
 ]
 
 
+def run(command):
+    """Run a command with the Node of the environment."""
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"PATH": path})
+
+
 def vendor():
     """Fill _offline/vendor, unless it was made from this very lock."""
     made_from = hashlib.sha256()
@@ -46,10 +55,7 @@ def vendor():
     if STAMP.is_file() and STAMP.read_text(encoding="utf-8") == made_from.hexdigest():
         return
     shutil.rmtree(VENDOR.parent, ignore_errors=True)
-    bin = Path(sys.executable).parent
-    env = os.environ | {"PATH": f"{bin}{os.pathsep}{os.environ['PATH']}"}
-    npm = [bin / "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-    subprocess.run(npm, cwd=ROOT, check=True, env=env)
+    run([BIN / "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"])
     for source, target in FILES:
         found = sorted(MODULES.glob(source))
         if not found:
@@ -59,9 +65,23 @@ def vendor():
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, to)
     shutil.copyfile(SHIM, VENDOR / SHIM.name)
-    esbuild = [MODULES / ".bin" / "esbuild", *BUNDLE, f"--outfile={VENDOR / 'editor.js'}", EDITOR]
-    subprocess.run(esbuild, cwd=ROOT, check=True, env=env)
+    run([ESBUILD, *BUNDLE, f"--outfile={VENDOR / 'editor.js'}", EDITOR])
     STAMP.write_text(made_from.hexdigest(), encoding="utf-8")
+
+
+def minify(site):
+    """Make shorter what we wrote for the browser, where Sphinx has copied it: comments are for who reads the source.
+
+    Parameters
+    ----------
+    site : Path
+        The site that is built.
+    """
+    written = {path.name for folder in OURS for path in folder.glob("*.*s")}  # .js and .css
+    copies = sorted(site / "_static" / name for name in written if (site / "_static" / name).is_file())
+    options = ["--minify", "--charset=utf8", "--allow-overwrite", "--log-level=warning"]
+    if copies:
+        run([ESBUILD, *options, f"--outdir={site / '_static'}", *copies])
 
 
 if __name__ == "__main__":

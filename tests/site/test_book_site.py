@@ -6,6 +6,7 @@ import re
 import sys
 from contextlib import redirect_stdout
 from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import book_site
@@ -188,3 +189,16 @@ def test_icons_are_cut_in_silence(book, caplog):
     with caplog.at_level(logging.INFO):
         book.build()
     assert not [record for record in caplog.records if record.name.startswith("fontTools")]
+
+
+def test_our_scripts_are_short_after_each_build(book):
+    """Sphinx copies them anew each time, over what was made of them, and that is no warning."""
+    static = Path(book_site.__file__).parents[1] / "book" / "_static"
+    source, made = static / "live.js", book.root / "out" / "html" / "_static" / "live.js"
+    sizes = []
+    for _ in range(2):
+        assert book.build(html_static_path=[str(static)])[1] == 0
+        sizes.append(made.stat().st_size)
+        (book.root / "book" / "plain.md").write_text("# Plain\n\nAnother text.\n")
+    assert sizes[0] == sizes[1] < 0.8 * source.stat().st_size
+    assert "/*" not in made.read_text(encoding="utf-8") and "// " not in made.read_text(encoding="utf-8")

@@ -83,7 +83,7 @@ def reader(started, home):
 
 
 @needs_python
-class TestChapter:
+class TestChapterInFirefox:
     """One visit, in this order."""
 
     def test_a_bet(self, reader):

@@ -79,7 +79,3 @@ class TestTheBook:
         assert text.count("data-plane=") == 1 and "_static/plane.js" in text
         assert "divergenceNotesPlane" not in text  # the script is no part of the state of the widgets
         assert ("embed-amd" in text) == (name != "index")
-
-    def test_the_script_is_the_one_of_the_package(self):
-        for name in ("plane.js", "plane.css"):
-            assert (SITE / "_static" / name).read_bytes() == (SITE.parents[1] / "divergence_notes" / name).read_bytes()
