@@ -3,12 +3,14 @@
 import json
 import re
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import live
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from build_book import SITE
+from weigh import packed
 
 from divergence_notes import grading
 from tests import page_checks as check
@@ -130,6 +132,18 @@ class TestOfThePages:
                 size = sum((SITE / "live" / name).stat().st_size for name in files) / 1e6
                 assert data["sizes"][what] == f"{size:.0f} MB"
 
+    def test_a_first_verdict_loads_ten_megabytes(self):
+        """Packed as servers pack, with the editor; by the names in the manifest, and what its own scripts load."""
+        manifest = json.loads((SITE / "live" / "live.json").read_text())
+        files, todo = {"kernel.js", "live.json", "../vendor/editor.js", *manifest["core"]}, {*manifest["always"]}
+        todo.add("numpy")
+        while todo:
+            package = manifest["packages"][todo.pop()]
+            files.add(package["file"])
+            todo.update(package["depends"])
+        sizes = {name: packed((SITE / "live" / name).resolve()) for name in files}
+        assert any(name.startswith("numpy") for name in sizes) and sum(sizes.values()) < 10_000_000, sizes
+
 
 def text_of(page, number):
     """Return what a cell has printed."""
@@ -175,9 +189,15 @@ def live_page(browser, address):
             for number in numbers
             if page.locator(f'div.cell[data-cell="{number}"] .cell_output').count()
         }
-        page.get_by_role("button", name=re.compile(r"^Run this page \(\d+ MB, once\)$")).click()
+        first = page.get_by_role("button", name=re.compile(r"^Run this page \(\d+ MB, once\)$"))
+        said = float(re.search(r"\d+", first.text_content())[0])
+        before = len(asked)
+        first.click()
         page.get_by_text("Python is here").wait_for()
-        yield SimpleNamespace(page=page, complaints=complaints, published=published, numbers=numbers)
+        fetched = {urlsplit(url).path.lstrip("/") for url in asked[before:]}
+        yield SimpleNamespace(
+            page=page, complaints=complaints, published=published, numbers=numbers, said=said, fetched=fetched
+        )
 
 
 PRESS_OFTEN = """async (block) => {
@@ -193,6 +213,12 @@ PRESS_OFTEN = """async (block) => {
 @needs_python
 class TestLivePage:
     """A chapter in which Python runs: one page, used from the first click on."""
+
+    def test_the_button_says_what_a_click_loads(self, live_page):
+        """To a megabyte, the editor with it; and nothing comes twice."""
+        sizes = {name: (SITE / name).stat().st_size for name in live_page.fetched}
+        assert {name.partition("/")[0] for name in sizes if sizes[name] > 50_000} == {"live", "vendor"}
+        assert abs(sum(sizes.values()) / 1e6 - live_page.said) < 1
 
     def test_the_first_five_cells_print_what_is_published(self, live_page):
         for number in live_page.numbers:
