@@ -1,5 +1,6 @@
 """The plane of Q that a reader touches: the script computes what the package does, and the controls what they say."""
 
+import functools
 import gzip
 import re
 import shutil
@@ -51,6 +52,7 @@ def page(browser):  # noqa: F811
     page.close()
 
 
+@functools.cache
 def cases(seed=0, count=INSTANCES):
     """Return random problems with two pairs: both shapes, ends of episodes, kernels, matrices, policies, batches."""
     rng, made = np.random.default_rng(seed), []
