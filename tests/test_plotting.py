@@ -61,7 +61,7 @@ CALLS = {
     "plot_rows": lambda ax: plotting.plot_rows(KERNEL @ KERNEL.T, gammas=[0.5], ax=ax),
     "plot_pulls": lambda ax: plotting.plot_pulls([1.0, 2.0], [[2.0, -1.0], [4.0, -2.5]], real=[1.0, 1.0], ax=ax),
     "plot_basin": lambda ax: plotting.plot_basin(["converged", "diverged"], ax=ax),
-    "plot_boxes": lambda ax: plotting.plot_boxes([1.0, 2.0], [0.5, 1.5], ax=ax),
+    "plot_jumps": lambda ax: plotting.plot_jumps([RUN], star=[1.0, 2.0], radii=[8.0, 4.0], ax=ax),
     "plot_learning": lambda ax: plotting.plot_learning([1, 10, 100], [3.0, 2.0, 1.0], ax=ax),
     "plot_column": lambda ax: plotting.plot_column([1.0, -4.0], ax=ax),
     "plot_blocks": lambda ax: plotting.plot_blocks(KERNEL, [2, 1], labels=["u", "v"], ax=ax),
@@ -90,7 +90,7 @@ CALLS = {
     ],
 }
 FIGURES = {"plot_portraits"}  # makes a figure of several panels; has tests of its own
-NEEDS_AXES = {"plot_star", "plot_boxes", "plot_basin"}  # marks on a picture that is there
+NEEDS_AXES = {"plot_star", "plot_basin"}  # marks on a picture that is there
 NO_LABELS = NEEDS_AXES | {
     "plot_column",
     "plot_blocks",
@@ -309,6 +309,17 @@ class TestTables:
         ink = {text.get_text(): text.get_color() for text in ax.texts}
         assert (ink["10.0"], ink["-5.0"]) == ("black", "white")  # bright cell, dark cell
 
+    def test_table_marks_the_best_of_each_row(self, ax):
+        """The first one on a tie, and none where there is nothing to choose; the frame can be seen on its cell."""
+        plotting.plot_table([[0.0, 9.0], [3.0, 3.0], [1.0, 1.0], [2.0, 0.0]], ax=ax, best=True)
+        plotting.plot_table([[0.0, 5.0, 5.0]], ax=(second := plt.subplots()[1]), best=True)
+        found = [tuple(np.floor(np.add(patch.get_xy(), 0.5)).astype(int)) for patch in ax.patches]
+        assert found == [(1, 0), (0, 3)]
+        assert [patch.get_xy()[0] for patch in second.patches] == [1 - 0.46]
+        assert [patch.get_edgecolor()[:3] for patch in ax.patches] == [(0, 0, 0), (1, 1, 1)]
+        plotting.plot_table([[0.0, 9.0]], ax=(third := plt.subplots()[1]))
+        assert not third.patches
+
     def test_a_long_table_has_no_numbers(self, ax):
         plotting.plot_table(np.arange(12.0).reshape(6, 2), ax=ax, digits=None, limits=(-1, 20))
         assert not ax.texts
@@ -466,10 +477,25 @@ class TestPlane:
         assert colors == [to_rgba(plotting.STATUS_STYLE[name]["color"])[:3] for name in names]
         assert (ax.get_xlim(), ax.get_ylim()) == ((-1, 1), (-1, 1))
 
-    def test_boxes(self, ax):
-        plotting.plot_boxes([[1.0], [2.0]], [0.5, 1.5], ax=ax)
-        corners = [patch.get_bbox().extents.tolist() for patch in ax.patches]
-        assert corners == [[0.5, 1.5, 1.5, 2.5], [-0.5, 0.5, 2.5, 3.5]]
+    def test_jumps(self, ax):
+        """Squares of the given sizes around the star, and an arrow for each update that an eye can see."""
+        plotting.plot_jumps([RUN], star=[[1.0], [2.0]], radii=[8.0, 4.0, 1.0], ax=ax)
+        sides = sorted({tuple(patch.get_bbox().extents.tolist()) for patch in ax.patches if patch.get_width() > 0})
+        assert sides == [(-7, -6, 9, 10), (-3, -2, 5, 6), (0, 1, 2, 3)]
+        arrows = [(text.get_position(), text.xy) for text in ax.texts if not text.get_text()]
+        assert len(arrows) == len(RUN.values) - 1 == 5
+        for (start, end), before, after in zip(arrows, RUN.values, RUN.values[1:], strict=False):
+            np.testing.assert_array_equal([start, end], [before, after])
+        assert [text.get_text() for text in ax.texts if text.get_text()] == ["0", "1"]  # the third has no room
+        assert ax.lines[-1].get_xydata().tolist() == [[1, 2]]
+
+    def test_jumps_too_short_to_see(self, ax):
+        still = dynamics.iterate(lambda Q: Q / 2, [4.0, -8.0], max_iter=40, target=[0.0, 0.0])
+        plotting.plot_jumps([still], star=[0.0, 0.0], radii=[8.0], ax=ax, diagonal=False)
+        arrows = [text for text in ax.texts if not text.get_text()]
+        assert 3 < len(arrows) < 10 < len(still.values)
+        with refuses(ValueError, "star must have shape (2,), got (3,)"):
+            plotting.plot_jumps([still], star=[0.0, 0.0, 0.0], radii=[8.0])
 
     def test_box_images(self, ax):
         CALLS["plot_box_images"](ax)

@@ -4,6 +4,7 @@ Q has two numbers here, and each is an axis. Values against the iteration are `r
 `tables`.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -214,26 +215,53 @@ def plot_moves(points: ArrayLike, *, labels: Sequence[str], ax: Axes | None = No
     return ax
 
 
-def plot_boxes(centre: ArrayLike, radii: ArrayLike, *, ax: Axes) -> Axes:
-    """Draw the points of the plane of Q within given sup-norm distances of one table: squares inside squares.
+def plot_jumps(
+    runs: Sequence[Trajectory], *, star: ArrayLike, radii: ArrayLike, ax: Axes | None = None, diagonal: bool = True
+) -> Axes:
+    """Draw runs in the plane of Q as arrows from each table to the next, over squares around the optimal table.
 
     Parameters
     ----------
-    centre : ndarray holding two numbers
-        The table in the middle.
+    runs : sequence of Trajectory
+        Runs whose values hold two numbers.
+    star : ndarray holding two numbers
+        The optimal table.
     radii : ndarray of shape (k,)
-        Half the side of each square.
-    ax : Axes
-        Where to draw.
+        Half the side of each square, the largest first: the distance that a table may have after 0, 1, ... updates.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    diagonal : bool
+        Draw the line on which two actions of one state tie, where the greedy action changes.
 
     Returns
     -------
     Axes
     """
-    first, second = np.ravel(centre)
-    for radius in _checks.array("radii", radii, ndim=1):
-        corner = (first - radius, second - radius)
-        ax.add_patch(plt.Rectangle(corner, 2 * radius, 2 * radius, fill=False, ec=style.AMBER, lw=1.2, zorder=2))
+    star, radii = _checks.array("star", np.ravel(star), shape=(2,)), _checks.array("radii", radii, ndim=1)
+    ax = style.axes(ax, figsize=(4.6, 4.4))
+    low, high = star - 1.15 * radii.max(), star + 1.15 * radii.max()
+    for count, radius in enumerate(radii):
+        corner = star - radius
+        look = {"fc": style.BLUE, "ec": "none", "alpha": 0.1, "zorder": 0}  # the squares lie on each other
+        ax.add_patch(plt.Rectangle(corner, 2 * radius, 2 * radius, **look))
+        ax.add_patch(plt.Rectangle(corner, 2 * radius, 2 * radius, fill=False, ec=style.BLUE, lw=0.8, zorder=1))
+        if radius > 0.2 * radii.max():
+            place = (star[0], star[1] + radius - 0.04 * radii.max())
+            ax.text(*place, str(count), ha="center", va="top", color=style.BLUE, fontsize="small")
+    if diagonal:
+        ends = [max(low), min(high)]
+        ax.plot(ends, ends, color=style.GREY, lw=1, ls=(0, (1, 2)), zorder=1)
+    for run in runs:
+        points = _checks.array("values", run.values.reshape(len(run.values), -1), shape=(None, 2))
+        color = style.STATUS_STYLE[run.status]["color"]
+        ax.plot(*points[0], "o", ms=5, color=color)
+        for start, end in itertools.pairwise(points):
+            if np.abs(end - start).max() > 0.02 * radii.max():  # shorter than its own head
+                arrow = {"arrowstyle": "-|>", "color": color, "lw": 1.4, "shrinkA": 0, "shrinkB": 0}
+                ax.annotate("", xy=end, xytext=start, arrowprops=arrow)
+    plot_star(star, ax=ax)
+    ax.grid(False)
+    ax.set(xlabel="$Q_1$", ylabel="$Q_2$", xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
     return ax
 
 

@@ -22,6 +22,7 @@ def plot_table(
     column_labels: Sequence[str] | None = None,
     limits: tuple[float | int, float | int] | None = None,
     digits: int | None = 2,
+    best: bool = False,
 ) -> Axes:
     """Draw a table of action values as the spreadsheet that it is: a number in each cell.
 
@@ -37,6 +38,8 @@ def plot_table(
         Values of the darkest and the brightest colour.
     digits : int or None
         Digits after the point; None leaves the numbers and the row of every state out, for a table too long to read.
+    best : bool
+        Draw a frame around the largest entry of each row, the first one on a tie, but none where all are equal.
 
     Returns
     -------
@@ -49,6 +52,10 @@ def plot_table(
     ax.grid(False)
     ax.set(xlabel="action $a$", ylabel="state $s$")
     ax.set_xticks(range(Q.shape[1]), column_labels)
+    for row in np.flatnonzero(np.ptp(Q, axis=1) > 0) if best else ():
+        column = int(Q[row].argmax())
+        ink = style.ink(image.cmap(image.norm(Q[row, column])))
+        ax.add_patch(plt.Rectangle((column - 0.46, row - 0.42), 0.92, 0.84, fill=False, ec=ink, lw=1.8))
     if digits is None:
         return ax
     ax.set_yticks(range(Q.shape[0]), row_labels)
