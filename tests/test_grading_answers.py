@@ -433,6 +433,7 @@ class TestRightInEveryForm:
 SAID = {
     "ex-index-prediction": ["two", "the same two", "both", 2, "Two of them.", "C"],
     "ex-bellman-rate-prediction": ["the game that never ends", "The endless game", "a"],
+    "ex-bellman-lake-prediction": ["the arrows", "Arrows", "A"],
     "ex-bellman-cliff-prediction": ["No, since some cells are never visited", "never visited", "C"],
     "ex-function-approximation-outrun-prediction": ["yes", "Yes.", "yes, some move further", "further"],
     "ex-function-approximation-soft-prediction": ["all", "All ten.", 10, "ten", "all of them"],
@@ -482,6 +483,7 @@ WRONG_WORDS = {
         (0, "safe-when-short"),
     ],
     "ex-bellman-rate-prediction": [("the lake", "the-lake"), ("both", "both"), ("neither", "neither")],
+    "ex-bellman-lake-prediction": [("the numbers", "numbers-first"), ("together", "together")],
     "ex-bellman-cliff-prediction": [("yes", "all-cells")],
     "ex-function-approximation-outrun-prediction": [("no", "trained-leads"), ("equally far", "at-most-as-far")],
     "ex-function-approximation-soft-prediction": [("none", "own-data"), ("five", "those-without"), (0, "own-data")],

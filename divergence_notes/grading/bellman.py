@@ -55,28 +55,6 @@ def _two_games(value):
     return Complaint("no-difference" if min(factors) < 1.01 else "another-factor", detail)
 
 
-def _crosses(mdp, planned=None):
-    """Return the chance that the best policy of a process, or that of another, earns the reward from state 0."""
-    policy = bellman.policy_iteration(planned or mdp).policy
-    return bellman.policy_value(_patient(mdp), policy)[0, policy[0]]
-
-
-def _patient(mdp):
-    return FiniteMDP(mdp.P, mdp.R, 1 - 1e-9)
-
-
-def _short_and_long_way(rng):
-    """Return a process with a risky leap to the goal and a longer, safer way, about as good as each other."""
-    steps, hold = int(rng.integers(2, 6)), float(rng.uniform(0.9, 0.98))
-    leap = hold**steps * float(rng.uniform(0.4, 0.8))
-    gamma = (leap / hold**steps * float(rng.choice([0.8, 1.25]))) ** (1 / (steps - 1))
-    P, R = np.zeros((steps, 2, steps)), np.zeros((steps, 2))
-    P[np.arange(steps - 1), 1, np.arange(1, steps)] = hold
-    P[np.arange(1, steps), 0, np.arange(1, steps)] = 1.0  # to wait, where there is nothing to leap to
-    R[0, 0], R[-1, 1] = leap, hold
-    return FiniteMDP(P, R, min(gamma, 0.999))
-
-
 EXERCISES = (
     Choice(
         "ex-bellman-prediction",
@@ -135,10 +113,34 @@ EXERCISES = (
         insight="Without an end nothing but the discount shrinks an error that is the same in every cell. On the lake "
         "the end shrinks it, too.",
         phrases={
-            "A": ("the game that never ends", "the endless game", "endless", "the first", "random"),
+            "A": ("the endless game", "the game that never ends", "endless", "the first", "random"),
             "B": ("the lake", "the frozen lake", "lake", "the second"),
             "C": ("both", "in both"),
             "D": ("neither", "in neither", "none"),
+        },
+    ),
+    Choice(
+        "ex-bellman-lake-prediction",
+        "A",
+        (
+            Mistake(
+                "numbers-first",
+                "So it is for an impatient player, at gamma = 0.5. At 0.99 the numbers need 140 sweeps, and the arrows "
+                "46",
+                "B",
+            ),
+            Mistake(
+                "together",
+                "An arrow asks which number of a row is the largest. That can be right while all of them are too low",
+                "C",
+            ),
+        ),
+        insight="The arrows are right at sweep 46, the numbers at sweep 140. An arrow compares the numbers of one row, "
+        "and they rise together.",
+        phrases={
+            "A": ("the arrows", "arrows", "the arrows first"),
+            "B": ("the numbers", "numbers", "the numbers first"),
+            "C": ("both at the same sweep", "both", "together", "at the same time"),
         },
     ),
     Choice(
@@ -201,6 +203,35 @@ EXERCISES = (
             "4": ("four",),
             "5": ("five", "all", "all of them", "all five"),
         },
+    ),
+    Value(
+        "ex-bellman-pencil",
+        lambda: [1.5, 3.0, 6.0],
+        (
+            Mistake(
+                "one-sweep",
+                "That is after one sweep: in the second, what comes next counts",
+                lambda: [1.0, 0.0, 6.0],
+            ),
+            Mistake(
+                "new-numbers",
+                "That is one sweep more, or new numbers have been used in the sweep that made them: a sweep reads the "
+                "old table",
+                lambda: [2.5, 3.0, 6.0],
+            ),
+            Mistake(
+                "after-the-end",
+                "Nothing comes after the end: finish has the value of its reward",
+                lambda: [1.5, 3.0, 9.0],
+            ),
+            Mistake(
+                "not-discounted",
+                "What comes after the step counts half",
+                lambda: [2.0, 6.0, 6.0],
+            ),
+        ),
+        hint="Write down the table after one sweep first; the second sweep reads that table.",
+        insight="Each sweep reads the old table alone, and the reward of the end travels back by one step a sweep.",
     ),
     Function(
         "ex-bellman-end",
@@ -327,28 +358,5 @@ EXERCISES = (
         ),
         draw=lambda rng: (float(rng.uniform(0.01, 1)), float(rng.uniform(0.1, 0.99))),
         insight="At gamma = 0.99 that is 198 times the error: a table that is nearly right may still be played badly.",
-    ),
-    Function(
-        "ex-bellman-patience",
-        _crosses,
-        (
-            Mistake(
-                "worth",
-                "That is what the start is worth with the discount; the chance to get across does not count steps",
-                lambda mdp: bellman.policy_iteration(mdp).Q[0].max(),
-            ),
-            Mistake(
-                "best-chance",
-                "That is the best chance there is; the policy that is best at this discount may take a worse one",
-                lambda mdp: _crosses(mdp, planned=_patient(mdp)),
-            ),
-            Mistake(
-                "first-move",
-                "That is the chance to be there after one move; the best policy may take a longer way",
-                lambda mdp: mdp.R[0].max(),
-            ),
-        ),
-        draw=lambda rng: (_short_and_long_way(rng),),
-        insight="The discount is a part of the question: a small one takes a risky leap now over a safe walk.",
     ),
 )

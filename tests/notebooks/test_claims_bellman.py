@@ -258,6 +258,46 @@ def test_q_learning_finds_the_table():
     attack(range(8), finds(epsilon=1.0, step_size=1.0, power=0.8), wrong)
 
 
+class Watched(gymnasium.Wrapper):
+    """A game that notes which pairs of a state and an action are tried."""
+
+    def reset(self, **how):
+        self.state, info = self.env.reset(**how)
+        return self.state, info
+
+    def step(self, action):
+        self.tried.add((int(self.state), int(action)))
+        self.state, *rest = self.env.step(action)
+        return self.state, *rest
+
+
+def after_play(says):
+    """Return a claim, for a seed, about the pairs that were tried and the table that was learned from zeros."""
+
+    def claim(seed):
+        game = Watched(gymnasium.make("CliffWalking-v1"))
+        game.tried = set()
+        rng = np.random.default_rng(seed)
+        table = bellman.q_learning(game, gamma=0.9, steps=400, step_size=1.0, epsilon=0.5, rng=rng)[-1]
+        return says(game.tried, {(int(s), int(a)) for s, a in np.argwhere(table != 0)}, table)
+
+    return claim
+
+
+def test_what_is_never_visited_is_never_corrected():
+    """In a table: whatever has changed was tried. A state that was met, or that it is right, is another thing."""
+    star = bellman.policy_iteration(from_gymnasium(gymnasium.make("CliffWalking-v1"), gamma=0.9)).Q
+    wrong = {
+        "of a state that was met, each action is corrected": after_play(
+            lambda tried, moved, table: {(s, a) for s, _ in tried for a in range(4)} <= moved
+        ),
+        "what was tried is right": after_play(
+            lambda tried, moved, table: all(abs(table[pair] - star[pair]) < 1e-6 for pair in tried)
+        ),
+    }
+    attack(range(6), after_play(lambda tried, moved, table: moved <= tried and len(moved) > 20), wrong)
+
+
 def fate(m, c, start):
     """Return what x -> m x + c does from a start, known on paper: (grows at every step, diverges, converges)."""
     rest = None if m == 1 else c / (1 - m)

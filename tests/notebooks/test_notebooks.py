@@ -20,7 +20,6 @@ MAX_LINES = 12  # of code, blank ones aside
 MAX_COLUMNS = 72  # of code that a page shows unfolded; more is cut off on a desk, in a solution first
 HIDES = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 WIDE_CODE = {
-    "bellman",
     "contraction",
 }
 """Notebooks whose visible code is wider as yet. One that is done leaves the list."""

@@ -61,6 +61,12 @@ def rates():
     return "the game that never ends"
 
 
+def lake_settles(gamma):
+    """Return the sweep at which the arrows of the lake are right for good, and that at which its numbers are."""
+    (found,) = re.findall(rf"^{gamma} +(\d+) +(\d+) ", printed_by("bellman", "watch-numbers"), re.M)
+    return tuple(map(int, found))
+
+
 def pair_paths():
     """Count the starts whose path comes near the star, written out without the package's `iterate`."""
     K, rho = np.array([[9.0, 2.5], [2.5, 1.0]]), np.array([0.2, 0.8])
@@ -80,15 +86,16 @@ def soft():
 
 COMPUTED = {
     "ex-index-prediction": slower_pair,
-    "ex-bellman-prediction": lambda: number(r"^gamma = 0\.99: .* at sweep (\d+)$", printed_by("bellman", "bet-answer")),
+    "ex-bellman-prediction": lambda: number(r"^0\.99 +100 +(\d+) ", printed_by("bellman", "bet-answer")),
     "ex-bellman-rate-prediction": rates,
+    "ex-bellman-lake-prediction": lambda: "the arrows" if lake_settles(0.99)[0] < lake_settles(0.99)[1] else "numbers",
     "ex-bellman-cliff-prediction": lambda: (
         "never visited"
-        if number(r"can meet: (\S+)$", printed_by("bellman", "cliff-numbers")) == 0
-        and number(r"in the other \d+: (\S+)$", printed_by("bellman", "cliff-numbers")) > 1
+        if number(r"can meet +(\S+)$", printed_by("bellman", "cliff-numbers")) == 0
+        and number(r"in the other \d+ +(\S+)$", printed_by("bellman", "cliff-numbers")) > 1
         else "in all"
     ),
-    "ex-bellman-fates-prediction": lambda: printed_by("bellman", "fates-numbers").count(": converged "),
+    "ex-bellman-fates-prediction": lambda: printed_by("bellman", "fates-numbers").count(" converged"),
     "ex-function-approximation-states-prediction": lambda: math.floor(84 * 84 * 4 * math.log10(256)) + 1,
     "ex-function-approximation-leakage-prediction": lambda: number(
         r"^network +(\d+) move,", printed_by("function_approximation", "leakage-counts")
@@ -188,11 +195,19 @@ class TestNumbersInReasons:
         text = printed_by("bellman", "bet-answer")
         wrong = {"A": 0.5, "B": 0.9, "D": 0.999}
         for option, gamma in wrong.items():
-            sweeps = int(number(rf"^gamma = {gamma}: .* at sweep (\d+)$", text))
+            sweeps = int(number(rf"^{gamma} +\d+ +(\d+) ", text))
             assert find("ex-bellman-prediction").phrases[option][0] == str(sweeps)
 
+    def test_of_the_lake(self):
+        arrows, numbers = lake_settles(0.99)
+        assert lake_settles(0.5)[1] < lake_settles(0.5)[0]  # an impatient player
+        assert f"the numbers need {numbers} sweeps, and the arrows {arrows}" in reason(
+            "ex-bellman-lake-prediction", "numbers-first"
+        )
+        assert f"right at sweep {arrows}, the numbers at sweep {numbers}" in find("ex-bellman-lake-prediction").insight
+
     def test_of_the_fates(self):
-        fate = dict(re.findall(r"^(.*): (\w+) after", printed_by("bellman", "fates-numbers"), re.M))
+        fate = dict(re.findall(r"^(.*?)  +\d.* (\w+)$", printed_by("bellman", "fates-numbers"), re.M))
         settled = {name for name, status in fate.items() if status == "converged"}
         assert settled == {"loop, gamma = 0.9", "lake, gamma = 1, from 0", "lake, gamma = 1, from 5"}
 
@@ -223,6 +238,7 @@ TELLS = {
     "bellman": {
         "fates": r"does not converge|settles?\b.*lake",
         "": r"\b69\b",
+        "lake": r"arrows are (right|done)|long before the numbers|arrows first",
     },
     "function_approximation": {
         "leakage": r"moves? (many|all|every)|\b63 (move|of)",
@@ -276,6 +292,7 @@ def test_a_fold_ends_in_its_section(label):
         ("key_equation", "", "- say why the error falls by about four when a short step is halved;"),
         ("key_equation", "", "It is not exact: it is off by a small error."),
         ("bellman", "fates", "## When it does not converge"),
+        ("bellman", "lake", "With much patience the arrows are right long before the numbers are."),
         ("function_approximation", "legs", "Do three legs always bring a run down?"),
         ("function_approximation", "pair", "The second chases the first and drives it on."),
         ("function_approximation", "soft", "The study `soft_divergence` trains a small DQN"),

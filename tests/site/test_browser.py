@@ -20,10 +20,9 @@ LIMIT, WITH_WIDGETS = 1_300_000, 2_300_000  # bytes that the first view of a pag
 SCREENS = 25  # that a page has at most which is read from its start to its end
 LOOKED_UP = ("api", "bibliography", "changes", "claims", "corrections", "genindex", "glossary", "search")
 """How the names of pages begin on which one looks something up."""
-TOO_LONG = {f"book/{name}" for name in ("bellman", "contraction", "heuristics")}
+TOO_LONG = {f"book/{name}" for name in ("contraction", "heuristics")}
 """Pages that are not cut yet."""
 WIDE_CODE = {
-    "book/bellman",
     "book/contraction",
     "book/preqn_networks",
 }

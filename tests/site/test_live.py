@@ -146,8 +146,9 @@ class TestOfThePages:
 
 
 def text_of(page, number):
-    """Return what a cell has printed."""
-    return "".join(page.locator(f'div.cell[data-cell="{number}"] .cell_output pre').all_text_contents())
+    """Return what a cell has printed, and what stands in its tables."""
+    shown = page.locator(f'div.cell[data-cell="{number}"] .cell_output').locator("pre, th, td")
+    return "".join(shown.all_text_contents())
 
 
 def run(page, number):
