@@ -194,3 +194,32 @@ class TestHeads:
 
 def test_the_chapters_say_how_long_they_take():
     assert {*pages.NUMBERED, pages.BOOK / "reproduction.ipynb"} <= set(reading_time.timed())
+
+
+@pytest.mark.parametrize("path", reading_time.timed(), ids=lambda path: path.stem)
+def test_heads_are_up_to_date(path):
+    notebook = pages.notebook(path)
+    found = reading_time.amount(notebook.cells)
+    advice = f"it is: {reading_time.said(found)}. Run tools/reading_time.py write"
+    assert not reading_time.stale(notebook.cells[0].source, found), advice
+
+
+def test_plans_are_up_to_date():
+    known, seen = reading_time.amounts(), set()
+    for path in pages.PAGES:
+        for cell in reading_time.source(path).cells:
+            tables = [table for table in reading_time.TABLE.finditer(cell.source) if reading_time.columns(table)]
+            if any(set(reading_time.COLUMNS) & reading_time.columns(table) for table in tables):
+                _, off = reading_time.timetables(cell.source, known)
+                assert off <= reading_time.STEP, f"{path.stem}: run tools/reading_time.py write"
+                seen.add(path.stem)
+    assert seen == {"index", "instructors", "students"}
+
+
+def test_the_way_of_thirty_minutes():
+    """Six stops, as the first page says, and about half an hour by the rule."""
+    text = pages.markdown(pages.BOOK / "index.ipynb").split("## Thirty minutes\n")[1].split("\n## ")[0]
+    (table,) = reading_time.TABLE.finditer(text)
+    stops = table[0].strip().split("\n")[2:]
+    minutes = [reading_time.of_row(stop, "reading", reading_time.amounts())[0] for stop in stops]
+    assert len(stops) == 6 and 25 <= sum(minutes) <= 35
