@@ -376,6 +376,9 @@ class TestLivePage:
         page.get_by_text("Python is here").wait_for()
         run(page, live_page.numbers[-1])
         assert check.violations(page, [("light", 1280), ("dark", 360)]) == []
+        wide = "() => [...document.querySelectorAll('.cm-scroller, .live-answer textarea')]"
+        wide += ".filter((box) => box.scrollWidth > box.clientWidth + 1).map((box) => box.textContent.slice(0, 80))"
+        assert page.evaluate(wide) == []  # on the phone that axe has left
         assert live_page.complaints == []
 
 
