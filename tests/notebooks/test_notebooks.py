@@ -284,6 +284,49 @@ class TestChapter:
         pages.none([label for label in solutions if label not in exercises], "solutions of no exercise")
 
 
+def unmarked(text):
+    """Return the exercises, but for bets, whose title does not end in how hard they are; "pencil" if none is for it."""
+    found, pencil = [], False
+    exercise = r"\{exercise(?:-start)?\}[ \t]*([^\n]*)\n(?::(?!label)[^\n]*\n)*:label: (\S+)"
+    for title, label in re.findall(exercise, text):
+        mark = re.search(r"\S \((pencil, )?(easy|medium|hard)\)$", title.rstrip())
+        hard = re.findall(r"\beasy\b|\bmedium\b|\bhard\b", title)
+        pencil |= bool(mark and mark[1])
+        found += [label] * (not label.endswith("-prediction") and (not mark or len(hard) != 1))
+    return found + ["pencil"] * (not pencil)
+
+
+EXERCISE = "```{{exercise-start}}{}\n:nonumber:\n:label: ex-a{}\n```\n"
+
+
+@pytest.mark.parametrize(
+    ("title", "label", "found"),
+    [
+        (" By hand (pencil, easy)", "", []),
+        (" By hand (easy, pencil)", "", ["ex-a", "pencil"]),
+        (" By hand (pencil)", "", ["ex-a", "pencil"]),
+        (" Not by hand (hard)", "", ["pencil"]),
+        (" Hard or easy (hard)", "", ["ex-a", "pencil"]),
+        (" (hard)", "", ["ex-a", "pencil"]),
+        ("", "", ["ex-a", "pencil"]),
+        (" Your prediction", "-prediction", ["pencil"]),
+    ],
+)
+def test_an_exercise_without_a_mark_is_found(title, label, found):
+    assert unmarked(EXERCISE.format(title, label)) == found
+
+
+STEMS = [path.stem for path in pages.NUMBERED]
+
+
+@pytest.mark.parametrize("chapter", [stem for stem in STEMS if not any(stem.startswith(f"{one}_") for one in STEMS)])
+def test_exercises_say_how_hard_they_are(chapter):
+    """And one in each chapter is for the pencil; the pages of a chapter that has several count together."""
+    parts = [pages.markdown(path) for path in pages.NUMBERED if f"{path.stem}_".startswith(f"{chapter}_")]
+    found = unmarked("\n".join(parts))
+    pages.none(found, f"in {chapter} these are not marked (easy), (medium) or (hard)")
+
+
 class TestReadingOfPages:
     """What the tests take for prose, equations and labels."""
 

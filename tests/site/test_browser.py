@@ -24,7 +24,6 @@ TOO_LONG = {f"book/{name}" for name in ("contraction", "heuristics")}
 """Pages that are not cut yet."""
 WIDE_CODE = {
     "book/contraction",
-    "book/preqn_networks",
 }
 """Pages on which code or output that is not folded still scrolls on a desk. A page that is done leaves the list."""
 BY_DAY = (("light", 1280), ("dark", 360))
