@@ -98,7 +98,7 @@ def plot_rows(kernel: ArrayLike, *, gammas: Sequence[float | int] = (), ax: Axes
     kernel = _checks.square("kernel", kernel)
     leaks = diagnostics.row_ratio(kernel) * len(kernel)
     places = np.arange(len(kernel))
-    ax = style.axes(ax, figsize=(6.0, 0.9 + 0.6 * len(kernel)))
+    ax = style.axes(ax, figsize=(6.0, 0.8 + 0.45 * len(kernel)))
     ax.barh(places - 0.19, np.ones(len(kernel)), height=0.36, color=style.BLUE, label="own entry")
     ax.barh(places + 0.19, leaks, height=0.36, color=style.VERMILION, label="the others together")
     for gamma in gammas:
