@@ -195,6 +195,15 @@ class TestTooMuch:
         assert kinds[-3:] == ["text", "out", "text"] and kinds.index("text") == len(kinds) - 3
         lines = "".join(message["data"] for message in runner.said[:-3]).split("\n")
         assert lines == [*map(str, range(300)), ""]
+        for kind, first in (("out", 0), ("err", 1)):
+            said = "".join(message["data"] for message in runner.said[:-3] if message["type"] == kind)
+            assert said == "".join(f"{i}\n" for i in range(first, 300, 2))
+
+    def test_the_last_lines_come_at_the_end(self, runner):
+        assert runner.ask("for i in range(300):\n    print(i)") == (
+            True,
+            {"out": "".join(f"{i}\n" for i in range(300))},
+        )
 
     def test_what_was_printed_before_an_error_comes_before_it(self, runner):
         assert not runner.run("for i in range(300):\n    print(i)\n1 / 0", "cell")
