@@ -31,10 +31,10 @@ class TestListOfWhatMoved:
         once = put(OLD, {"new": ["a"]}, {"new": NEW})
         assert put(once, {"new": ["a"]}, {"new": NEW}) == once
 
-    @pytest.mark.parametrize("anchor", ["rest", "nowhere"])
-    def test_what_is_here_still_or_nowhere_is_refused(self, anchor):
+    @pytest.mark.parametrize(("anchor", "old"), [("nowhere", OLD), ("b", OLD.replace("<h1>", '<p id="b"></p><h1>'))])
+    def test_what_is_here_still_or_nowhere_is_refused(self, anchor, old):
         with pytest.raises(ValueError, match=f"'{anchor}' must have left its page, and be on new"):
-            put(OLD, {"new": ["a", anchor]}, {"new": NEW})
+            put(old, {"new": ["a", anchor]}, {"new": NEW})
 
     def test_a_site_without_the_page_is_left_alone(self, tmp_path):
         put_all(tmp_path, {"old": {"new": ["a"]}})
