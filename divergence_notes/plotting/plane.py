@@ -171,7 +171,7 @@ def plot_portraits(portraits: Mapping[str, Portrait], *, stars: Sequence[ArrayLi
     """
     if not 1 <= len(portraits) <= 3:
         raise ValueError(f"portraits must hold 1 to 3 problems, got {len(portraits)}")
-    figure, axes = plt.subplots(2, 2, figsize=(4.8, 4.6))
+    figure, axes = plt.subplots(2, 2, figsize=(4.4, 4.2))
     words = {"bbox": {"fc": "white", "ec": "none", "alpha": 0.85, "pad": 2}, "weight": "bold", "va": "top"}
     for ax, (name, portrait), star, tie in zip(axes.flat, portraits.items(), stars, ties, strict=False):
         plot_portrait(portrait, star=star, diagonal=tie, ax=ax)

@@ -222,7 +222,7 @@ class TestTurns:
 
     def test_inside_its_own_ball(self, turns):
         matrices = [each.update.jacobians()[0] for each in examples.switching_divergence()]
-        at = np.ones(2)
+        at = np.array([0.5, -0.15])
         for position in positions(turns):
             step = position["step"]
             (ax,) = drawn(turns, **position)
