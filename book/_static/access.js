@@ -66,6 +66,22 @@ addEventListener("click", ({ target, detail }) => {
   else if (button) delete button.blur;
 }, true);
 
+// A link that leads to a folded box, or into one, unfolds it.
+const lead = (hash) => {
+  let name = hash.slice(1);
+  try { name = decodeURIComponent(name); } catch { /* it is what it is */ }
+  const target = name && document.getElementById(name), boxes = [];
+  for (let box = target?.closest?.(".toggle-hidden"); box; box = box.parentElement.closest(".toggle-hidden")) boxes.push(box);
+  boxes.forEach((box) => box.querySelector(".toggle-button")?.click());
+  if (boxes.length) target.scrollIntoView();
+};
+addEventListener("load", () => lead(location.hash));
+addEventListener("hashchange", () => lead(location.hash));
+addEventListener("click", ({ target }) => {
+  const link = target.closest?.("a[href*='#']");
+  if (link && link.pathname === location.pathname && link.hash === location.hash) lead(link.hash); // no hashchange
+});
+
 // A button plays the slider above it: position by position to its end, and from the start again when it stands there.
 addEventListener("click", ({ target }) => {
   const button = target.closest?.("button.dn-play");

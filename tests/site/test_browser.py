@@ -230,6 +230,34 @@ class TestSearch:
         )
         return [link.get_attribute("href") for link in page.locator("#search-results li a").all()]
 
+    @pytest.mark.parametrize(
+        "name", ["equation-eq-pair-threshold", "over-estimates-and-the-way-they-take-through-the-max"]
+    )
+    def test_an_address_in_a_folded_box_opens_it(self, name, browser, address):
+        """So does a link, and a second click on it when the box was folded again; another box stays folded."""
+        page_of = f"{address}/book/function_approximation.html"
+        with opened(browser, page_of, address) as (page, _):
+            box = page.locator(f".toggle:has([id='{name}'])")
+            others = page.locator(".toggle-hidden").count() - 1
+            assert "toggle-hidden" in box.get_attribute("class")
+            page.evaluate("hash => { location.hash = hash }", name)
+            page.wait_for_function("box => !box.matches('.toggle-hidden')", arg=box.element_handle())
+            assert page.locator(".toggle-hidden").count() == others
+            box.locator(".toggle-button").click()
+            assert "toggle-hidden" in box.get_attribute("class")
+            page.evaluate(
+                """hash => {
+                    const link = document.createElement("a");
+                    link.href = "#" + hash;
+                    document.body.append(link);
+                    link.click();
+                }""",
+                name,
+            )
+            assert "toggle-hidden" not in box.get_attribute("class")
+        with opened(browser, f"{page_of}#{name}", address) as (page, _):
+            assert page.locator(f"[id='{name}']").evaluate("target => !target.closest('.toggle-hidden')")
+
     def test_search_page_finds(self, browser, address):
         with opened(browser, f"{address}/search.html?q=contraction", address) as (page, complaints):
             found = self.found(page)
