@@ -19,10 +19,6 @@ CHAPTERS = [*pages.NUMBERED, pages.BOOK / "reproduction.ipynb"]
 MAX_LINES = 12  # of code, blank ones aside
 MAX_COLUMNS = 72  # of code that a page shows unfolded; more is cut off on a desk, in a solution first
 HIDES = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
-WIDE_CODE = {
-    "contraction",
-}
-"""Notebooks whose visible code is wider as yet. One that is done leaves the list."""
 SETUP = ("use_style", "set_num_threads")  # calls that the first code cell may make
 
 
@@ -67,10 +63,7 @@ class TestNotebook:
 
     def test_visible_code_is_narrow(self, path):
         found = wide_cells(pages.code_cells(path))
-        if path.stem in WIDE_CODE:
-            assert found, f"take {path.stem} off WIDE_CODE: its code is narrow now"
-        else:
-            pages.none(found, f"these cells are not folded and wider than {MAX_COLUMNS} columns")
+        pages.none(found, f"these cells are not folded and wider than {MAX_COLUMNS} columns")
 
     def test_figures_have_names_captions_and_words(self, path):
         for cell in pages.code_cells(path):

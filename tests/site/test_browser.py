@@ -22,10 +22,6 @@ LOOKED_UP = ("api", "bibliography", "changes", "claims", "corrections", "geninde
 """How the names of pages begin on which one looks something up."""
 TOO_LONG = {f"book/{name}" for name in ("contraction", "heuristics")}
 """Pages that are not cut yet."""
-WIDE_CODE = {
-    "book/contraction",
-}
-"""Pages on which code or output that is not folded still scrolls on a desk. A page that is done leaves the list."""
 BY_DAY = (("light", 1280), ("dark", 360))
 """The looks in which axe reads a page by day; both themes and both widths are among them."""
 BY_NIGHT = (("light", 1280), ("dark", 1280), ("dark", 360), ("light", 360))
@@ -64,13 +60,9 @@ class TestEveryPage:
     def test_controls_are_alive(self, visit):
         assert check.dead_controls(visit[0]) == []
 
-    def test_fits_a_desk(self, visit, request):
+    def test_fits_a_desk(self, visit):
         unfold(visit[0])
-        found, name = check.wide_boxes(visit[0], 1280), request.node.callspec.params["visit"]
-        if name in WIDE_CODE:
-            assert found, f"take {name} off WIDE_CODE: its code fits now"
-        else:
-            assert found == []
+        assert check.wide_boxes(visit[0], 1280) == []
 
     @pytest.mark.parametrize("width", [1280, 360])
     def test_nothing_is_cut(self, visit, width):
