@@ -340,7 +340,7 @@ def plot_turn(points: ArrayLike, balls: Sequence[ArrayLike], *, acting: int, ax:
     """
     points = _checks.array("points", points, shape=(None, 2))
     acting = _checks.integer("acting", acting, low=0, high=1)
-    ax = style.axes(ax, figsize=(4.6, 4.2))
+    ax = style.axes(ax, figsize=(4.2, 3.7))
     for which, (ball, look) in enumerate(zip(balls, _PIECES, strict=False)):
         corners = _checks.array("balls", ball, shape=(None, 2))
         edge = {"fill": False, "ec": look["color"], "ls": look["linestyle"], "lw": 1.8}
