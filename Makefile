@@ -5,7 +5,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 PYTEST := pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-CORE := mdp dynamics bellman features networks updates contraction norms linearization rowwise ntk
+CORE := mdp dynamics bellman features networks updates contraction norms linearization rowwise ntk remedies
 
 .PHONY: help env book page check test elsewhere nightly serve zip lab lock study bench course student clean
 

@@ -12,6 +12,7 @@ from divergence_notes.grading import check
 from tests import page_checks
 from tests.browser import look, opened, served
 from tests.pages import BOOK
+from tests.waiting import until
 
 CHOICE, TYPED, LAST = (
     "ex-bellman-prediction",
@@ -244,7 +245,8 @@ class TestBet:
         reading.evaluate("(text) => localStorage.setItem('bets', text)", json.dumps({CHOICE: "C"}))
         assert folded(reading) == ALL
         reading.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
-        assert folded(reading) == ALL[1:] and "“69”" in said(reading, CHOICE)
+        until(lambda: folded(reading) == ALL[1:])  # what is shown again is drawn with the next frame
+        assert "“69”" in said(reading, CHOICE)
 
     @pytest.mark.parametrize(
         "stored",

@@ -14,7 +14,7 @@ from weigh import packed
 
 from divergence_notes import grading
 from tests import page_checks as check
-from tests.browser import opened
+from tests.browser import opened, unfold
 from tests.pages import NUMBERED, code_cells, tags
 
 HERE = (SITE / "live" / "live.json").is_file()
@@ -268,7 +268,8 @@ class TestLivePage:
         page, number = live_page.page, opened_cell(live_page)
         block = page.locator(f'div.cell[data-cell="{number}"]')
         typed = "".join(map(chr, range(32, 127)))
-        write(page, block.locator(".cm-content"), "")
+        write(page, block.locator(".cm-content"), "#")
+        page.keyboard.press("Backspace")  # what is chosen may be given up, what is written goes
         page.keyboard.type(f"print({typed!r}, 84 / 2)")
         page.keyboard.press("Shift+Enter")
         block.locator(".live-out", has_text="42.0").wait_for()
@@ -420,6 +421,7 @@ def test_a_chapter_runs_whole(browser, address, name):
 def test_every_box_judges(browser, address, path):
     """The right answer of the package and its first foreseen mistake get the verdicts that grading.check gives."""
     with opened(browser, f"{address}/book/{path.stem}.html", address) as (page, complaints):
+        unfold(page)  # an exercise of a long page is closed at first
         for name, box in told(path.stem)["boxes"].items():
             exercise, one = page.locator(f"#{name}"), grading.find(name)
             for what, state in (("one.right", "Right. "), ("one.mistakes[0].wrong", "Not yet. ")):
