@@ -208,7 +208,7 @@ document.addEventListener("DOMContentLoaded", () => {
       const block = document.querySelector(`main div.cell[data-cell="${cell.number}"]`);
       if (!block) return;
       const name = `cell ${cell.number + 1}`;
-      let target = block.querySelector(":scope > .cell_output");
+      let target = block.querySelector(":scope > .cell_output, :scope > details .cell_output"); // folded with its code, or not
       const tools = make("div", { className: "live-tools" });
       const code = block.querySelector(":scope .cell_input");
       (block.querySelector(":scope > details") ?? code)?.after(tools);

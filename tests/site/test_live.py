@@ -408,7 +408,7 @@ def test_a_chapter_runs_whole(browser, address, name):
         page.get_by_text(re.compile("Every cell that runs here has run|raised an error")).first.wait_for(
             state="attached"
         )
-        assert {number: text_of(page, number) for number in checked} == published and len(checked) > 10
+        assert {number: text_of(page, number) for number in checked} == published and len(checked) > 5
         assert page.locator(".dn-plane:not(.dn-alive)").count() == 0 < page.locator(".dn-plane").count()
         assert check.dead_controls(page) == []
         assert check.violations(page, [("light", 1280), ("dark", 360)]) == []
