@@ -512,9 +512,10 @@ class TestPatientTarget:
 
     def test_it_can_converge_long_before(self):
         pair = examples.full_data_divergence()
-        home = lambda inner: dynamics.iterate(pair.update.frozen_target(inner), pair.Q0, max_iter=5000).status  # noqa: E731
+        waiting = [pair.update.frozen_target(inner) for inner in (7, 8)]
+        ends = [dynamics.iterate(update, pair.Q0, max_iter=5000).status for update in waiting]
         promised = self.promises(lambda E, gamma: True)
-        assert [home(7), home(8)] == ["diverged", "converged"]
+        assert ends == ["diverged", "converged"]
         assert not promised((pair.update, 155)) and promised((pair.update, 156))
 
 
