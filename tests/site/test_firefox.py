@@ -9,6 +9,7 @@ from divergence_notes import grading
 from tests.browser import served
 from tests.firefox import firefox
 from tests.pages import NUMBERED, code_cells
+from tests.site import needs_python
 from tests.waiting import PATIENCE
 
 pytestmark = [
@@ -16,9 +17,6 @@ pytestmark = [
     pytest.mark.site,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # sockets that the driver leaves
 ]
-needs_python = pytest.mark.skipif(
-    not (SITE / "live" / "live.json").is_file(), reason="the site was built without Python"
-)
 NAME = "bellman"
 BET, EXERCISE = "ex-bellman-prediction", "ex-bellman-loss"
 WRONG = "def bound(epsilon, gamma): return epsilon * gamma / (1 - gamma)"

@@ -16,9 +16,7 @@ from divergence_notes import grading
 from tests import page_checks as check
 from tests.browser import opened, unfold
 from tests.pages import NUMBERED, code_cells, tags
-
-HERE = (SITE / "live" / "live.json").is_file()
-needs_python = pytest.mark.skipif(not HERE, reason="the site was built without Python")
+from tests.site import needs_python
 
 
 class TestWhatIsAsked:
