@@ -440,7 +440,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const solution = () => document.querySelector(`.solution:has(> .admonition-title a[href="#${id}"])`);
     const unfold = () => {
       const fold = solution();
-      fold.querySelector(":scope.toggle-hidden .toggle-button")?.click();
+      lead(`#${fold.id}`); // of access.js: it may lie in another fold
       fold.scrollIntoView();
       fold.querySelector(".admonition-title a").focus({ preventScroll: true });
     };

@@ -209,6 +209,10 @@ PRESS_OFTEN = """async (block) => {
 """The second click of a double click while the cell runs, and then the keys that run it, three times at once."""
 
 
+INTO_A_FOLD = """(solution) => [...document.querySelectorAll(".toggle-hidden.admonition")]
+    .find((fold) => !fold.contains(solution) && !solution.contains(fold)).append(solution)"""
+
+
 @needs_python
 class TestLivePage:
     """A chapter in which Python runs: one page, used from the first click on."""
@@ -360,8 +364,11 @@ class TestLivePage:
             page.keyboard.press("Shift+Enter")
             exercise.locator("[aria-busy]").wait_for(state="detached")
             verdict.filter(has_text="Not yet").wait_for()
+        page.evaluate(INTO_A_FOLD, solution.element_handle())
+        assert page.locator(".toggle-hidden .solution.toggle-hidden").count() == 1
         offered.click()
         assert solution.locator("[aria-expanded=true]").count() == 1
+        assert solution.evaluate("(found) => !found.closest('.toggle-hidden')") and solution.is_visible()
         assert page.evaluate("document.activeElement.getAttribute('href')") == "#ex-bellman-loss"
         write(page, exercise.locator(".cm-content"), wrong.replace("return", "return 2 *"))
         page.keyboard.press("Shift+Enter")
