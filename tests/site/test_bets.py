@@ -299,6 +299,16 @@ class TestFold:
         fold.evaluate("(fold) => fold.dispatchEvent(new Event('beforematch', { bubbles: true }))")
         assert folded(reading) == [CHOICE, LAST]
 
+    def test_a_link_to_a_text_opens_it(self, planted, browser, home):
+        """Chromium looks for the text while the page loads; a closed fold of code lies beside it, as in a chapter."""
+        code = "<details><summary>Show code</summary><p>a = 1</p></details>"
+        far = PAGE.replace("<h1>", f"{'<p>Before.</p>' * 99}<h1>").replace("<p>More of it.", f"{code}<p>More of it.")
+        (planted / "linked.html").write_text(far, encoding="utf-8")
+        with opened(browser, f"{home}/linked.html#:~:text=More%20of%20it", home) as (page, _):
+            page.wait_for_function("() => document.querySelector('.bet-fold.open')")
+            assert folded(page) == ALL[1:]
+            page.wait_for_function("() => scrollY > 1000")
+
     def test_what_a_search_has_marked_opens_it(self, planted, browser, home):
         marked = PAGE.replace("Endless.", '<span class="highlighted">Endless</span>.')
         (planted / "marked.html").write_text(marked, encoding="utf-8")
