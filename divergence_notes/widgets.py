@@ -5,6 +5,7 @@ computed below it; no number of the book comes from here. What a plane shows is 
 from numbers that Python has written down, and the tests compare it with `updates` and `dynamics`.
 """
 
+import asyncio
 import functools
 import html
 import importlib.util
@@ -12,7 +13,6 @@ import io
 import json
 import numbers
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,13 +95,28 @@ def _player(slider: ipywidgets.SelectionSlider) -> ipywidgets.Button:
     button = ipywidgets.Button(description="Play", layout={"width": "auto"})
     button.add_class("dn-play")
 
-    def walk(_: ipywidgets.Button) -> None:
+    async def walk() -> None:  # on the kernel's own loop, so that it hears the next click, and all else
         last = len(slider.options) - 1
-        for position in range(0 if slider.index == last else slider.index + 1, last + 1):
-            slider.index = position
-            time.sleep(_PAUSE)
+        slider.index = 0 if slider.index == last else slider.index + 1
+        while slider.index < last:
+            await asyncio.sleep(_PAUSE)
+            slider.index = min(slider.index + 1, last)
 
-    button.on_click(walk)
+    playing: asyncio.Task[None] | None = None
+
+    def rest(_: asyncio.Task[None]) -> None:
+        button.description = "Play"
+
+    def press(_: ipywidgets.Button) -> None:
+        nonlocal playing
+        if playing is not None and not playing.done():
+            playing.cancel()
+            return
+        button.description = "Pause"
+        playing = asyncio.get_running_loop().create_task(walk())
+        playing.add_done_callback(rest)
+
+    button.on_click(press)
     return button
 
 

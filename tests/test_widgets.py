@@ -1,5 +1,6 @@
 """Controls over pre-drawn frames: what they are, the links, frames that can live on one page; and bets."""
 
+import asyncio
 import html
 import re
 from xml.etree import ElementTree
@@ -9,9 +10,11 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from divergence_notes import grading, widgets
 from divergence_notes.grading import registry
+from tests.waiting import PATIENCE, until
 
 
 def refuses(error, message):
@@ -155,15 +158,86 @@ class TestPlay:
         _, slider, button, _ = explorer.children
         walked = []
         slider.observe(lambda change: walked.append(change["new"]), "index")
-        button.click()
-        button.click()
+
+        async def press():
+            button.click()
+            while button.description != "Play":
+                await asyncio.sleep(0)
+
+        asyncio.run(press())
+        asyncio.run(press())
         assert walked == [2, 3, 0, 1, 2, 3]
+
+    def test_whoever_moves_the_slider_meanwhile_is_followed(self, explorer):
+        _, slider, button, _ = explorer.children
+
+        async def press():
+            button.click()
+            await asyncio.sleep(0)
+            slider.index = 3
+            while button.description != "Play":
+                await asyncio.sleep(0)
+
+        asyncio.run(press())
+        assert slider.index == 3
 
     def test_what_the_page_is_told(self, explorer):
         """By these two classes access.js finds the button and its slider."""
         menu, slider, button, _ = explorer.children
         assert (button.description, *button._dom_classes, *slider._dom_classes) == ("Play", "dn-play", "dn-played")
         assert not menu._dom_classes
+
+
+EXPLORER = """
+import matplotlib
+matplotlib.use("agg")
+from matplotlib.figure import Figure
+from divergence_notes import widgets
+explorer = widgets.explore(lambda step: Figure(), play="step", step=range(4))
+slider, button, _ = explorer.children
+"""
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    """Start a kernel that has an explorer, as JupyterLab does; yield what runs code in it, and what clicks on Play."""
+    manager, client = start_new_kernel(kernel_name="python3", startup_timeout=PATIENCE)
+
+    def run(code):
+        said = []
+
+        def hear(message):
+            said.append(message["content"].get("text", "") + "".join(message["content"].get("traceback", ())))
+
+        client.execute_interactive(code, timeout=PATIENCE, output_hook=hear)
+        return "".join(said).strip()
+
+    def click():
+        data = {"method": "custom", "content": {"event": "click"}}
+        client.shell_channel.send(client.session.msg("comm_msg", {"comm_id": button, "data": data}))
+
+    try:
+        assert run(EXPLORER) == ""
+        button = run("print(button.model_id)")
+        yield run, click
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+class TestPlayInAKernel:
+    """While it plays, the kernel answers: cells run, and the next click is heard at once."""
+
+    def test_a_second_click_pauses_and_a_third_plays_on(self, kernel):
+        run, click = kernel
+        run("widgets._PAUSE = 10_000")  # who waits for it waits in vain
+        click()
+        until(lambda: run("print(button.description, slider.index)") == "Pause 1")
+        click()
+        until(lambda: run("print(button.description, slider.index)") == "Play 1")
+        run("widgets._PAUSE = 0.001")
+        click()
+        until(lambda: run("print(button.description, slider.index)") == "Play 3")
 
 
 class TestFrames:
