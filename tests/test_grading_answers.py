@@ -435,7 +435,7 @@ SAID = {
     "ex-bellman-rate-prediction": ["the game that never ends", "The endless game", "a"],
     "ex-bellman-lake-prediction": ["the arrows", "Arrows", "A"],
     "ex-bellman-cliff-prediction": ["No, since some cells are never visited", "never visited", "C"],
-    "ex-function-approximation-outrun-prediction": ["yes", "Yes.", "yes, some move further", "further"],
+    "ex-function-approximation-outrun-prediction": ["nearly half", "Nearly half of them.", 27, "27"],
     "ex-function-approximation-soft-prediction": ["all", "All ten.", 10, "ten", "all of them"],
     "ex-function-approximation-soft-end-prediction": ["a few hundred", "hundreds", "above 100 and below 1000"],
     "ex-key-equation-size-prediction": ["no", "No!", "it diverges", "no, it still diverges", "not cured"],
@@ -471,7 +471,7 @@ SAID = {
     "ex-preqn-remedies-prediction": ["the target network and PreQN", "PreQN and the target network", "B"],
     "ex-preqn-target-prediction": ["the identity", "I", "identity", "I, the identity", 1],
     "ex-reproduction-prediction": ["the policy", "Policy.", "the actor"],
-    "ex-reproduction-ablation-prediction": ["the activation", "activation", "relu", "another activation"],
+    "ex-reproduction-ablation-prediction": ["the line search", "line search", "no line search"],
     "ex-preqn-prediction": ["A", "a", "only A", "A alone", ["A"], "cured, not cured, not cured", "yes, no, no"],
 }
 WRONG_WORDS = {
@@ -485,7 +485,9 @@ WRONG_WORDS = {
     "ex-bellman-rate-prediction": [("the lake", "the-lake"), ("both", "both"), ("neither", "neither")],
     "ex-bellman-lake-prediction": [("the numbers", "numbers-first"), ("together", "together")],
     "ex-bellman-cliff-prediction": [("yes", "all-cells")],
-    "ex-function-approximation-outrun-prediction": [("no", "trained-leads"), ("equally far", "at-most-as-far")],
+    "ex-function-approximation-outrun-prediction": [
+        *((0, "trained-leads"), ("none", "trained-leads"), ("a few", "neighbours"), ("all", "all-of-them")),
+    ],
     "ex-function-approximation-soft-prediction": [("none", "own-data"), ("five", "those-without"), (0, "own-data")],
     "ex-function-approximation-soft-end-prediction": [
         ("below 100", "back-inside"),
@@ -523,9 +525,7 @@ WRONG_WORDS = {
     "ex-preqn-target-prediction": [("longer", "as-many-steps"), (0, "the-power"), ("zero", "the-power")],
     "ex-reproduction-prediction": [("the values", "run-off"), ("line search", "line-search"), ("Q", "off-target")],
     "ex-reproduction-ablation-prediction": [
-        ("line search", "line-search"),
-        ("jitter", "jitter"),
-        ("alpha", "step-size"),
+        *(("jitter", "jitter"), ("alpha", "step-size"), ("another activation", "activation"), ("relu", "activation")),
     ],
     "ex-preqn-prediction": [("A and C", "no-room"), ("b, a", "the-left-out"), (["C", "A"], "no-room"), ("all", "all")],
 }

@@ -1,4 +1,4 @@
-"""The exercises of the chapter on function approximation and the deadly triad.
+"""The exercises of the chapter on function approximation and divergence.
 
 They are for practice: their solutions are on the page. Graded questions are in `coursework/questions`, outside of the
 package; how an answer is judged is in `kinds`.
@@ -193,23 +193,27 @@ EXERCISES = (
         (
             Mistake(
                 "trained-leads",
-                "That is so in a table, and for the bumps at this state. In the network 27 others move further: their "
-                "gradients are longer, and point much the same way",
+                "That is so in a table, under the tiles, and for the bumps at this state. In the network 27 others "
+                "move further: their gradients are longer, and point much the same way",
                 "A",
             ),
             Mistake(
-                "at-most-as-far",
-                "That is so for the tiles, where a block moves as one. In the network 27 others move further than the "
-                "trained value",
+                "neighbours",
+                "Four of its eight neighbours do, and 23 values further away do as well",
                 "B",
             ),
+            Mistake(
+                "all-of-them",
+                "All of them move, and 27 move further than the trained value. The other 36 move less far",
+                "D",
+            ),
         ),
-        insight="In the network 27 of the 63 move further. The step aims at one value, and another one runs "
-        "ahead of it.",
+        insight="In the network 27 of the 63 move further. The step aims at one value, and others run ahead of it.",
         phrases={
-            "A": ("no, the trained value moves furthest", "no", "never"),
-            "B": ("no, but some move exactly as far", "as far", "equally far"),
-            "C": ("yes, some move further", "yes", "further"),
+            "A": ("none: the trained one moves furthest", "none", "0", "no", "no other"),
+            "B": ("a few, all of them next to it", "a few", "some neighbours", "the neighbours"),
+            "C": ("nearly half of them", "nearly half", "27", "between 20 and 40"),
+            "D": ("all of them", "all", "63", "all 63"),
         },
     ),
     Choice(

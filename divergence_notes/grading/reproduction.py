@@ -34,28 +34,28 @@ EXERCISES = (
     ),
     Choice(
         "ex-reproduction-ablation-prediction",
-        "D",
+        "A",
         (
             Mistake(
-                "line-search",
-                "With two of three seeds the line search never cuts a step here, and the runs without it are the same "
-                "to the last digit",
-                "A",
-            ),
-            Mistake(
                 "jitter",
-                "A hundred times more costs return with every seed, but less than half of what rectifiers cost",
+                "A hundred times more costs return with every seed. With two of three seeds the runs without a line "
+                "search are the same to the last digit",
                 "B",
             ),
             Mistake(
                 "step-size",
-                "A third of it costs about 750 on average, with two seeds of three; rectifiers cost more, and with "
-                "every seed",
+                "A third of it costs about 750 on average. Without a line search the mean moves by less than 50",
                 "C",
             ),
+            Mistake(
+                "activation",
+                "It moves the mean furthest: with rectifiers two runs of three have learned nothing yet, and the worst "
+                "run with tanh is above the best with sines",
+                "D",
+            ),
         ),
-        insight="With rectifiers two runs of three have learned nothing yet, and the worst run with tanh is above the "
-        "best with sines.",
+        insight="With two of three seeds the line search never cuts a step here, and the runs without it are the same "
+        "to the last digit.",
         phrases={
             "A": ("no line search", "the line search", "line search"),
             "B": ("another jitter", "the jitter", "jitter"),

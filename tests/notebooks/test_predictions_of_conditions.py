@@ -193,11 +193,14 @@ def changed():
     return ends.drop(columns="default").sub(ends.default, axis=0)
 
 
-def moved_furthest():
-    """Return the kind of change whose mean over the seeds differs most from the default's."""
+def moved_least():
+    """Return the kind of change whose largest move of the mean over the seeds is the smallest of all kinds."""
     kinds = {"alpha-": "step size", "jitter-": "jitter", "minimum-norm": "jitter", "no-line-search": "line search"}
-    variant = changed().mean().abs().idxmax()
-    return next((kind for start, kind in kinds.items() if variant.startswith(start)), "activation")
+
+    def kind(variant):
+        return next((kind for start, kind in kinds.items() if variant.startswith(start)), "activation")
+
+    return changed().mean().abs().groupby(kind).max().idxmin()
 
 
 def where_it_rests(reward=1, gamma=0.9):
@@ -233,7 +236,7 @@ COMPUTED = {
     "ex-preqn-target-prediction": limit_of_the_bracket,
     "ex-preqn-remedies-prediction": two_that_run_off,
     "ex-reproduction-prediction": stopped,
-    "ex-reproduction-ablation-prediction": moved_furthest,
+    "ex-reproduction-ablation-prediction": moved_least,
 }
 
 
@@ -360,10 +363,12 @@ class TestReasons:
         change = changed()
         mean = change.mean()
         assert (change["no-line-search"] == 0).sum() == 2
-        assert (change["jitter-0.01"] < 0).all() and mean["jitter-0.01"] > mean["relu"] / 2
+        assert (change["jitter-0.01"] < 0).all()
+        assert "less than 50" in reason("ex-reproduction-ablation-prediction", "step-size")
+        assert abs(mean["no-line-search"]) < 50 and mean.abs().idxmin() == "no-line-search"
         assert "about 750" in reason("ex-reproduction-ablation-prediction", "step-size")
         assert round(mean["alpha-0.03"], -1) == -750 and (change["alpha-0.03"] < 0).sum() == 2
-        assert mean["relu"] < mean["alpha-0.03"] and (change["relu"] < 0).all()
+        assert mean.abs().idxmax() in ("relu", "tanh")
         assert ((change["relu"] + mean_default()) < 0).sum() == 2
         assert (change["tanh"] + mean_default()).min() > mean_default().max()
 
@@ -409,9 +414,9 @@ TELLS = {
     "ex-preqn-minibatch-prediction": r"singular for|nearly singular|three quarters",
     "ex-preqn-pendulum-prediction": r"some hundred|swings (it|the pendulum) up",
     "ex-preqn-target-prediction": r"target network.*(undoes|precondition)|bracket becomes",
-    "ex-preqn-remedies-prediction": r"PreQN (both )?(run|runs|let)|target network and PreQN (run|let|make)",
+    "ex-preqn-remedies-prediction": r"PreQN (both )?(run|runs|let)|PreQN (run|let|make)|0\.64|off the plain",
     "ex-reproduction-prediction": r"it is the policy|policy (has stopped|stands)|(policy|torque).*saturat",
-    "ex-reproduction-ablation-prediction": r"activation\* moves|ablation below had put|tanh is furthest|relu furthest",
+    "ex-reproduction-ablation-prediction": r"never cuts? a step|nothing to do at|ablation below had put",
 }
 
 
@@ -439,6 +444,8 @@ def test_nothing_tells(label):
         ),
         ("ex-preqn-minibatch-prediction", "## A real minibatch is nearly singular"),
         ("ex-reproduction-ablation-prediction", "the ablation below had put it ahead after a quarter of the way."),
+        ("ex-reproduction-ablation-prediction", "With two of the seeds it never cut a step"),
+        ("ex-preqn-remedies-prediction", "The residual gradient multiplies it by $1 - 0.64\\,\\alpha$"),
         ("ex-heuristics-margins-prediction", "Not one row of one network satisfies the condition."),
     ],
 )
