@@ -315,27 +315,30 @@ EXERCISES = (
         "C",
         (
             Mistake(
-                "stays",
-                "With three of eight first networks it stays there for two hundred steps. In this one the values of "
-                "the last cell, which no data corrects, run ahead of the others",
+                "none",
+                "A table that starts inside the bound stays inside. No such theorem holds back a network: it leaks "
+                "into the last cell, which no data corrects",
                 "A",
             ),
             Mistake(
-                "bound",
-                "A table that starts inside the bound stays inside. No such theorem holds back a network: it leaks "
-                "into the last cell, which no data corrects",
+                "few",
+                "More than that: only one of the eight stays inside. In the other seven the values of the last cell, "
+                "which no data corrects, run ahead of the others",
                 "B",
             ),
-        ),
-        insight="It passes a million without any reward: each value learns from the next one, and the last one is tied "
-        "to them and corrected by no data.",
-        phrases={
-            "A": ("below 1", "less than 1", "under 1", "0", "near 0"),
-            "B": ("near the bound of 20", "near 20", "20", "about 20"),
-            "C": (
-                *(f"{word} a million" for word in ("beyond", "above", "more than", "over")),
-                *("a million", "millions", "infinity", "it diverges", "diverges", ">1000000"),
+            Mistake(
+                "all",
+                "One of the eight settles near 0; there the values of the last cell do not run ahead",
+                "D",
             ),
+        ),
+        insight="Seven of the eight leave it without any reward: each value learns from the next one, and the last one "
+        "is tied to them and corrected by no data.",
+        phrases={
+            "A": ("none", "0", "zero", "no network"),
+            "B": ("one to four", *"1234", "one", "two", "three", "four", "half", "half of them"),
+            "C": ("five to seven", *"567", "five", "six", "seven", "most", "most of them", "all but one"),
+            "D": ("all eight", "8", "eight", "all", "all of them"),
         },
     ),
     Choice(
@@ -350,8 +353,8 @@ EXERCISES = (
             ),
             Mistake(
                 "those-without",
-                "The five with a target network leave it, too, later and less far: a copy that stands still makes the "
-                "loop slow and does not open it",
+                "The five with a target network leave it, too: the copy holds the network's own estimates, at most a "
+                "hundred updates old",
                 "B",
             ),
         ),
