@@ -8,7 +8,7 @@ from build_book import SITE
 from divergence_notes import grading
 from tests.browser import served
 from tests.firefox import firefox
-from tests.pages import NUMBERED, code_cells
+from tests.pages import NUMBERED, code_cells, tags
 from tests.site import needs_python
 from tests.waiting import PATIENCE
 
@@ -123,8 +123,17 @@ class TestChapterInFirefox:
         assert [cell["id"] for cell in cells] == [cell.id for cell in code_cells(path)]
         return [number for number, cell in enumerate(cells) if not cell["hidden"] and not cell["asks"]]
 
+    def unfolded(self, reader):
+        """Return the first cell that prints and whose code no fold hides."""
+        cells = code_cells(next(path for path in NUMBERED if path.stem == NAME))
+        return next(
+            number
+            for number in self.cells(reader)
+            if "print(" in cells[number].source and not any(tag.startswith("hide-") for tag in tags(cells[number]))
+        )
+
     def test_a_loop_is_stopped_and_the_cell_runs_again(self, reader):
-        block = f'[data-cell="{self.cells(reader)[1]}"]'
+        block = f'[data-cell="{self.unfolded(reader)}"]'
         assert reader.find(f"{block} .cm-content").is_displayed()
         before = reader.text(f"{block} .cell_output pre")
         reader.write(block, "print(6 * 7)\nwhile True: pass")
@@ -148,7 +157,7 @@ class TestChapterInFirefox:
         reader.driver.navigate(f"{home}/book/glossary.html")
         reader.driver.go_back()
         reader.wait(f'[data-exercise="{BET}"] .bet-said', "You bet “69”")
-        block = f'[data-cell="{self.cells(reader)[1]}"]'
+        block = f'[data-cell="{self.unfolded(reader)}"]'
         if not reader.text(f"{block} .live-tools button"):  # the page was loaded anew
             reader.press(".live-bar", "Run this page")
             reader.wait(".live-bar [role=status]", ("Python is here", "Python did not"))
