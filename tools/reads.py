@@ -20,6 +20,8 @@ DATA = ("book/results/*", "book/agents", "book/*.csv", "coursework")
 """Files and folders that a cell may read; it does when it has their name in a piece of text."""
 KINDS = (".csv", ".ipynb", ".pt")
 """The endings of what is read there."""
+SHIPPED = (".css", ".js")
+"""The endings of what a module of the package may read beside itself; it does when it has the name in a text."""
 SHOWS_SOURCE = {"__doc__", "getdoc", "getsource", "getsourcelines", "help"}
 """Who uses one of these may print a comment or a docstring, which otherwise change no output."""
 
@@ -141,6 +143,12 @@ def data(notebook):
     return {file for path in there for file in (path, *path.rglob("[!.]*")) if file.suffix in KINDS and file.is_file()}
 
 
+def beside(path):
+    """Return the files beside a module of the package that it reads."""
+    named = {text for text in texts(parsed(path.read_text(encoding="utf-8"))) if text.endswith(SHIPPED)}
+    return {path.parent / name for name in named if (path.parent / name).is_file()}
+
+
 def sources(notebook):
     """Return {path: bytes} of all that the outputs of a notebook are computed from, itself aside.
 
@@ -152,14 +160,15 @@ def sources(notebook):
     Returns
     -------
     dict
-        The lock and the data, as they are; and the modules of the package that it imports, without comments and
-        docstrings, unless the notebook or one of them looks at those.
+        The lock and the data, as they are, those that lie beside a module too; and the modules of the package that it
+        imports, without comments and docstrings, unless the notebook or one of them looks at those.
     """
     _, files = walk(notebook, ever)
     text = {path: path.read_text(encoding="utf-8") for path in files}
     shown = any(SHOWS_SOURCE & words(tree) for tree in [*cells(notebook), *map(parsed, text.values())])
     modules = {path: (source if shown else without_docstrings(source)).encode() for path, source in text.items()}
-    return modules | {path: path.read_bytes() for path in (ROOT / LOCK, *data(notebook))}
+    plain = {ROOT / LOCK, *data(notebook)}.union(*map(beside, files))
+    return modules | {path: path.read_bytes() for path in plain}
 
 
 def key(notebook):

@@ -27,7 +27,9 @@ def double(x):
 
     return deep.same(x)
 ''',
-    "planted/deep.py": "def same(x):\n    return x\n",
+    "planted/deep.py": 'SCRIPT = "draw.js"\n\n\ndef same(x):\n    return x\n',
+    "planted/draw.js": "draw(1)",
+    "planted/play.js": "play(1)",
     "planted/other.py": "def half(x):\n    return x / 2\n",
     "planted/by_name/__init__.py": "from planted.by_name.core import find\n",
     "planted/by_name/core.py": """import importlib
@@ -74,6 +76,7 @@ CHANGES = {
     "a constant behind it": ("planted/top.py", "2.0", "2.5"),
     "an import of an import": ("planted/middle.py", "deep.same(x)", "deep.same(x) + 1"),
     "a module that is imported when a function is called": ("planted/deep.py", "return x", "return -x"),
+    "a script that a module reads": ("planted/draw.js", "1", "2"),
     "the package itself": ("planted/__init__.py", "", "import os\n"),
     "a result that a cell reads": ("book/results/fall/seed=0.csv", "1", "2"),
     "the lock": ("requirements.txt", "2.0", "2.1"),
@@ -86,6 +89,7 @@ NO_CHANGES = {
     "layout": ("planted/top.py", "SCALE * middle.same(x)", "(\n        SCALE * middle.same(x)\n    )"),
     "a module that it does not import": ("planted/other.py", "x / 2", "x / 3"),
     "a module of a folder that it does not import": ("planted/by_name/one.py", "1", "2"),
+    "a script that no module reads": ("planted/play.js", "1", "2"),
     "a result that it does not read": ("book/results/rise/seed=0.csv", "2", "3"),
     "an agent that it does not load": ("book/agents/agent.pt", "weights", "others"),
 }
@@ -149,6 +153,11 @@ class TestBook:
     def test_reads_the_lock_and_what_it_imports(self, path):
         found = {str(name.relative_to(pages.ROOT)) for name in reads.sources(pages.notebook(path))}
         assert {"requirements.txt", "divergence_notes/__init__.py"} <= found
+
+    @pytest.mark.parametrize("path", pages.NOTEBOOKS, ids=lambda path: path.stem)
+    def test_what_has_a_plane_reads_how_it_is_drawn(self, path):
+        found = {name.name for name in reads.sources(pages.notebook(path))}
+        assert ("widgets.py" in found) == ({"plane.js", "plane.css"} <= found)
 
     @pytest.mark.parametrize(
         ("chapter", "studies"),
