@@ -286,6 +286,78 @@ def squeezed(page, width=360):
         .map((code) => code.textContent.trim().slice(0, 80))""")
 
 
+def crowded(page, room=8):
+    """Find cells of a printed table whose text comes nearer than `room` pixels to that of the next one."""
+    return page.evaluate(
+        """(room) => {
+            const found = [];
+            const edges = (cell) => {
+                const text = document.createRange();
+                text.selectNodeContents(cell);
+                return text.getBoundingClientRect();
+            };
+            for (const row of document.querySelectorAll("main table.dataframe tr")) {
+                const cells = [...row.cells].filter((cell) => cell.textContent.trim() && cell.checkVisibility());
+                for (const [k, cell] of cells.slice(1).entries())
+                    if (edges(cell).left - edges(cells[k]).right < room)
+                        found.push(`${cells[k].textContent.trim()}|${cell.textContent.trim()}`);
+            }
+            return found;
+        }""",
+        room,
+    )
+
+
+def first_signs(page, width):
+    """Find commas, full stops and brackets that begin a line, because a formula ended the one before."""
+    look(page, "light", width)
+    return page.evaluate("""() => [...document.querySelectorAll("main mjx-container:not([display], .wide)")]
+        .filter((formula) => formula.checkVisibility({ visibilityProperty: true }))
+        .flatMap((formula) => {
+            const math = formula.closest("span.math"), text = math?.nextSibling;
+            if (text?.nodeType !== Node.TEXT_NODE || !/^[,.;:!?)]/.test(text.data)) return [];
+            const sign = document.createRange();
+            sign.setStart(text, 0);
+            sign.setEnd(text, 1);
+            const [box, mark] = [math.getBoundingClientRect(), sign.getBoundingClientRect()];
+            return mark.left < box.right - 2 ? [`${math.parentElement.textContent.trim().slice(0, 60)}`] : [];
+        })""")
+
+
+def tiny_pictures(page, width=360):
+    """Find pictures that a phone shows at less than half of the size that they were drawn for."""
+    look(page, "light", width)
+    return page.evaluate("""() => [
+            ...document.querySelectorAll("main :is(figure img, .jupyter-widgets svg[role='img'])")]
+        .filter((picture) => picture.checkVisibility())
+        .map((picture) => {
+            const drawn = picture.naturalWidth ?? picture.viewBox.baseVal.width * 4 / 3;
+            return [picture.getBoundingClientRect().width / drawn, picture];
+        })
+        .filter(([share]) => share < 0.48)
+        .map(([share, picture]) => `${picture.closest("figure")?.id ?? "a widget"}: ${(100 * share).toFixed(0)} %`)""")
+
+
+def hollow_folds(page):
+    """Find folded boxes that show more than their title: an empty strip below it."""
+    for _ in range(10):  # a fold may still be closing
+        found = _hollow_folds(page)
+        if not found:
+            break
+        page.wait_for_timeout(200)
+    return found
+
+
+def _hollow_folds(page):
+    return page.evaluate("""() => [...document.querySelectorAll("main .admonition.toggle-hidden")]
+        .filter((box) => box.checkVisibility({ visibilityProperty: true }))
+        .filter((box) => {
+            const title = box.querySelector(":scope > .admonition-title");
+            return box.getBoundingClientRect().bottom - title.getBoundingClientRect().bottom > 8;
+        })
+        .map((box) => box.querySelector(".admonition-title").textContent.trim().slice(0, 60))""")
+
+
 def unreachable(page):
     """Find what scrolls sideways, is shown, and cannot be reached by the Tab key."""
     return page.evaluate("""() => [...document.querySelectorAll("main *")]

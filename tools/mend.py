@@ -27,6 +27,9 @@ with math, for titles with formulas, of which we have none (sphinx-doc/sphinx#96
 """
 
 
+CLOSING, OPENING = re.compile(r"[,.;:!?)\]’”…]+"), re.compile(r"[(\[‘“]+$")
+"""What a reader takes to belong to the formula before it, or behind it."""
+
 HOW_HARD = re.compile(r"\s*\(((?:pencil, )?(?:easy|medium|hard))\)\)\s*$")
 """How the title of an exercise ends as sphinx-exercise writes it: in two brackets."""
 
@@ -54,6 +57,7 @@ def mend(html):
         - the bibliography is a list of items, whose special role is deprecated,
         - an empty corner of a table is no heading of anything,
         - an exercise has its title beside its number, how hard it is after it, and no brackets within brackets,
+        - a comma or a bracket does not begin a line because a formula ended the one before,
         - that a page has run is said in a word, not by a picture that some machines cannot draw,
         - the frames of the sliders, most of the page's bytes, come after its text and not before it,
         - what a page has no use for is not loaded: the search index where nothing is searched, MathJax without math,
@@ -121,6 +125,22 @@ def mend(html):
         mark = page.new_tag("span", attrs={"class": "how-hard"})
         mark.string = hard[1]
         title.extend([" ", mark])
+
+    # A browser may break a line on either side of a formula, which MathJax 3 makes a box of its own. Not reported, as
+    # far as we looked; MathJax 4 breaks lines itself.
+    for math in page.select("span.math:not(.with-sign > *)"):
+        before, after = math.previous_sibling, math.next_sibling
+        opening = isinstance(before, NavigableString) and OPENING.search(before)
+        closing = isinstance(after, NavigableString) and CLOSING.match(after)
+        if not opening and not closing:
+            continue
+        together = math.wrap(page.new_tag("span", attrs={"class": "with-sign"}))
+        if opening:
+            before.replace_with(NavigableString(before[: opening.start()]))
+            together.insert(0, NavigableString(opening[0]))
+        if closing:
+            after.replace_with(NavigableString(after[closing.end() :]))
+            together.append(NavigableString(closing[0]))
 
     # MyST-NB says so by an emoji in the table of runs (ext/execution_tables.py). Not reported, and no fault elsewhere.
     for mark in page.find_all("p", string="✅"):

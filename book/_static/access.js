@@ -6,21 +6,28 @@ addEventListener("load", () => {
     box.classList.toggle("more-right", scrolls && box.scrollLeft < box.scrollWidth - box.clientWidth - 1);
   };
   addEventListener("scroll", ({ target }) => { if (target.matches?.("main *")) goesOn(target); }, { capture: true, passive: true });
+  // A picture that would shrink to less than half of what it was drawn for, and its letters with it, keeps a width on
+  // a phone, and scrolls in a box. The frames of a slider come after the page, each in the place of the one before.
+  const SMALL = 640, FRAME = 480; // pixels of a picture, units of a frame: a phone shows about 320
+  const widen = (svg) => {
+    const box = svg.parentElement;
+    if (svg.viewBox.baseVal?.width > FRAME) box.classList.add("wide-picture");
+  };
   const reach = new ResizeObserver((entries) => {
     for (const { target } of entries) {
-      for (const box of [target, ...target.querySelectorAll("mjx-container")]) {
+      for (const svg of target.querySelectorAll(".jupyter-widgets svg[role='img']")) widen(svg);
+      for (const box of [target, ...target.querySelectorAll("mjx-container, .wide-picture")]) {
         if (box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX !== "visible") box.tabIndex = 0;
         else if (box.tabIndex === 0) box.removeAttribute("tabindex");
         goesOn(box);
       }
     }
   });
-  document.querySelectorAll("main :is(pre, div.math, .output, .pst-scrollable-table-container)")
+  document.querySelectorAll("main :is(pre, div.math, .output, .cell_output, .pst-scrollable-table-container)")
     .forEach((box) => reach.observe(box));
 
-  // A picture of several panels would shrink to nothing on a phone: there it keeps a width, and scrolls in a box.
   for (const picture of document.querySelectorAll("main figure img")) {
-    if (picture.naturalWidth < 1.9 * picture.naturalHeight) continue;
+    if (picture.naturalWidth <= SMALL) continue;
     const box = document.createElement("div");
     box.className = "wide-picture";
     picture.replaceWith(box);
@@ -38,7 +45,8 @@ addEventListener("load", () => {
     }
     const wide = [...main.querySelectorAll("mjx-container:not([display])")].filter((formula) => {
       const column = formula.closest("p, li, dd, figcaption, div");
-      return column && !formula.closest("table") && formula.getBoundingClientRect().width > Math.min(room, column.clientWidth);
+      const all = formula.closest(".with-sign") ?? formula;
+      return column && !formula.closest("table") && all.getBoundingClientRect().width > Math.min(room, column.clientWidth);
     });
     for (const formula of wide) {
       formula.classList.add("wide");

@@ -4,14 +4,17 @@ From the disk, with no server, everything works but one thing: search names the 
 the lines around what it found, because a browser lets no page from the disk read another.
 """
 
+import io
 import re
 
 import pytest
 from build_book import SITE, toc_files
+from mend import mend
+from PIL import Image
 from weigh import weighed
 
 from tests import page_checks as check
-from tests.browser import look, opened, served, unfold
+from tests.browser import look, opened, served, unfold, unfold_bets
 from tests.screens import screens
 
 CHAPTER = "book/contraction"
@@ -60,6 +63,9 @@ class TestEveryPage:
     def test_controls_are_alive(self, visit):
         assert check.dead_controls(visit[0]) == []
 
+    def test_a_folded_box_is_its_title(self, visit):
+        assert check.hollow_folds(visit[0]) == []
+
     def test_fits_a_desk(self, visit):
         unfold(visit[0])
         assert check.wide_boxes(visit[0], 1280) == []
@@ -68,8 +74,13 @@ class TestEveryPage:
     def test_nothing_is_cut(self, visit, width):
         assert check.cut_formulas(visit[0], width) + check.cut_boxes(visit[0], width) == []
 
+    @pytest.mark.parametrize("width", [1280, 360])
+    def test_numbers_stand_apart_and_signs_where_they_belong(self, visit, width):
+        assert check.first_signs(visit[0], width) + check.crowded(visit[0]) == []
+
     def test_fits_a_phone(self, visit):
         assert check.too_wide(visit[0]) + check.shattered(visit[0]) + check.squeezed(visit[0]) == []
+        assert check.tiny_pictures(visit[0]) == []
 
     @pytest.mark.parametrize("looks", [BY_DAY, pytest.param(BY_NIGHT, marks=pytest.mark.nightly)], ids=["day", "night"])
     def test_axe_finds_nothing(self, visit, looks):
@@ -303,6 +314,19 @@ class TestSearch:
             assert page.locator("#search-results li a").count() == 0
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_picture_that_fades_has_the_ground_of_the_page(browser, address, theme):
+    """What fades is painted by itself; a picture whose black lets the page through would be left with black."""
+    with opened(browser, f"{address}/{CHAPTER}.html", address) as (page, _):
+        unfold_bets(page)
+        look(page, theme, 360)
+        box = page.locator("#fig-contraction-rest .wide-picture.more-right")
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        with Image.open(io.BytesIO(box.screenshot())) as shot:
+            corner = shot.convert("RGB").getpixel((2, 2))
+        assert ground == f"rgb{corner}"
+
+
 def test_works_in_a_subfolder(browser, tmp_path):
     """The site may live below any address: nothing is asked from outside of its folder."""
     (tmp_path / "some").mkdir()
@@ -377,6 +401,38 @@ class TestPlantedInPages:
         with planted(html) as (page, complaints):
             page.wait_for_timeout(200)
             assert complaint.format(address=page.url.partition("/book")[0]) in complaints
+
+    def test_crowded_numbers(self, planted):
+        table = "<table class='dataframe'><tr><td>0.160</td><td>0.840</td></tr></table>"
+        with planted(table) as (page, _):
+            assert check.crowded(page) == ["0.160|0.840"]
+        with planted(f"<div class='bd-article'>{table}</div>") as (page, _):
+            assert check.crowded(page) == []
+
+    def test_a_comma_that_begins_a_line(self, planted):
+        text = "<span class='math notranslate nohighlight'>\\(abc\\)</span>, d"
+        narrow = f"<p class='bd-article' style='width: min-content; padding-right: 2px'>{text}</p>"
+        with planted(narrow) as (page, _):
+            assert [fault[-1] for fault in check.first_signs(page, 1280)] == ["d"]
+        with planted(mend(narrow)) as (page, _):
+            assert check.first_signs(page, 1280) == []
+
+    def test_tiny_picture(self, planted):
+        picture = "<svg xmlns='http://www.w3.org/2000/svg' width='900' height='900'></svg>"
+        figure = f"""<div class="bd-article"><figure id="planted"><img alt="" src="data:image/svg+xml,{picture}">
+            </figure></div>"""
+        with planted(f"{figure}<style>#planted img {{ width: 20rem !important }}</style>") as (page, _):
+            assert check.tiny_pictures(page) == ["planted: 36 %"]
+        with planted(figure) as (page, _):
+            assert check.tiny_pictures(page) + check.too_wide(page) + check.unreachable(page) == []
+
+    def test_hollow_fold(self, planted):
+        inside = "<p class='admonition-title'>One</p><div style='padding: 9px; border: 9px solid'></div>"
+        fold = f"<div class='admonition toggle-hidden'>{inside}</div>"
+        with planted(fold) as (page, _):
+            assert check.hollow_folds(page) == ["One"]
+        with planted(f"<div class='bd-article'>{fold}</div>") as (page, _):
+            assert check.hollow_folds(page) == []
 
     def test_dead_slider(self, planted):
         deaf = "<script>addEventListener('keydown', (event) => event.stopImmediatePropagation(), true)</script>"

@@ -43,6 +43,13 @@ MENDED = {
         '<div class="output"><div class="dn-plane"></div></div>',
         '<div class="output"><div class="dn-plane"></div></div>',
     ),
+    "a comma and a bracket stay with their formula": (
+        '<p>Let <span class="math">a</span>, or (<span class="math">b</span>). Or <span class="math">c</span> or '
+        '<span class="math">d</span><em>, e</em></p><div class="math">f</div>, g<script src="mathjax/a.js"></script>',
+        '<p>Let <span class="with-sign"><span class="math">a</span>,</span> or <span class="with-sign">('
+        '<span class="math">b</span>).</span> Or <span class="math">c</span> or '
+        '<span class="math">d</span><em>, e</em></p><div class="math">f</div>, g<script src="mathjax/a.js"></script>',
+    ),
     "a search button is called what it says": (
         '<button aria-label="Search">Search <span class="search-button__kbd-shortcut">Ctrl+K</span></button>',
         '<button aria-label="Search Ctrl+K">Search <span class="search-button__kbd-shortcut">Ctrl+K</span></button>',
