@@ -71,44 +71,6 @@ def _row_sum_bound(update: KernelUpdate) -> float:
     return contraction.row_sum_bound(update.kernel, update.weights, alpha=update.alpha, gamma=update.mdp.gamma)
 
 
-def certificate_map(update: KernelUpdate, *, couplings: ArrayLike, alphas: ArrayLike) -> np.ndarray:
-    """Return which certificate covers an update on two states as its coupling and its step size vary.
-
-    Parameters
-    ----------
-    update : updates.KernelUpdate
-        On two states with one action each; its own kernel off the diagonal and its own step size are not used.
-    couplings : ndarray of shape (n,)
-        Values of the kernel's entry off the diagonal.
-    alphas : ndarray of shape (m,)
-        Step sizes, > 0.
-
-    Returns
-    -------
-    ndarray of int, shape (m, n)
-        Positions in `CERTIFICATES` of the crudest one that holds. With one policy the spectral radius of its Jacobian
-        is the joint spectral radius, so that the last position means that the update does not converge from almost
-        any start.
-
-    Raises
-    ------
-    ValueError
-        If the process has not two states with one action each.
-    """
-    mdp = update.mdp
-    if (mdp.n_states, mdp.n_actions) != (2, 1):
-        raise ValueError(
-            f"update must be on two states with one action, its process has {mdp.n_states} with {mdp.n_actions}"
-        )
-    couplings = _checks.array("couplings", couplings, shape=(None,))
-    alphas = _checks.array("alphas", alphas, shape=(None,))
-    codes = np.zeros((len(alphas), len(couplings)), dtype=int)
-    for row, column in np.ndindex(codes.shape):
-        kernel = _with_coupling(update.kernel, couplings[column])
-        codes[row, column] = _crudest(replace(update, kernel=kernel, alpha=alphas[row]))
-    return codes
-
-
 def _with_coupling(kernel: np.ndarray, coupling: float) -> np.ndarray:
     """Return a kernel with the same diagonal and one value everywhere else."""
     return np.diag(np.diag(kernel) - coupling) + coupling
@@ -121,14 +83,6 @@ def _sup_norm_certificate(update: KernelUpdate) -> int | None:
     if contraction.exact_modulus(update) < 1:
         return 1
     return 2 if norms.weighted_modulus(update)[0] < 1 else None
-
-
-def _crudest(update: KernelUpdate) -> int:
-    """Return the position in `CERTIFICATES` for an update with one policy."""
-    code = _sup_norm_certificate(update)
-    if code is not None:
-        return code
-    return 3 if norms.some_norm(update) else 4
 
 
 PHASES = (*CERTIFICATES[:4], "none runs off", "some run off")

@@ -80,32 +80,6 @@ class TestNoCertificateNoVerdict:
         assert 0.1 < tail.min() and tail.max() < 4
 
 
-class TestCertificateMap:
-    """Each cell names the crudest certificate that holds there, and only the last kind of cell diverges."""
-
-    def test_agrees_with_the_verdicts(self):
-        mdp = FiniteMDP(np.array([[[0.5, 0.5]], [[0.0, 1.0]]]), np.zeros((2, 1)), 0.8)
-        update = replace(examples.row_dominant().update, mdp=mdp, weights=[0.7, 0.3])
-        couplings, alphas = np.linspace(-1.1, 1.1, 9), np.array([0.5, 2.0, 3.0, 4.0, 6.0, 9.0])
-        codes = verdicts.certificate_map(update, couplings=couplings, alphas=alphas)
-        assert set(codes.ravel()) == {0, 1, 2, 3, 4}
-        for (row, column), code in np.ndenumerate(codes):
-            kernel = np.array([[1, couplings[column]], [couplings[column], 1]])
-            here = replace(update, kernel=kernel, alpha=alphas[row])
-            found = verdicts.verdicts(here)
-            if code < 3:
-                assert found.certified_by == verdicts.CERTIFICATES[code]
-            else:
-                assert found.weighted_modulus >= 1 and (found.spectral_radii[-1] < 1) == (code == 3)
-            run = dynamics.iterate(here, np.array([[1.0], [-0.3]]), max_iter=300, bound=1e3)
-            assert run.status != ("converged" if code == 4 else "diverged")
-
-    def test_wants_two_states(self):
-        message = "update must be on two states with one action, its process has 1 with 2"
-        with pytest.raises(ValueError, match=re.escape(message)):
-            verdicts.certificate_map(examples.full_data_divergence().update, couplings=[0.1, 0.2], alphas=[1.0])
-
-
 class TestCoupling:
     """What the certificates see: random updates are certified without coupling, and not with all of it."""
 
@@ -119,10 +93,11 @@ class TestCoupling:
 
 def test_a_missing_pair_is_in_no_region_of_the_map():
     """The last certificate of the map is a proof too: an eigenvalue of 1 that rounds to less is none."""
-    safe = examples.row_dominant().update
-    codes = verdicts.certificate_map(safe, couplings=[1.0, -1.0, 0.3], alphas=[0.1, 0.3, 1.0, 2.0])
-    assert (codes[:, :2] == 4).all()
-    assert (codes[:, 2] < 4).all()
+    for alpha in (0.1, 0.3, 1.0, 2.0):
+        safe = replace(examples.row_dominant().update, alpha=alpha)
+        codes = verdicts.phase_map(safe, couplings=[1.0, -1.0, 0.3], gammas=[safe.mdp.gamma])
+        assert (codes[:, :2] > 3).all()
+        assert (codes[:, 2] < 4).all()
 
 
 def orbit_at(gamma, coupling):
@@ -156,14 +131,24 @@ class TestPhaseMap:
             assert ("diverged" in fates) == (code == 5), (self.GAMMAS[row], self.COUPLINGS[column])
 
     def test_a_process_with_one_policy(self):
-        """There the fourth certificate is exact, and the map is that of `certificate_map`."""
-        safe = examples.row_dominant().update
-        couplings = np.linspace(-1.1, 1.1, 7)
-        for gamma in (0.3, 0.9):
-            here = replace(safe, mdp=replace(safe.mdp, gamma=gamma))
-            want = verdicts.certificate_map(here, couplings=couplings, alphas=[safe.alpha])
-            found = verdicts.phase_map(safe, couplings=couplings, gammas=[gamma], max_iter=20_000)
-            np.testing.assert_array_equal(found, np.where(want == 4, 5, want))
+        """There the fourth certificate is exact: without it the spectral radius is 1 or more, and runs leave."""
+        mdp = FiniteMDP(np.array([[[0.5, 0.5]], [[0.0, 1.0]]]), np.zeros((2, 1)), 0.8)
+        drawn = replace(examples.row_dominant().update, mdp=mdp, weights=[0.7, 0.3])
+        couplings, seen = np.linspace(-1.1, 1.1, 9), set()
+        for alpha in (0.5, 2.0, 3.0, 4.0, 6.0, 9.0):
+            update = replace(drawn, alpha=alpha)
+            codes = verdicts.phase_map(update, couplings=couplings, gammas=[0.8], max_iter=20_000)[0]
+            seen |= set(codes)
+            for coupling, code in zip(couplings, codes, strict=True):
+                here = replace(update, kernel=np.array([[1, coupling], [coupling, 1]]))
+                found = verdicts.verdicts(here)
+                if code < 3:
+                    assert found.certified_by == verdicts.PHASES[code]
+                else:
+                    assert found.weighted_modulus >= 1 and (found.spectral_radii[-1] < 1) == (code == 3)
+                run = dynamics.iterate(here, np.array([[1.0], [-0.3]]), max_iter=300, bound=1e3)
+                assert run.status != ("converged" if code > 3 else "diverged")
+        assert seen == {0, 1, 2, 3, 5}
 
     def test_reward_does_not_matter(self):
         calls = [

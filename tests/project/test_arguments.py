@@ -155,11 +155,11 @@ def test_few_take_all_three():
         "verdicts.verdicts(**given)",
         "getattr(contraction, name)(mdp, **given)",
         "partial(updates.KernelUpdate, mdp, **given)",
-        'grid = {"couplings": c}\ngrid = grid | more\nverdicts.certificate_map(update, **grid)',
-        'grid = {"couplings": c, **more}\nverdicts.certificate_map(update, **grid)',
-        'grid = {"couplings": c}\ndef f(grid):\n    return verdicts.certificate_map(update, **grid)',
-        "def f(**grid):\n    return verdicts.certificate_map(update, **grid)",
-        'verdicts.certificate_map(update, **{"alphas": a, name: c})',
+        'grid = {"couplings": c}\ngrid = grid | more\nverdicts.phase_map(update, **grid)',
+        'grid = {"couplings": c, **more}\nverdicts.phase_map(update, **grid)',
+        'grid = {"couplings": c}\ndef f(grid):\n    return verdicts.phase_map(update, **grid)',
+        "def f(**grid):\n    return verdicts.phase_map(update, **grid)",
+        'verdicts.phase_map(update, **{"gammas": a, name: c})',
     ],
 )
 def test_a_fault_is_seen(fault):
@@ -177,7 +177,7 @@ def test_a_fault_is_seen(fault):
         "replace(update, **{name: value})",
         "plotting.plane(axes, **style)",
         "contraction.exact_modulus(update)",
-        'grid = {"couplings": c, "alphas": a}\nverdicts.certificate_map(update, **grid)',
+        'grid = {"couplings": c, "gammas": a}\nverdicts.phase_map(update, **grid)',
         'fit = {"batch": [0]}\nrun(lambda theta, fit=fit: updates.minimum_norm_step(theta, **fit))',
     ],
 )
