@@ -80,6 +80,31 @@ FIRST_COURSE = {
     "contraction": {"bellman", "contraction", "glossary"},
     "neural tangent kernel": {"glossary", "key_equation"},
     "Sutton Barto": {"other_books"},
+    "TD errors": {"bellman", "glossary"},
+    "bootstrap": {"bellman", "glossary"},
+    "replay memory": {"glossary"},
+    "off policy": {"function_approximation", "glossary"},
+    "overestimation": {"glossary"},
+    "maximization bias": {"glossary", "other_books"},
+    "Double DQN": {"function_approximation", "glossary"},
+    "semigradient": {"glossary"},
+    "learning rate": {"glossary"},
+    "fixed points": {"contraction", "glossary"},
+    "spectral radius": {"contraction", "glossary"},
+    "Bellman optimality": {"bellman", "glossary"},
+    "Baird's counterexample": {"glossary", "other_books"},
+    "value function": {"glossary"},
+    "action values": {"bellman", "glossary"},
+    "Markov chain": {"glossary"},
+    "regularization": {"glossary"},
+    "generalization": {"glossary"},
+    "initialization": {"glossary"},
+    "layer normalization": {"glossary"},
+    "weight decay": {"glossary"},
+    "importance sampling": {"other_books"},
+    "advantage": {"other_books"},
+    "actor critic": {"other_books"},
+    "GTD": {"preqn_later"},
 }
 """Words of a first course, and the pages that whoever looks for one expects among those found."""
 
@@ -109,6 +134,7 @@ def test_search_misses_what_is_not_there():
     index = searched()
     assert finds(index, "Sarsa Zanzibar") == set() and finds(index, "Zanzibar") == set()
     assert "status" not in finds(index, "eligibility trace")
+    assert "glossary" not in finds(index, "importance sampling")
 
 
 class TestFaultsOfASite:
