@@ -472,7 +472,8 @@ def plot_pulls(
         if leaks:
             _arrow(ax, corner, start + pulls[:, j], color=style.VERMILION, label="leakage" if j == 0 else None)
         right, up = pulls[:, j] >= 0  # the name stands beyond the tip
-        aside = {"xytext": (5 if right else -5, 5 if up else -13), "ha": "left" if right else "right"}
+        aside: dict[str, Any] = {"xytext": (5 if right else -5, 5 if up else -13), "ha": "left" if right else "right"}
+        aside["bbox"] = {"fc": "white", "ec": "none", "pad": 1, "alpha": 0.8}  # what a caller draws may run below it
         ax.annotate(f"pair {j + 1}", start + pulls[:, j], textcoords="offset points", fontsize="small", **aside)
     predicted = pulls.sum(axis=1)
     _arrow(ax, start, start + predicted, color=style.GREY, label="both, as predicted", linestyle=(0, (4, 2)))
