@@ -8,8 +8,8 @@ import importlib.util
 from divergence_notes.grading.exercise import Exercise
 
 CHAPTERS = (
-    *("index", "bellman", "function_approximation", "key_equation", "contraction", "heuristics"),
-    *("preqn", "preqn_networks", "preqn_later", "reproduction"),
+    *("index", "bellman", "function_approximation", "key_equation", "contraction"),
+    *("heuristics", "heuristics_runs", "preqn", "preqn_networks", "preqn_later", "reproduction"),
 )
 """Pages. Each may have a module here with an `EXERCISES`; it is imported when one of its names is asked for."""
 

@@ -106,6 +106,16 @@ class TestWheel:
         assert leaks(secret_lines("bellman"), make_wheel(tmp_path, packages="coursework.questions"))
 
 
+def test_links_to_titles_lead_there_in_jupyter():
+    """Jupyter knows a title by its words, with dashes between them; the anchors of old titles are on the site alone."""
+    sources = [cell.source for name in NAMES for cell in source_of(name).cells]
+    links = re.findall(r"\]\(\.\./\.\./\.\./book/(\w+)\.ipynb#([^)]+)\)", "".join(sources))
+    found = {stem: re.findall(r"^#+ (.+)$", pages.markdown(pages.BOOK / f"{stem}.ipynb"), re.M) for stem, _ in links}
+    assert len(links) > 20
+    titles = {(stem, title.replace(" ", "-")) for stem, several in found.items() for title in several}
+    pages.none([link for link in links if link not in titles], "no such title")
+
+
 @pytest.mark.parametrize("name", NAMES)
 class TestEveryAssignment:
     """What holds for every assignment in `coursework/source`."""

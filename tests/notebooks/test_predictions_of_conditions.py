@@ -13,7 +13,7 @@ from divergence_notes.studies.kernels import trends
 from tests import pages
 from tests.pages import printed_by
 
-CHAPTERS = ("contraction", "heuristics", "preqn", "preqn_networks", "preqn_later", "reproduction")
+CHAPTERS = ("contraction", "heuristics", "heuristics_runs", "preqn", "preqn_networks", "preqn_later", "reproduction")
 BETS = {
     label: chapter
     for chapter in CHAPTERS
@@ -95,7 +95,7 @@ def _tension():
 
 def rank_of(run):
     """Return the effective rank at the start and at the end of a watched run."""
-    return numbers(rf"^{run} .* to \S+ +(\S+) to (\S+) +\d+%$", printed_by("heuristics", "watch-numbers"))
+    return numbers(rf"^{run} .* to \S+ +(\S+) to (\S+) +\d+%$", printed_by("heuristics_runs", "watch-numbers"))
 
 
 def cured():

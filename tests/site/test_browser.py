@@ -23,8 +23,6 @@ LIMIT, WITH_WIDGETS = 1_300_000, 2_300_000  # bytes that the first view of a pag
 SCREENS = 25  # that a page has at most which is read from its start to its end
 LOOKED_UP = ("api", "bibliography", "changes", "claims", "corrections", "genindex", "glossary", "search")
 """How the names of pages begin on which one looks something up."""
-TOO_LONG = {"book/heuristics"}
-"""Pages that are not cut yet."""
 BY_DAY = (("light", 1280), ("dark", 360))
 """The looks in which axe reads a page by day; both themes and both widths are among them."""
 BY_NIGHT = (("light", 1280), ("dark", 1280), ("dark", 360), ("light", 360))
@@ -55,10 +53,7 @@ class TestEveryPage:
         if name.rpartition("/")[2].startswith(LOOKED_UP):
             return
         found = screens(visit[0])
-        if name in TOO_LONG:
-            assert found > SCREENS, f"{name} has {found:.1f} screens: take it out of TOO_LONG"
-        else:
-            assert found <= SCREENS, f"{name} has {found:.1f} screens: cut it"
+        assert found <= SCREENS, f"{name} has {found:.1f} screens: cut it"
 
     def test_controls_are_alive(self, visit):
         assert check.dead_controls(visit[0]) == []
