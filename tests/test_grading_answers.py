@@ -754,6 +754,18 @@ class TestBuilt:
         for diagnosis, answer in {**wrong, "others-for-all ": (5.03e-6, 5.03e-6)}.items():
             assert check("ex-heuristics-overlap", answer).diagnosis == diagnosis.strip()
 
+    @pytest.mark.parametrize("right", [(0.3, 1.65, 0.8, -0.217), ("3/10", 1.649, 0.8, -0.2169)])
+    def test_three_digits_of_a_record_are_enough(self, right):
+        assert check("ex-heuristics-record", [float(Fraction(part)) for part in right]).passed
+
+    @pytest.mark.parametrize("errors", [(4, -1), (-4, 1), (400, -100), (5, -1)])
+    def test_any_errors_that_a_step_goes_against_will_do(self, errors):
+        assert check("ex-heuristics-against", [0.2, *errors]).passed
+
+    @pytest.mark.parametrize("errors", [(1, 4), (-1, 4), (0, 0), (1, 0)])
+    def test_no_others_will(self, errors):
+        assert check("ex-heuristics-against", [0.2, *errors]).diagnosis == "not-against"
+
     def test_every_value_tells_its_mistakes_apart(self):
         """No tolerance is so wide that two answers that are foreseen, or a mistake and the right one, are the same."""
         for name in VALUES:

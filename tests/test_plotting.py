@@ -60,6 +60,7 @@ CALLS = {
     ),
     "plot_rows": lambda ax: plotting.plot_rows(KERNEL @ KERNEL.T, gammas=[0.5], ax=ax),
     "plot_pulls": lambda ax: plotting.plot_pulls([1.0, 2.0], [[2.0, -1.0], [4.0, -2.5]], real=[1.0, 1.0], ax=ax),
+    "plot_alignment": lambda ax: plotting.plot_alignment([1.0, -2.0], {"one": [5.0, 4.0], "two": [-3.0, -6.0]}, ax=ax),
     "plot_basin": lambda ax: plotting.plot_basin(["converged", "diverged"], ax=ax),
     "plot_jumps": lambda ax: plotting.plot_jumps([RUN], star=[1.0, 2.0], radii=[8.0, 4.0], ax=ax),
     "plot_learning": lambda ax: plotting.plot_learning([1, 10, 100], [3.0, 2.0, 1.0], ax=ax),
@@ -528,6 +529,23 @@ class TestPlane:
         assert labels == ["own value", "leakage", "both, as predicted", "the real step"]
         with refuses(ValueError, "pulls must have shape (2, 2), got (2, 1)"):
             plotting.plot_pulls([1.0, 2.0], [[1.0], [2.0]])
+
+    def test_alignment(self, ax):
+        """Every arrow is as long as the errors, and its colour says on which side of the line it points."""
+        CALLS["plot_alignment"](ax)
+        arrows = [text for text in ax.texts if text.arrow_patch]
+        tips = np.array([arrow.xy for arrow in arrows])
+        np.testing.assert_allclose(np.hypot(*tips.T), 5**0.5)
+        np.testing.assert_allclose(tips[1:] @ [1, -2] / 5, [-3 / 205**0.5, 0.6])
+        colors = [arrow.arrow_patch.get_edgecolor() for arrow in arrows]
+        assert colors == [to_rgba(color) for color in (plotting.GREY, plotting.VERMILION, plotting.BLUE)]
+        assert ax.get_legend_handles_labels()[1] == ["asked for", "one: -0.21", "two: 0.60"]
+        (line,) = [line for line in ax.lines if line.get_linestyle() == ":"]
+        assert np.dot(line.get_xy2(), [1, -2]) == 0 and line.get_xy1() == (0, 0)
+        with refuses(ValueError, "changes['none'] must have shape (2,), got (3,)"):
+            plotting.plot_alignment([1.0, -2.0], {"none": [1.0, 2.0, 3.0]})
+        with pytest.raises(ValueError, match=r"neither td_error nor changes\['none'\] may be zero"):
+            plotting.plot_alignment([1.0, -2.0], {"none": [0.0, 0.0]})
 
     def test_pulls_without_leakage(self, ax):
         plotting.plot_pulls([1.0, 2.0], [[2.0, -1.0], [4.0, -2.5]], leaks=False, ax=ax)

@@ -15,6 +15,7 @@ from divergence_notes.plotting.kernels import (
     plot_rows,
 )
 from divergence_notes.plotting.plane import (
+    plot_alignment,
     plot_basin,
     plot_boundary,
     plot_box_images,
@@ -64,6 +65,7 @@ __all__ = [
     "STATUS_STYLE",
     "VALUE_CMAP",
     "VERMILION",
+    "plot_alignment",
     "plot_basin",
     "plot_blocks",
     "plot_boundary",

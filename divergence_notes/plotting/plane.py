@@ -15,7 +15,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
 
-from divergence_notes import _checks
+from divergence_notes import _checks, diagnostics
 from divergence_notes._checks import ArrayLike
 from divergence_notes.dynamics import Portrait, Trajectory
 from divergence_notes.plotting import style
@@ -482,6 +482,50 @@ def plot_pulls(
         _arrow(ax, start, start + change, color="black", label="the real step")
     ax.plot(*start, "o", ms=8, mfc="white", mec="black", mew=1.5, zorder=4)
     ax.set(xlabel="$Q_1$", ylabel="$Q_2$", aspect="equal")
+    return ax
+
+
+def plot_alignment(td_error: ArrayLike, changes: Mapping[str, ArrayLike], *, ax: Axes | None = None) -> Axes:
+    """Draw what the errors of two pairs ask for, and on which side of it some steps move the two values.
+
+    Parameters
+    ----------
+    td_error : ndarray of shape (2,)
+        The TD errors, not both zero.
+    changes : dict of str to ndarray of shape (2,)
+        What each step does to the two values, by the name of the step; none of them zero. All are drawn as long as
+        the errors, since an alignment looks at directions alone.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        Grey is what the errors ask for. A step on its side of the dotted line is blue, one on the other side vermilion.
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong, or a vector is zero and has no direction.
+    """
+    error = _checks.array("td_error", td_error, shape=(2,))
+    ax = style.axes(ax, figsize=(3.6, 3.6))
+    length = float(np.linalg.norm(error))
+    drawn = [("asked for", error, style.GREY)]
+    for name, given in changes.items():
+        change = _checks.array(f"changes[{name!r}]", given, shape=(2,))
+        cosine = diagnostics.alignment(change, error)
+        if not np.isfinite(cosine):
+            raise ValueError(f"neither td_error nor changes[{name!r}] may be zero, got {error} and {change}")
+        tip = change * (length / np.linalg.norm(change))
+        drawn.append((f"{name}: {cosine:.2f}", tip, style.BLUE if cosine >= 0 else style.VERMILION))
+    ax.axline((0, 0), tuple(error[::-1] * [-1, 1]), color="black", lw=1.2, ls=":")
+    for name, tip, color in drawn:
+        _arrow(ax, np.zeros(2), tip, color=color, label=name)
+    reach = 1.15 * length
+    ax.set(
+        xlabel="change of $Q_1$", ylabel="change of $Q_2$", aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach)
+    )
     return ax
 
 

@@ -431,3 +431,54 @@ def test_199():
         np.fill_diagonal(kernel, 1.0)
         case = KernelUpdate(all_to(None, n, 0.99), kernel=kernel, weights=np.full(n, 1 / n), alpha=1)
         assert (margins(case) > 0).all() == (factor < 1)
+
+
+class TestAlignmentOfShortSteps:
+    """Of steps that are short: what they do to the values is the kernel times what each pair adds."""
+
+    def test_trained_alike(self):
+        rng = np.random.default_rng(24)
+        cases = []
+        for n in rng.integers(2, 5, size=400):
+            gradients, delta = rng.standard_normal((n, int(rng.integers(1, 7)))) + rng.normal(), rng.standard_normal(n)
+            cases.append((gradients, delta, rng.dirichlet(np.ones(n)), rng.standard_normal((n, n))))
+
+        def never_against(move):
+            return lambda case: diagnostics.alignment(move(*case), case[1]) >= -1e-9
+
+        attack(
+            cases,
+            never_against(lambda J, delta, rho, _: J @ (J.T @ delta)),
+            {
+                "whatever the shares": never_against(lambda J, delta, rho, _: J @ (J.T @ (rho * delta))),
+                "with one pair trained": never_against(lambda J, delta, rho, _: J @ J[0] * delta[0]),
+                "for any matrix": never_against(lambda J, delta, rho, any_: any_ @ delta),
+            },
+        )
+        for J, delta, *_ in cases:
+            assert np.isclose(delta @ features.kernel(J) @ delta, np.square(delta @ J).sum())
+
+    def test_by_hand(self):
+        """The two pairs of the page, and those of its exercise for the pencil."""
+        said = printed_by("heuristics_runs", "hand-check")
+        for gradients, delta, numbers in (
+            ([(2, 1), (1, 2)], (1, -2), (0.4, 1.38, 0.6, -0.21)),
+            ([(3, 1), (1, 3)], (1, -3), find("ex-heuristics-record").right()),
+        ):
+            K = features.kernel(np.array(gradients, dtype=float))
+            steps = [K @ delta, K[:, 0]]
+            found = [diagnostics.row_ratio(K).mean(), diagnostics.effective_rank(K)]
+            found += [diagnostics.alignment(step, np.array(delta, dtype=float)) for step in steps]
+            np.testing.assert_allclose(found, numbers, atol=0.005)
+        assert all(number in said for number in ("0.40", "1.38", "0.60", "-0.21"))
+
+    def test_the_least_share(self):
+        """By the least eigenvalue of the symmetric part, on both sides of the share that the exercise asks for."""
+        K, low = np.array([[5.0, 4.0], [4.0, 5.0]]), find("ex-heuristics-against").right()[0]
+
+        def least(share):
+            moved = K * [share, 1 - share]
+            return np.linalg.eigvalsh(moved + moved.T)[0]
+
+        assert abs(least(low)) < 1e-9 and least(low - 0.01) < 0 < least(low + 0.01) and least(0.5) > 0
+        assert least(0.79) > 0 > least(0.81)
