@@ -1,4 +1,4 @@
-"""Chapter 2, Function approximation and the deadly triad."""
+"""Chapter 2, Function approximation and divergence."""
 
 import itertools
 from dataclasses import replace
