@@ -91,6 +91,24 @@ def _sick_pair(rng):
     return np.array([[first, drag], [drag, own]]), float(rng.uniform(0.8, 0.98))
 
 
+def _fate(size):
+    return 0.0 if abs(size - 1) < 1e-9 else float(np.sign(size - 1))
+
+
+def _sizes(M):
+    return np.abs(np.linalg.eigvals(M))
+
+
+def _a_fate(rng):
+    """Draw a matrix that turns two values and shrinks the others, and scale it: slow, round, or off."""
+    n = int(rng.integers(2, 5))
+    angle = rng.uniform(0.3, 2.8)
+    turned = np.diag(rng.uniform(0.1, 0.7, n) * rng.choice([-1, 1], n))
+    turned[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    basis = np.eye(n) + 0.4 * rng.uniform(-1, 1, (n, n)) / n
+    return (rng.choice([0.5, 0.998, 1.0, 1.002, 1.2]) * basis @ turned @ np.linalg.inv(basis),)
+
+
 _LEAST_DISCOUNT = 2 * (np.sqrt(2) - 1)
 """The minimum of (1 + c^2) / (c + c^2) over c, above which some c diverges."""
 
@@ -300,7 +318,8 @@ EXERCISES = (
             ),
         ),
         hint="Follow each start: which action is greedy there, and on which side of the diagonal does its path end?",
-        insight="All is trained, all can be represented, there is one fixed point, and yet it depends on the start.",
+        insight="From (0, 1) and (-1.4, 0.2) the path stays above the diagonal, where the update shrinks it. The other "
+        "three get below it, one of them from above, and there the update stretches them.",
         phrases={
             "0": ("none", "zero", "none of them"),
             "1": ("one",),
@@ -451,6 +470,31 @@ EXERCISES = (
         ),
         judge=_silent,
         insight="Silence is not passed on: 1 moves 3 and 3 moves 2, yet 1 does not move 2.",
+    ),
+    Function(
+        "ex-function-approximation-fate",
+        lambda M: _fate(_sizes(M).max()),
+        (
+            Mistake(
+                "real-parts",
+                "A complex eigenvalue turns and stretches: its size counts, and not its real part",
+                lambda M: _fate(np.linalg.eigvals(M).real.max()),
+            ),
+            Mistake(
+                "two-hundred-steps",
+                "Two hundred steps are too few: a run that comes home slowly looks like one that goes round",
+                lambda M: float(
+                    np.select([(far := np.abs(np.linalg.matrix_power(M, 200)).max()) > 1e3, far < 1e-3], [1, -1], 0)
+                ),
+            ),
+            Mistake(
+                "norm",
+                "That is how far a single step can stretch; the steps after it may take it back",
+                lambda M: _fate(np.linalg.norm(M, 2)),
+            ),
+        ),
+        draw=_a_fate,
+        insight="A run of any length leaves slow ones open. The largest size of an eigenvalue does not.",
     ),
     Function(
         "ex-function-approximation-step",
