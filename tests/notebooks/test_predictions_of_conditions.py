@@ -407,7 +407,7 @@ TELLS = {
     "ex-heuristics-prediction": r"deeper|depth (raises|is higher)|more layers (raise|mean)|row ratio.*rises",
     "ex-heuristics-robots-prediction": r"wider relu|width raises|relu (networks )?(rise|are higher)|rises with width",
     "ex-heuristics-margins-prediction": r"\b400\b|four hundred|not one row|never met|no row",
-    "ex-heuristics-rank-prediction": r"relu .*(most stable|stays stable)|does not rank fates|simpson",
+    "ex-heuristics-rank-prediction": r"relu .*(most stable|stays stable)|does not rank fates|simpson|less than it s",
     "ex-heuristics-tension-prediction": r"makes it blind|two names|certificate is gone|one dial, two wishes",
     "ex-heuristics-watch-prediction": r"rank (falls|sinks)|one direction left|smaller effective rank",
     "ex-preqn-prediction": r"a cure\b|\bcured\b|cannot be granted|two wishes|leaves? out the wrong",
@@ -447,6 +447,7 @@ def test_nothing_tells(label):
         ("ex-reproduction-ablation-prediction", "With two of the seeds it never cut a step"),
         ("ex-preqn-remedies-prediction", "The residual gradient multiplies it by $1 - 0.64\\,\\alpha$"),
         ("ex-heuristics-margins-prediction", "Not one row of one network satisfies the condition."),
+        ("ex-heuristics-rank-prediction", "That is less than it sounds. No contraction in this norm is no divergence."),
     ],
 )
 def test_what_told_once_is_found(label, line):
