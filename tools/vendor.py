@@ -2,7 +2,8 @@
 
 Prose needs a typeface, math MathJax; a slider on a page without a kernel needs require.js and the html-manager of
 ipywidgets; code that is edited in a page needs CodeMirror. They come out of package-lock.json by `npm ci`, with the npm
-of the environment, and only the files in use are kept. CodeMirror is many small ones: esbuild makes one of them.
+of the environment, and only the files in use are kept. CodeMirror is many small ones: esbuild makes one of them; it is
+kept too, since every build makes our own scripts short with it.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES, VENDOR = ROOT / "node_modules", ROOT / "_offline" / "vendor"
-BIN, ESBUILD = Path(sys.executable).parent, MODULES / ".bin" / "esbuild"
+BIN, ESBUILD = Path(sys.executable).parent, VENDOR.parent / "esbuild"
 STAMP = VENDOR.parent / "made-from"
 SHIM = ROOT / "tools" / "widgets-local.js"
 EDITOR = ROOT / "tools" / "live-editor.js"
@@ -65,6 +66,8 @@ def vendor():
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, to)
     shutil.copyfile(SHIM, VENDOR / SHIM.name)
+    (program,) = MODULES.glob("@esbuild/*/bin/esbuild")  # npm brings the one for this machine
+    shutil.copy(program, ESBUILD)
     run([ESBUILD, *BUNDLE, f"--outfile={VENDOR / 'editor.js'}", EDITOR])
     STAMP.write_text(made_from.hexdigest(), encoding="utf-8")
 

@@ -5,12 +5,13 @@ And what lets a page answer adds little to it: bets, boxes, cells that run and t
 
 import gzip
 import shutil
+import subprocess
 from urllib.parse import urlsplit
 
 import pytest
 from bs4 import BeautifulSoup
 from build_book import SITE
-from vendor import OURS, minify
+from vendor import ESBUILD, OURS, minify
 from weigh import packed, weight
 
 from tests.browser import served
@@ -67,6 +68,13 @@ class TestAnswering:
         for start in ('<script id="exercise-data" type="application/json">', '<p class="bet-said" role="status">'):
             assert html.count(start)
             assert answering(html.replace(start, start + noise, 1), path.parent) - found > 2400
+
+    def test_what_makes_them_short_needs_nothing_beside_it(self, tmp_path):
+        """A copy of the project with what was fetched for an earlier build, and without npm, builds too."""
+        alone = shutil.copy(ESBUILD, tmp_path)
+        command = {"args": [alone, "--minify"], "input": b"let a  =  1", "env": {}}
+        assert subprocess.run(**command, capture_output=True, check=True).stdout == b"let a=1;\n"
+        assert not ESBUILD.is_symlink()
 
     def test_our_scripts_are_short(self, tmp_path):
         """Those of the site are made from the sources, each a good deal shorter, and no file of others is touched."""
