@@ -191,6 +191,10 @@ var divergenceNotesPlane = (() => {
   };
   const modulus = (problem) =>
     Math.max(...jacobians(problem).flatMap((J) => J.map((row) => Math.abs(row[0]) + Math.abs(row[1]))));
+  // The bound on it that never looks at P: `contraction.row_sum_bound`.
+  const rowSumBound = (problem) =>
+    Math.max(...matrix(problem).map((row, i) =>
+      row.reduce((sum, pull, j) => sum + Math.abs((i === j ? 1 : 0) - pull) + problem.gamma * Math.abs(pull), 0)));
 
   // ---- What is seen and touched. ----
   const SIDE = 440, LEFT = 46, BOTTOM = 40, SPAN = 384, CELLS = 40, SECONDS = 5;
@@ -381,6 +385,7 @@ var divergenceNotesPlane = (() => {
       const square = (size) => closed(corners.map((q) => q.map((entry) => size * entry)));
       clear(layers.box, svg("path", { class: "dn-unit", d: square(1) }),
         svg("path", { class: "dn-tight", d: square(modulus(problem)) }),
+        svg("path", { class: "dn-bound", d: square(rowSumBound(problem)) }),
         ...images.map((image, k) => svg("path", { class: `dn-image-${k + 1}`, d: closed(image) })),
         ...marks.filter(inSquare).map(([x, y]) => svg("path", { class: "dn-out", d: `M${X(x) - 6} ${Y(y) - 6}l12 12m0 -12l-12 12` })));
     };
@@ -429,9 +434,12 @@ var divergenceNotesPlane = (() => {
       }
       if (spec.shade && home !== null) said.push(`Of the starts in this square ${Math.round(100 * home)} % converge. `);
       if (spec.box) {
-        const factor = modulus(problem);
+        const [factor, bound] = [modulus(problem), rowSumBound(problem)];
+        const wide = (size) => `${number(size, 3)} times as wide`;
         said.push(`The images of the box ${factor < 1 ? "lie inside it" : factor > 1 ? "stick out of it" : "reach its edge"}: `
-          + `the dotted square round them is ${number(factor, 3)} times as wide. `);
+          + (bound > factor + 1e-9
+            ? `the thin square round them, the exact modulus, is ${wide(factor)}, the dotted one, the row-sum bound, ${number(bound, 3)} times. `
+            : `the dotted square round them is ${wide(bound)}, and no smaller one would do. `));
       }
       if (problem.network) {
         const here = run.values[shown];
@@ -630,5 +638,5 @@ var divergenceNotesPlane = (() => {
     else mountAll(document);
   }
   return { arrows, basin, forward, goesRound, greedy, iterate, jacobians, matrix, modulus, mountAll, networkKernel, placed,
-    render, stepper, target };
+    render, rowSumBound, stepper, target };
 })();

@@ -283,7 +283,8 @@ def plane(
     shade : bool
         Colour the starts by what becomes of them.
     box : bool
-        Draw the square round the optimum on whose edge the start lies, and its images under the pieces of the update.
+        Draw the square round the optimum on whose edge the start lies, its images under the pieces of the update, the
+        smallest square round the images, thin, and the one of `contraction.row_sum_bound`, dotted.
     undo : bool
         Offer the kernel undone on a batch, `updates.Update.preconditioned`, beside the kernel as it is.
     network : (torch.nn.Module, tensor of shape (2, d)), optional

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from divergence_notes import bellman, dynamics, examples, networks, ntk, updates, widgets
+from divergence_notes import bellman, contraction, dynamics, examples, networks, ntk, updates, widgets
 from divergence_notes.mdp import FiniteMDP
 from tests import page_checks
 from tests.browser import browser, look, opened, served  # noqa: F401
@@ -40,6 +40,12 @@ FAULTS = {
     "rows upside down": ("[at(column), at(row)]", "[at(row), at(column)]"),
     "a kernel without its bias": ("dot(one.h, other.h) + 1 + dot(", "dot(one.h, other.h) + dot("),
     "a hidden bias that stays": ("next.b[k] += pull * turn[k];", ""),
+    "a bound without the discount": ("+ problem.gamma * Math.abs(pull)", "+ Math.abs(pull)"),
+    "a bound with signs": ("Math.abs((i === j ? 1 : 0) - pull) +", "((i === j ? 1 : 0) - pull) +"),
+    "the exact modulus for the bound": (
+        "const rowSumBound = (problem) =>\n    Math.max(...matrix",
+        "const rowSumBound = (problem) => modulus(problem) ||\n    Math.max(...matrix",
+    ),
     "a start that is missed": ("net.c += first + second", "net.c += first - second"),
 }
 
@@ -76,8 +82,21 @@ def told(update, start, **more):
     return widgets._told(update, start, None) | more
 
 
+def row_sum_bound(update):
+    """Return the paper's bound; without a kernel, that of the update with the same matrix and shares of one half."""
+    gamma = update.mdp.gamma
+    if isinstance(update, updates.KernelUpdate):
+        return contraction.row_sum_bound(update.kernel, update.weights, alpha=update.alpha, gamma=gamma)
+    return contraction.row_sum_bound(2 * update.matrix, [0.5, 0.5], alpha=1, gamma=gamma)
+
+
 STEP = "(() => { const out = [0, 0]; plane.stepper(p)(...p.start, out); return out; })()"
 RUN = "plane.iterate(p, p.start, p.rule)"
+
+
+def exact(update):
+    """Return the modulus in the sup norm, piece by piece."""
+    return max(np.abs(update.jacobian(pi)).sum(axis=1).max() for pi in update.policies())
 
 
 def of_updates():
@@ -92,8 +111,13 @@ def of_updates():
         for u in updated
     ]
     yield "target", "plane.target(p)", problems, stars, 1e-9
-    moduli = [max(np.abs(u.jacobian(pi)).sum(axis=1).max() for pi in u.policies()) for u in updated]
+    moduli = [exact(u) for u in updated]
     yield "modulus", "plane.modulus(p)", problems, moduli, 1e-12
+    bounds = [row_sum_bound(u) for u in updated]
+    assert (
+        sum(b > L + 0.01 for b, L in zip(bounds, moduli, strict=True)) > INSTANCES / 4
+    )  # else the two are not told apart
+    yield "bound", "plane.rowSumBound(p)", problems, bounds, 1e-12
     choices = [bellman.greedy_policy(Q).tolist() for Q in tables]
     yield "greedy", "plane.greedy(p, p.start).slice(0, 2 / p.actions)", problems, choices, 0
     undone = [
@@ -373,7 +397,37 @@ class TestTouch:
 
     def test_the_box(self, alive):
         plane = alive.locator(".dn-plane").nth(1)
-        assert "lie inside it: the dotted square round them is 0.500 times as wide" in said(plane)
+        assert "lie inside it: the dotted square round them is 0.500 times as wide, and no smaller one" in said(plane)
+
+    def test_the_dotted_square_is_the_bound(self, visit):
+        """Drawn and said: the dotted square is the row-sum bound, the thin one the exact modulus, where they differ."""
+        page, complaints = visit
+        apart = [case for case in cases(seed=5) if 1.2 * exact(case[0]) < row_sum_bound(case[0]) < 8][:12]
+        assert len(apart) == 12
+        for update, start in apart:
+            star = page.evaluate("(p) => divergenceNotesPlane.target(p)", told(update, start))
+            reach = 1.05 * row_sum_bound(update) * np.abs(start - star).max()
+            view = [(min(star) - reach, max(star) + reach)]
+            plane = widgets.plane(update, starts=[start], limits=view, sliders=[], shade=False, box=True)
+            page.evaluate(
+                "(html) => { const one = document.createElement('div'); one.id = 'one'; one.innerHTML = html;"
+                " document.body.append(one); divergenceNotesPlane.mountAll(one); }",
+                plane._repr_html_(),
+            )
+            one = page.locator("#one")
+            width = {
+                name: one.locator(f".dn-{name}").evaluate("(path) => path.getBBox().width")
+                for name in ("unit", "tight", "bound")
+            }
+            words = one.locator(".dn-words").inner_text()
+            one.evaluate("(one) => one.remove()")
+            expected = row_sum_bound(update), exact(update)
+            drawn = width["bound"] / width["unit"], width["tight"] / width["unit"]
+            assert drawn == pytest.approx(expected, rel=0.03)
+            apart_in_words = r"exact modulus, is (\S+) times as wide, the dotted one, the row-sum bound, (\S+) times\."
+            spoken = [float(number) for number in re.search(apart_in_words, words).groups()]
+            assert spoken[::-1] == pytest.approx(expected, abs=6e-4)
+        assert complaints == []
 
     def test_undone(self, alive):
         plane = alive.locator(".dn-plane").nth(2)

@@ -291,7 +291,7 @@ def plot_box_images(
     labels : sequence of str, optional
         Names of the images, for the legend.
     bound : float, optional
-        Half the side of a second square, dotted.
+        Half the side of a second square, dotted: `contraction.row_sum_bound` of the same update.
     crosses : bool
         Draw the crosses: not where the shape is round, and all its corners stand for a curve.
 
