@@ -506,14 +506,18 @@ class TestInTurn:
 
     @pytest.mark.parametrize("beta", [0.5, 0.9])
     def test_near(self, beta):
-        """Within (1 + beta) eps / (1 - beta) of the centre of the fixed points; not within eps itself."""
-        rng = np.random.default_rng(4)
+        """In the limit within (1 + beta) eps / (1 - beta) of a table that is within eps of all fixed points."""
+        rng, far = np.random.default_rng(4), 50.0
+
+        def path(signs):
+            """Return what follows from far away, with the fixed points at +-1 and 0 between them."""
+            x = [np.full(2, far)]
+            for sign in signs:
+                x.append(affine(-beta * np.eye(2), sign * np.ones(2))(x[-1]))
+            return np.array(x)
 
         def strays(signs):
-            x = np.zeros(2)
-            for sign in signs:
-                x = affine(-beta * np.eye(2), sign * np.ones(2))(x)
-            return size(x)
+            return size(path(signs)[-100:])
 
         runs = [rng.choice([-1.0, 1.0], size=400) for _ in range(50)] + [np.tile([1.0, -1.0], 200)]
         limit = (1 + beta) / (1 - beta)
@@ -523,5 +527,80 @@ class TestInTurn:
             {
                 "within the spread": lambda signs: strays(signs) <= 1,
                 "within a little less": lambda signs: strays(signs) <= 0.99 * limit,
+                "of each fixed point": lambda signs: size(path(signs)[-100:] + 1) <= limit,
+                "at every step": lambda signs: size(path(signs)) <= limit,
             },
         )
+
+
+class TestBatchesInTurn:
+    """A batch that misses a pair has a modulus of at least 1 in every norm; so no product of such moduli goes to 0."""
+
+    def test_the_product(self):
+        """Three batches of one game each, measured in a random norm x -> |S x|."""
+        rng = np.random.default_rng(1990)
+        cases = []
+        for k, update in enumerate(kernel_updates(400, kernels=("gram", "dominant"), alphas=(0.05, 0.3), **SMALL)):
+            n = update.mdp.n_pairs
+            shares = rng.dirichlet(np.ones(n), size=3)
+            if k % 2 and n > 1:
+                shares[range(3), rng.integers(n, size=3)] = 0
+                shares /= shares.sum(axis=1, keepdims=True)
+            elif k % 2:
+                continue
+            batches = [replace(update, weights=rho) for rho in shares]
+            scale = np.eye(n) + (k % 4 > 1) * rng.standard_normal((n, n)) / 2
+            cases.append((batches, scale))
+
+        def misses(case):
+            return all((batch.weights == 0).any() for batch in case[0])
+
+        def product(case):
+            batches, S = case
+            moduli = [
+                max(np.abs(S @ batch.jacobian(pi) @ np.linalg.inv(S)).sum(axis=1).max() for pi in batch.policies())
+                for batch in batches
+            ]
+            return np.prod(moduli)
+
+        attack(
+            cases,
+            lambda case: not misses(case) or product(case) >= 1 - 1e-9,
+            {
+                "the product is below 1, whatever the batches miss": lambda case: not misses(case) or product(case) < 1,
+                "the product is at least 1 for all batches": lambda case: product(case) >= 1,
+            },
+        )
+
+    def test_on_the_line_of_the_features(self):
+        """There a batch that misses a pair may contract: w to 2w at 0.4, the first state alone."""
+        line = examples.w_to_2w(0.4).update
+        assert (line.weights == 0).any()
+        x = np.array([[1.0], [2.0]])
+        assert np.allclose(line(x), 0.98 * x)
+
+
+class TestCalmInThePlane:
+    """No corner of the calm leaves its box, whatever the slider says; the bound grows to 1.85 times the width."""
+
+    def test_the_slider(self):
+        calm = examples.sup_norm_only().update
+
+        def at(coupling):
+            update = replace(calm, kernel=[[1, coupling], [coupling, 1]])
+            pulled = np.abs(update.alpha * update.kernel * update.weights)  # all entries below 1
+            own = np.diag(pulled)
+            bound = (1 - (1 - 0.9) * own + (1 + 0.9) * (pulled.sum(axis=1) - own)).max()
+            return modulus(update), bound
+
+        couplings = [0.05 * k for k in range(-19, 20)]
+        attack(
+            couplings,
+            lambda c: at(c)[0] < 1 and at(c)[1] < 1.855,
+            {
+                "the dotted square is the exact modulus": lambda c: np.isclose(*at(c)),
+                "the dotted square stays below 1.8 times the width": lambda c: at(c)[1] < 1.8,
+            },
+        )
+        assert at(couplings[-1])[1] == pytest.approx(1.8525)
+        assert at(1.2)[0] > 1  # "for no coupling whatever": beyond 1, where K is the kernel of nothing
