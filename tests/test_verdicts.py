@@ -150,6 +150,11 @@ class TestPhaseMap:
                 assert run.status != ("converged" if code > 3 else "diverged")
         assert seen == {0, 1, 2, 3, 5}
 
+    def test_the_first_region_ends_where_row_dominance_does(self):
+        """At gamma = 0.9 the entry on the diagonal must be 19 times the other: on both sides of 1/19."""
+        codes = verdicts.phase_map(examples.row_dominant().update, couplings=[0.0526, 0.0527], gammas=[0.9])
+        assert codes[0, 0] == 0 < codes[0, 1]
+
     def test_reward_does_not_matter(self):
         calls = [
             verdicts.phase_map(update, couplings=[0.2, 2.5], gammas=[0.5, 0.7])

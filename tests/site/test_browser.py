@@ -315,10 +315,10 @@ def test_a_picture_that_fades_has_the_ground_of_the_page(browser, address, theme
     with opened(browser, f"{address}/{CHAPTER}.html", address) as (page, _):
         unfold_bets(page)
         look(page, theme, 360)
-        box = page.locator("#fig-contraction-rest .wide-picture.more-right")
+        box = page.locator("#fig-contraction-shapes .wide-picture.more-right")
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
         with Image.open(io.BytesIO(box.screenshot())) as shot:
-            corner = shot.convert("RGB").getpixel((2, 2))
+            corner = shot.convert("RGB").getpixel((8, 8))  # inside of the picture, which is narrower than its box
         assert ground == f"rgb{corner}"
 
 
