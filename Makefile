@@ -2,18 +2,26 @@
 # `make check` looks at what differs from the last commit, in a minute; what is long and rare is `make elsewhere` and
 # `make nightly`. CONTRIBUTING.md says what runs where, and how long. `make book LIVE=0` leaves out Python in the pages.
 PYTHON ?= python3
+# Jupyter, matplotlib and npm write into the home folder; where nobody may, they get another.
+ifneq ($(shell test -d "$$HOME" -a -w "$$HOME" && echo yes),yes)
+export HOME := $(shell mkdir -p _build/home)$(CURDIR)/_build/home
+endif
 PORT ?= 8000
 BIN := .venv/bin
 PYTEST := pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 CORE := mdp dynamics bellman features networks updates contraction norms linearization rowwise ntk remedies
 
-.PHONY: help env book page check test elsewhere nightly serve zip lab lock study bench course student clean
+.PHONY: help env env-test book page check test elsewhere nightly firefox links released serve zip public changed publish wheel lab lock study bench course student clean
 
 help:
-	@echo "make book [LIVE=0] | page NAME=bellman | check | test | elsewhere | nightly | serve | zip | lab | lock | study NAME=kernels | bench | course SEED=secret | student | clean     see README.md"
+	@echo "make book [LIVE=0] | page NAME=bellman | check | test | elsewhere | nightly | serve | zip | public [FREEZE=1] | changed | publish | wheel | lab | lock | study NAME=kernels | bench | course SEED=secret | student | clean     see README.md"
 
 env:
 	@$(PYTHON) tools/environment.py
+
+# What the tests and the coursework need comes on top, so that a reader does not wait for it.
+env-test:
+	@$(PYTHON) tools/environment.py test
 
 book: env
 	@$(BIN)/python tools/build_book.py
@@ -23,20 +31,33 @@ page: env
 
 # With a Python of its own choice it tests what runs without torch, in an environment beside .venv.
 GIVEN := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
-check: $(if $(GIVEN),,env)
-	@test -x $(BIN)/python || $(PYTHON) tools/environment.py
+check: $(if $(GIVEN),,env-test)
+	@test -x $(BIN)/python || $(PYTHON) tools/environment.py test
 	@$(BIN)/python tools/check.py $(GIVEN)
 
-test: book
+test: book env-test
 	$(BIN)/python -m $(PYTEST)
 
-elsewhere: env
+elsewhere: env-test
 	$(BIN)/python tools/another_machine.py $(PYTEST) $(wildcard $(CORE:%=tests/test_%*.py))
 
-nightly: book
+nightly: book env-test
 	$(BIN)/python -m $(PYTEST) -m nightly
 	$(BIN)/python tools/another_machine.py $(PYTEST) book
 	$(BIN)/python -m tests.judge 2000
+
+# Needs a Firefox on the path; its driver comes with the first call.
+firefox: book env-test
+	@$(BIN)/python -m pip install --quiet marionette-driver
+	$(BIN)/python -m $(PYTEST) -m nightly tests/site/test_firefox.py
+
+# Asks every address outside the site that the pages lead to.
+links: env
+	$(BIN)/jupyter-book build . --quiet --builder linkcheck
+
+# Fails where TAG is not the version that the files say.
+released: env
+	@$(BIN)/python -c "import divergence_notes as d, sys; sys.exit('$(TAG)' != 'v' + d.__version__ and 'This is version ' + d.__version__ + ', and the tag is $(TAG).')"
 
 serve: book
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
@@ -44,10 +65,25 @@ serve: book
 zip: book
 	@cd _build/html && ../../$(BIN)/python -m zipfile -c ../divergence-notes.zip . && echo "The site, to hand on, is in _build/divergence-notes.zip"
 
+# What is published, beside what is built: _build/public. FREEZE=1 adds it as the version that it is, once and for all.
+public: book
+	@$(BIN)/python tools/publish.py fetch
+	@$(BIN)/python tools/publish.py $(if $(FREEZE),freeze,put)
+
+changed: book
+	@$(BIN)/python tools/publish.py fetch
+	@$(BIN)/python tools/publish.py changed
+
+publish: public
+	@$(BIN)/python tools/publish.py push
+
+wheel: env
+	@$(BIN)/python tools/make_wheel.py
+
 lab: env
 	$(BIN)/jupyter lab book
 
-lock: env
+lock: env-test
 	$(BIN)/python tools/lock.py $(if $(UPGRADE),--upgrade)
 
 study: env
@@ -56,11 +92,11 @@ study: env
 bench:
 	@$(PYTHON) benchmarks/run.py $(if $(ONLY),--only $(ONLY))
 
-course: env
+course: env-test
 	@$(BIN)/python coursework/course.py $(if $(SEED),--seed $(SEED))
 
-student: env
+student: env-test
 	@$(BIN)/python coursework/course.py --student
 
 clean:
-	rm -rf .venv .venv-* _build _offline node_modules .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* _build dist _offline node_modules .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from environment import alone
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
@@ -103,6 +104,13 @@ def jupyter_book(page=""):
 
 def build():
     """Build the whole book, and leave nothing that the next build would trust where it has a fault."""
+    with alone(ROOT):
+        build_alone()
+    print(f"The book is at {SITE / 'index.html'}\nSee it in a browser with: make serve")
+
+
+def build_alone():
+    """Build while nobody else does."""
     made_from = stamp().splitlines()[0]
     if not (STAMP.is_file() and STAMP.read_text(encoding="utf-8") == stamp()):
         # Sphinx alone would keep too much: the search forgets the index entries of pages that are not read again
@@ -114,7 +122,6 @@ def build():
             sys.exit("The book has faults: see above.")
         made = stamp().splitlines()[1]
         STAMP.write_text(f"{made_from}\n{made}\n", encoding="utf-8")
-    print(f"The book is at {SITE / 'index.html'}\nSee it in a browser with: make serve")
 
 
 def preview(name, port):
@@ -128,7 +135,8 @@ def preview(name, port):
         build()
 
     def again():
-        jupyter_book(page)
+        with alone(ROOT):
+            jupyter_book(page)
 
     again()
     server = Server()

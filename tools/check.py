@@ -203,8 +203,9 @@ def asked_for(extras):
 def with_another(python, files):
     """Test with another Python what runs without torch; make its environment where there is none. Return the status."""
     place = f".venv-{version(python)}"
-    lock = ROOT / "requirements.txt"
-    lines = [f"# of a lock {hashlib.sha256(lock.read_bytes()).hexdigest()}", f"--constraint {lock}"]
+    locks = [ROOT / "requirements.txt", ROOT / "requirements-test.txt"]
+    lines = [f"# of a lock {hashlib.sha256(b''.join(lock.read_bytes() for lock in locks)).hexdigest()}"]
+    lines += [f"--constraint {lock}" for lock in locks]
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as wanted:
         wanted.write("\n".join([*lines, *sorted({*asked_for(EXTRAS), *BESIDE})]) + "\n")
         wanted.flush()

@@ -70,7 +70,7 @@ def copy(tmp_path):
     ignored = shutil.ignore_patterns("__pycache__", "notebooks", "coursework", "project", "site", "results")
     for name in ("divergence_notes", "tests", "tools"):
         shutil.copytree(ROOT / name, place / name, ignore=ignored)
-    for name in ("pyproject.toml", "requirements.txt", "_toc.yml"):
+    for name in ("pyproject.toml", "requirements.txt", "requirements-test.txt", "_toc.yml"):
         shutil.copy(ROOT / name, place)
     for path in (place / "tests").glob("test_*.py"):
         if path.name != "test_bellman.py":

@@ -19,10 +19,12 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tests import lean
 from tests.pages import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-LOCK = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+BOOK, TEST = ((ROOT / name).read_text(encoding="utf-8") for name in environment.LISTS)
+LOCK = BOOK + TEST
 
 
 RANGE = SpecifierSet(PROJECT["requires-python"])
@@ -79,7 +81,16 @@ def direct():
 
 
 class TestLock:
-    """requirements.txt says the same on every machine, and satisfies pyproject.toml."""
+    """The two lists say the same on every machine, and satisfy pyproject.toml."""
+
+    def test_is_two_lists(self):
+        """What the book needs, all of it, and nothing that only a test needs."""
+        assert set(pins(BOOK)) & set(pins(TEST)) == set()
+        installers = {"pip", "setuptools"}
+        book = {canonicalize_name(name) for name in lean.closure(lean.asked(["book"]))} - installers
+        assert book == set(pins(BOOK))
+        rest = {canonicalize_name(name) for name in lean.closure(lean.asked(["test"]))} - installers - book
+        assert {"pytest", "ruff", "playwright", "nbgrader"} < rest == set(pins(TEST))
 
     def test_is_exact(self):
         assert pins(LOCK)["torch"] == Version("2.13.0")
