@@ -15,9 +15,7 @@ import os
 import re
 import secrets
 import shutil
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import marking
@@ -31,6 +29,7 @@ ROOT = COURSEWORK.parent
 sys.path.append(str(ROOT / "tools"))
 
 import downloads  # noqa: E402
+import make_wheel  # noqa: E402
 import reads  # noqa: E402
 
 HOW_TO = """# How to work on an assignment
@@ -140,22 +139,8 @@ def build(*, seed, root, release, only=None):
     return seed
 
 
-def wheel(place):
-    """Build the package as an installer does, from a copy of what it is made of, and return the file."""
-    with tempfile.TemporaryDirectory() as tree:
-        shutil.copytree(
-            ROOT / "divergence_notes", Path(tree, "divergence_notes"), ignore=shutil.ignore_patterns("__pycache__")
-        )
-        for name in ("pyproject.toml", "README.md", "LICENSE"):
-            shutil.copy(ROOT / name, tree)
-        code = f"from setuptools import build_meta; print(build_meta.build_wheel({str(place)!r}))"
-        command = [sys.executable, "-W", "ignore", "-c", code]
-        said = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=True).stdout
-    return place / said.splitlines()[-1]
-
-
 def pinned(names):
-    """Return the lines of the lock for these packages."""
+    """Return the lines of the lock of the book for these packages."""
     lock = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     found = {name: re.search(rf"^{re.escape(name)}==\S+", lock, re.M | re.I) for name in sorted(names)}
     if missing := [name for name, line in found.items() if line is None]:
@@ -180,7 +165,7 @@ def student(*, release, place):
         needed = reads.needs(nbformat.read(target, as_version=4))
         for module in needed - downloads.modules(downloads.PROJECT["dependencies"]):
             more.setdefault(module, []).append(name)
-    own = wheel(place)
+    own = make_wheel.build(place)
     basis = {Requirement(line).name for line in downloads.PROJECT["dependencies"]} | {"ipykernel", "jupyterlab"}
     (place / "requirements.txt").write_text(f"{pinned(basis)}./{own.name}\n", encoding="utf-8")
     for module in more:

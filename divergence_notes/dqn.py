@@ -8,13 +8,18 @@ import copy
 import dataclasses
 from dataclasses import dataclass
 
-import gymnasium
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import nn
 
-from divergence_notes import _checks, networks, replay, training
+from divergence_notes import _checks
+from divergence_notes._extras import needs
+
+with needs("preqn"):
+    import gymnasium
+    import torch
+    from torch import nn
+
+    from divergence_notes import networks, replay, training
 
 LOSSES = {"huber": nn.functional.smooth_l1_loss, "squared": lambda q, target: 0.5 * ((target - q) ** 2).mean()}
 

@@ -7,10 +7,12 @@ Layer by layer, in the closed form of a linear layer, or row by row, as they are
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-import torch
-from torch import nn
-
 from divergence_notes import _checks
+from divergence_notes._extras import needs
+
+with needs("neural"):
+    import torch
+    from torch import nn
 
 
 @dataclass(frozen=True, eq=False)

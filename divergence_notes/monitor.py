@@ -12,15 +12,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from gymnasium import spaces
-from stable_baselines3 import DQN, TD3
-from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
-from torch import nn
 
-from divergence_notes import _checks, _passes, diagnostics, ntk, returns
+from divergence_notes import _checks, diagnostics, returns
+from divergence_notes._extras import needs
+
+with needs("monitor"):
+    import torch
+    from gymnasium import spaces
+    from stable_baselines3 import DQN, TD3
+    from stable_baselines3.common.buffers import ReplayBuffer
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.type_aliases import ReplayBufferSamples
+    from torch import nn
+
+    from divergence_notes import _passes, ntk
 
 if TYPE_CHECKING:
     import pandas

@@ -9,12 +9,15 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
-from torch import nn
 
 from divergence_notes import _checks
 from divergence_notes._checks import ArrayLike
+from divergence_notes._extras import needs
 from divergence_notes.dynamics import Status, Trajectory
+
+with needs("neural"):
+    import torch
+    from torch import nn
 
 
 class Sine(nn.Module):

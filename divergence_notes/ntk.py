@@ -5,12 +5,17 @@ Each function here takes a network and inputs, and answers or refuses with a sen
 """
 
 import numpy as np
-import torch
-from torch import nn
 
-from divergence_notes import _checks, _passes, _rowwise, networks
+from divergence_notes import _checks
 from divergence_notes._checks import ArrayLike
-from divergence_notes.linearization import ByRow, Linearization, products
+from divergence_notes._extras import needs
+
+with needs("neural"):
+    import torch
+    from torch import nn
+
+    from divergence_notes import _passes, _rowwise, networks
+    from divergence_notes.linearization import ByRow, Linearization, products
 
 
 def per_sample_gradients(net: nn.Module, x: torch.Tensor, *, outputs: torch.Tensor | int | None = None) -> torch.Tensor:

@@ -10,13 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
-import torch
-from torch import nn
 
-from divergence_notes import _checks, networks, ntk, replay, training
-from divergence_notes.linearization import Linearization
+from divergence_notes import _checks
+from divergence_notes._extras import needs
+
+with needs("preqn"):
+    import gymnasium
+    import torch
+    from torch import nn
+
+    from divergence_notes import networks, ntk, replay, training
+    from divergence_notes.linearization import Linearization
 
 TILE = 128
 """Rows and columns of a minibatch kernel that are worked on at a time: half of a usual batch, so that symmetry pays."""

@@ -7,11 +7,14 @@ learn from it is `training`; what an agent does with a batch is its own module, 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
-import torch
 
 from divergence_notes import _checks
+from divergence_notes._extras import needs
+
+with needs("preqn"):
+    import gymnasium
+    import torch
 
 
 class Transition(NamedTuple):

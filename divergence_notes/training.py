@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-import gymnasium
 import numpy as np
 
 from divergence_notes import _checks
-from divergence_notes.replay import Batch, ReplayBuffer, Transition
+from divergence_notes._extras import needs
+
+with needs("preqn"):
+    import gymnasium
+
+    from divergence_notes.replay import Batch, ReplayBuffer, Transition
 
 if TYPE_CHECKING:
     import pandas

@@ -17,19 +17,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ipywidgets
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from divergence_notes import _checks, bellman, dynamics, plotting
+from divergence_notes import _checks, bellman, dynamics
 from divergence_notes._checks import ArrayLike
+from divergence_notes._extras import needs
 from divergence_notes.examples import Example
 from divergence_notes.grading import check
 from divergence_notes.grading.kinds import Choice, Value
 from divergence_notes.grading.registry import find
 from divergence_notes.updates import KernelUpdate, Update
+
+with needs("widgets"):
+    import ipywidgets
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from divergence_notes import plotting
 
 SYMBOLS = {"alpha": "α", "beta": "β", "epsilon": "ε", "gamma": "γ", "kappa": "κ", "rho": "ρ", "theta": "θ"}
 """How a control writes the name of a Greek letter."""

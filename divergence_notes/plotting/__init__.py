@@ -4,6 +4,11 @@ Nothing is computed and no style is set at import; `use_style` is called once by
 the caption of the figure is its title.
 """
 
+from divergence_notes._extras import needs
+
+with needs("plot"):
+    import matplotlib  # noqa: F401  (what all of these draw with)
+
 from divergence_notes.plotting.kernels import (
     plot_blocks,
     plot_column,

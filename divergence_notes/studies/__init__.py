@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     import pandas
 
 
-RESULTS = Path(__file__).resolve().parents[2] / "book" / "results"
-"""Where the raw results are kept: ``<study>/<parameters>.csv``."""
+_COMMITTED = Path(__file__).resolve().parents[2] / "book" / "results"
+
+RESULTS = _COMMITTED if _COMMITTED.is_dir() else Path("results")
+"""Where the raw results are kept, ``<study>/<parameters>.csv``: in the book, or, where the package is installed without
+it, in the folder ``results`` of where one works."""
 
 
 def load(name: str, *, results: str | Path = RESULTS) -> "pandas.DataFrame":
@@ -47,7 +50,8 @@ def load(name: str, *, results: str | Path = RESULTS) -> "pandas.DataFrame":
     files = sorted(Path(results, name).glob("[!.]*.csv"))
     if not files:
         there = sorted(path.name for path in Path(results).glob("*/") if any(path.glob("[!.]*.csv")))
-        known = ", ".join(there) or "there is none"
+        lost = f"there is none in {results} (those of the book lie in its repository, book/results)"
+        known = ", ".join(there) or lost
         raise ValueError(f"name must be a study with finished runs: {known}, got {name!r}")
     keys = [unquote(part.partition("=")[0]) for part in files[0].stem.split(",")]
     import pandas

@@ -15,7 +15,11 @@ Columns as in the study `pendulum`.
 import dataclasses
 from typing import TYPE_CHECKING
 
-from divergence_notes.studies import mujoco, pendulum, protocol
+from divergence_notes._extras import needs
+
+with needs("studies"):
+    from divergence_notes.studies import mujoco, pendulum, protocol
+
 
 if TYPE_CHECKING:
     import pandas

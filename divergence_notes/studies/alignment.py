@@ -19,14 +19,18 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from stable_baselines3 import DDPG, TD3
-from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from divergence_notes import diagnostics
-from divergence_notes.studies import ablation, protocol
+from divergence_notes._extras import needs
+
+with needs("studies"):
+    import torch
+    from stable_baselines3 import DDPG, TD3
+    from stable_baselines3.common.buffers import ReplayBuffer
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.type_aliases import ReplayBufferSamples
+
+    from divergence_notes.studies import ablation, protocol
 
 if TYPE_CHECKING:
     import pandas

@@ -16,10 +16,15 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from divergence_notes import preqn
-from divergence_notes.studies import pendulum, protocol
+from divergence_notes._extras import needs
+
+with needs("studies"):
+    import torch
+
+    from divergence_notes import preqn
+    from divergence_notes.studies import pendulum, protocol
+
 
 if TYPE_CHECKING:
     import pandas

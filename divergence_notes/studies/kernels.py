@@ -22,13 +22,18 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import gymnasium as gym
 import numpy as np
-import torch
-from torch import nn
 
-from divergence_notes import _checks, contraction, diagnostics, networks, ntk
-from divergence_notes.studies import protocol
+from divergence_notes import _checks, contraction, diagnostics
+from divergence_notes._extras import needs
+
+with needs("studies"):
+    import gymnasium as gym
+    import torch
+    from torch import nn
+
+    from divergence_notes import networks, ntk
+    from divergence_notes.studies import protocol
 
 if TYPE_CHECKING:
     import pandas

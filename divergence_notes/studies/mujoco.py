@@ -15,9 +15,13 @@ the updates since the row before, as `preqn.PreQN.update` names them.
 import dataclasses
 from typing import TYPE_CHECKING
 
-from stable_baselines3 import TD3
+from divergence_notes._extras import needs
 
-from divergence_notes.studies import pendulum, protocol
+with needs("studies"):
+    from stable_baselines3 import TD3
+
+    from divergence_notes.studies import pendulum, protocol
+
 
 if TYPE_CHECKING:
     import pandas

@@ -19,10 +19,14 @@ before, as `preqn.PreQN.update` names them. A run that diverged ends with a row 
 import dataclasses
 from typing import TYPE_CHECKING
 
-from stable_baselines3 import SAC, TD3
+from divergence_notes._extras import needs
 
-from divergence_notes import preqn
-from divergence_notes.studies import protocol
+with needs("studies"):
+    from stable_baselines3 import SAC, TD3
+
+    from divergence_notes import preqn
+    from divergence_notes.studies import protocol
+
 
 if TYPE_CHECKING:
     import pandas

@@ -11,14 +11,19 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import gymnasium
-import mujoco
 import numpy as np
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.noise import NormalActionNoise
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from divergence_notes import preqn, training
+from divergence_notes._extras import needs
+
+with needs("studies"):
+    import gymnasium
+    import mujoco
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.noise import NormalActionNoise
+    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+    from divergence_notes import preqn, training
+
 
 if TYPE_CHECKING:
     import pandas

@@ -19,11 +19,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-import dask
-from distributed import Client, LocalCluster, as_completed
-from tqdm import tqdm
-
 from divergence_notes import studies
+from divergence_notes._extras import needs
+
+with needs("studies"):
+    import dask
+    from distributed import Client, LocalCluster, as_completed
+    from tqdm import tqdm
 
 if TYPE_CHECKING:
     import pandas

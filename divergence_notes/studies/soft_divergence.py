@@ -18,7 +18,11 @@ whose values pass a million, or are not finite, stops there.
 import dataclasses
 from typing import TYPE_CHECKING
 
-from divergence_notes import dqn
+from divergence_notes._extras import needs
+
+with needs("studies"):
+    from divergence_notes import dqn
+
 
 if TYPE_CHECKING:
     import pandas

@@ -17,8 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from divergence_notes import preqn, training
-from divergence_notes.studies import mujoco, protocol
+from divergence_notes._extras import needs
+
+with needs("studies"):
+    from divergence_notes import preqn, training
+    from divergence_notes.studies import mujoco, protocol
+
 
 if TYPE_CHECKING:
     import pandas
