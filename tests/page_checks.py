@@ -53,9 +53,13 @@ def _parsed(path, _changed):
     return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
 
 
+ASKING = "script[src], link[href]:not([rel=canonical]), img[src], iframe[src]"
+"""What a browser asks for by itself; which address of a page is the lasting one, it does not ask."""
+
+
 def foreign(page):
     """Find what asks another host."""
-    asked = [tag.get("src") or tag.get("href") for tag in page.select("script[src], link[href], img[src], iframe[src]")]
+    asked = [tag.get("src") or tag.get("href") for tag in page.select(ASKING)]
     return [url for url in asked if re.match(r"(https?:)?//", url)]
 
 

@@ -47,3 +47,33 @@ def test_a_disagreement_is_found(old, new, field):
     text = (BOOK / "citation.bib").read_text(encoding="utf-8")
     assert old in text
     assert disagreements(text.replace(old, new)) == [field]
+
+
+class TestPaper:
+    """The paper about the book says what is there."""
+
+    TEXT = (ROOT / "paper.md").read_text(encoding="utf-8")
+
+    def test_its_sources_are_in_the_bibliography(self):
+        head, text = self.TEXT.split("\n---\n", 1)
+        bibliography = (ROOT / yaml.safe_load(head)["bibliography"]).read_text(encoding="utf-8")
+        cited = set(re.findall(r"@(\w+)", text))
+        assert len(cited) > 5 and cited <= set(re.findall(r"(?m)^@\w+\{(\w+),", bibliography))
+
+    def test_it_counts_right(self):
+        """Its one number: a chapter and an assignment for each."""
+        assert re.findall(r"\d+|\b(?:two|three|four|five|six|seven)\b", self.TEXT.split("# Summary")[1]) == [
+            "six",
+            *YEARS,
+        ]
+        (part,) = [one for one in yaml.safe_load((ROOT / "_toc.yml").read_text())["parts"] if one.get("numbered")]
+        assert len(part["chapters"]) == len(list((ROOT / "coursework" / "source").glob("*/*.ipynb"))) == 6
+
+    def test_its_author_and_title_are_the_books(self):
+        head = yaml.safe_load(self.TEXT.split("\n---\n", 1)[0])
+        cff, _ = stated()
+        assert head["title"].partition(":")[0] == cff["title"].partition(":")[0]
+        assert [author["name"] for author in head["authors"]] == [cff["author"]]
+
+
+YEARS = ["2019", "1995", "1997", "2018", "1922", "1994", "2009", "2018"]  # of the sources, within their keys
