@@ -107,14 +107,6 @@ class TestMissingPackage:
             from divergence_notes import no_such_name  # noqa: F401
 
 
-def test_the_numpy_half_imports_no_pandas(bare):
-    """It returns tables where one asks for them, and imports pandas only then."""
-    light = [name for name, sentence in bare.items() if not sentence and not name.endswith("__main__")]
-    code = f"import importlib, sys; [importlib.import_module(m) for m in {light}]; print('pandas' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False" and len(light) > 20
-
-
 def test_results_are_never_written_beside_an_installed_package(tmp_path):
     """In the repository they are the book's; from a wheel, in the folder where one works."""
     assert studies.RESULTS == ROOT / "book" / "results"

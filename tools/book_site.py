@@ -46,7 +46,7 @@ def start(app):
 
 def is_notebook(env, docname):
     """Say whether a page is made from a notebook."""
-    return env.doc2path(docname).endswith(".ipynb")
+    return Path(env.doc2path(docname)).suffix == ".ipynb"
 
 
 def with_other_keys(app, env, added, changed, removed):

@@ -5,6 +5,7 @@ resolved together, and each release stands in one of the two.
 """
 
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ def compiled(known, *options):
         command = [sys.executable, "-m", "piptools", "compile", *OPTIONS.split(), *options, "pyproject.toml"]
         subprocess.run([*command, "--output-file", path], cwd=ROOT, check=True)
         text = path.read_text(encoding="utf-8")
+    shutil.rmtree(ROOT / "divergence_notes.egg-info")  # else Python takes this folder for an installed package
     # The name of a build ("+cpu") is this machine's affair: the lock names releases.
     return re.sub(r"(?m)^(\S+==[^+\s]+)\+\S+", r"\1", text)
 

@@ -56,7 +56,9 @@ def imported_anywhere(tree):
 
 def at_import(path):
     """Return what a module imports as soon as it is imported; what a function imports when called is none of it."""
-    return imported(parsed(path.read_text(encoding="utf-8")).body)
+    body = parsed(path.read_text(encoding="utf-8")).body
+    blocks = [line for node in body if isinstance(node, ast.With) for line in node.body]  # `_extras.needs`
+    return imported(body + blocks)
 
 
 def ever(path):

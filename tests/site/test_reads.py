@@ -95,6 +95,20 @@ NO_CHANGES = {
 }
 
 
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("with needs('extra'):\n    import pandas\n", {"pandas"}),
+        ("def later():\n    import pandas\n", set()),
+        ("if TYPE_CHECKING:\n    import pandas\n", set()),
+    ],
+)
+def test_what_must_be_installed(root, source, found):
+    """What a module imports at once, in the block that says which extra brings it too, and no more."""
+    (root / "planted" / "top.py").write_text(source)
+    assert reads.needs(new(USES)) == found
+
+
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_key_follows(root, change):
     before = reads.key(new(USES))
