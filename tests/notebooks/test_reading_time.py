@@ -29,6 +29,15 @@ CASES = {
         [text("````{admonition} You may think", ":class: a", "Two words.", "````")],
         Amount(words=2),
     ),
+    "a fold as well": ([text("```{admonition} More", ":class: dropdown", "Two words.", "```")], Amount(words=2)),
+    "and what follows a bet": (
+        [
+            text("```{exercise} A", ":label: ex-a-prediction", "", "Which?", "```"),
+            text("Two words."),
+            text(":::{div} bet-end", ":::"),
+        ],
+        Amount(words=2, bets=1),
+    ),
     "code in a fence is not": ([text("```python", "x = 1", "```")], Amount()),
     "an equation with a number": ([text("$$", "x = 1", "$$ (eq-x)")], Amount(shown=1)),
     "one without": ([text("$$", "x = 1", "$$")], Amount()),
