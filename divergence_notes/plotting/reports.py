@@ -149,7 +149,7 @@ def plot_history(
         ax.set_ylabel(PANELS[name])
     top = axes[0]
     if alarm.any():
-        marks = {"color": style.VERMILION, "ms": 5, "ls": "none", "label": _once(top, "alarm")}
+        marks = {"color": style.VERMILION, "ms": 9, "mec": "white", "ls": "none", "label": _once(top, "alarm")}
         top.plot(history["step"][alarm], history[quantities[0]][alarm], "X", **marks)
     if top.get_legend_handles_labels()[1]:
         top.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize="small", borderaxespad=0.2)
