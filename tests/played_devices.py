@@ -200,10 +200,9 @@ def test_monitor(kind, given):
         parts = [torch.zeros(6, d), action, torch.zeros(6, d), torch.zeros(6, 1), torch.zeros(6, 1)]
         samples = monitor.ReplayBufferSamples(*(part.to(given) for part in parts))
         callback = monitor.DivergenceCallback(batch=samples, r_max=1.0)
-        callback.model = model
+        callback.init_callback(model)
         moved = callback._batch()
         assert {t.device for t in everything(list(moved))} == {CARD}
-        with monitor._evaluating(model.policy):
-            seen = monitor._values(model, moved)
-            K = monitor._kernel(model, moved)
-    assert K.shape == (6, 6) and [len(part) for part in seen] == [6, 6, 6]
+        callback._record()
+    (record,) = callback.history.to_dict("records")
+    assert record["reason"] == "" and np.isfinite([record[name] for name in ("certified", "td_error", "max_q")]).all()

@@ -8,17 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from stable_baselines3 import DDPG, DQN, PPO, SAC, TD3
+from stable_baselines3 import DDPG, DQN, PPO, TD3
 from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger, configure
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
-from divergence_notes import diagnostics, monitor
+from divergence_notes import adapters, diagnostics, monitor, probe, returns
 from divergence_notes.monitor import DivergenceCallback
 
 SMALL = {"net_arch": [16, 16]}
@@ -36,6 +37,10 @@ def dqn(env="CartPole-v1", policy="MlpPolicy", **settings):
 def continuous(algorithm, env="Pendulum-v1", **settings):
     given = {"seed": 0, "learning_starts": 50, "buffer_size": 1000, "batch_size": 32, "device": "cpu"}
     return algorithm("MlpPolicy", env, **given | {"policy_kwargs": dict(SMALL)} | settings)
+
+
+def kernel(model, batch):
+    return probe.Probe.of(adapters.asked(model), gamma=model.gamma).kernel(batch)
 
 
 class Snapshots(BaseCallback):
@@ -271,7 +276,7 @@ class TestChangesNothing:
             callback = DivergenceCallback(batch_size=4, seed=seed)
             callback.init_callback(model)
             np.random.seed(other)  # noqa: NPY002
-            callback._sample()
+            callback._sample(4)
             return model.replay_buffer.rows.tolist(), model.replay_buffer.drawn.tolist()
 
         assert watch(1, 5) == watch(1, 6)
@@ -287,9 +292,16 @@ class Recording:
     def __getattr__(self, name):
         return getattr(self.buffer, name)
 
+    def sample(self, n, env=None):
+        get, self.buffer._get_samples = self.buffer._get_samples, self._get_samples
+        try:
+            return self.buffer.sample(n, env=env)
+        finally:
+            self.buffer._get_samples = get
+
     def _get_samples(self, rows, env=None):
         self.rows, self.drawn = rows, np.random.randint(1000, size=5)  # noqa: NPY002
-        return self.buffer._get_samples(rows, env=env)
+        return type(self.buffer)._get_samples(self.buffer, rows, env=env)
 
 
 class TestLogger:
@@ -305,9 +317,9 @@ class TestLogger:
         history = callback.history
         assert rows["time/total_timesteps"].tolist() == history["step"].tolist() == [52, 60, 92, 120, 152]
         assert {name for name in rows if name.startswith("divergence/")} == {
-            f"divergence/{name}" for name in set(monitor.COLUMNS) - {"step", "verdict", "status", "reason"}
+            f"divergence/{name}" for name in probe.NUMBERS
         }
-        for name in set(monitor.COLUMNS) - {"step", "verdict", "status", "reason"}:
+        for name in probe.NUMBERS:
             np.testing.assert_array_equal(rows[f"divergence/{name}"], history[name].astype(float))
 
     @pytest.mark.parametrize(("verbose", "lines"), [(0, 0), (1, 1)])
@@ -448,7 +460,7 @@ class TestBound:
         buffer.rewards[5], buffer.dones[5], buffer.timeouts[5] = 1, 1, cut
         buffer.dones[30] = 1
         callback._restart()
-        assert callback._possible() == pytest.approx((0, most))
+        assert returns.bounds(*callback._known(), gamma=model.gamma) == pytest.approx((0, most))
 
     def test_none_before_the_first_reward(self):
         callback = DivergenceCallback(every=10)
@@ -580,8 +592,8 @@ class TestEarned:
         for last in (4, 1000):
             callback.batch_size = last
             for most in (0.0, 7.0, np.inf):
-                with monitor._evaluating(model.policy):
-                    found = callback._earned((0.0, most))
+                with probe.undisturbed((model.policy,)):
+                    found = callback._probe.earned(callback._told(), (0.0, most))
                 want = earned_by_loops(model, most, last, lambda reward: reward / spread)
                 assert found == pytest.approx(want, rel=1e-4, abs=1e-5)
 
@@ -626,7 +638,7 @@ class TestEarned:
             for k in range(20):
                 until = next((j for j in range(k, 20) if steps[j][2]), 19)
                 sums.append(sum(0.9 ** (j - k) * steps[j][1] for j in range(k, until + 1)))
-        found = callback._earned((0.0, 10.0))
+        found = callback._probe.earned(callback._told(), (0.0, 10.0))
         assert [found["earned_low"], found["earned_high"]] == pytest.approx([min(sums), max(sums)], rel=1e-5)
 
 
@@ -644,6 +656,10 @@ KIN = {
     "no discount": ({"ends": 0.1}, lambda rng, ended: 1.0, {"gamma": 1.0}),
     "no discount, no end": ({"ends": 0.0}, lambda rng, ended: 1.0, {"gamma": 1.0}),
     "no discount, a cost": ({"ends": 0.1}, lambda rng, ended: -1.0, {"gamma": 1.0}),
+    "no discount but for the last digit": ({"ends": 0.1}, lambda rng, ended: 1.0, {"gamma": 0.999}),
+    "tiny, no discount but for the last digit": ({"ends": 0.1}, lambda rng, ended: -1e-5, {"gamma": 0.999}),
+    "each step pays, for ever": ({"ends": 0.0}, lambda rng, ended: 1.0, {}),
+    "costs only, of every size": ({"ends": 0.1}, lambda rng, ended: -abs(rng.normal()), {}),
     "n-step": ({"ends": 0.1}, lambda rng, ended: rng.normal(), {"n_steps": 3}),
     "time limits are taken for ends": (
         {"ends": 0.0, "cuts": 0.1},
@@ -675,7 +691,12 @@ class TestFalseReadings:
     def test_kin(self, kind):
         where, pay, settings = KIN[kind]
         once = kind.startswith(("at the goal", "never"))
-        size = {"tiny": 1e-2, "huge": 1e7}.get(kind, 1.0 if once else 200.0)  # what can be earned, or more
+        size = {
+            "tiny": 1e-2,
+            "tiny, no discount but for the last digit": 1e-2,
+            "huge": 1e7,
+        }  # what can be earned, or more
+        size = size.get(kind, 1.0 if once else 2000.0 if "last digit" in kind else 200.0)
         callback = DivergenceCallback(every=20, batch_size=32)
         run = dqn(paying(1, pay, **where), target_update_interval=50, policy_kwargs=dict(SMALL), **settings)
         run.learn(150, callback=CallbackList([Blow(size), callback]))
@@ -691,6 +712,16 @@ class TestFalseReadings:
             callback = DivergenceCallback(every=20)
             dqn(env, target_update_interval=50).learn(300, callback=callback)
             assert not callback.history["alarm"].any()
+
+    def test_the_first_reward_comes_late(self):
+        """Nothing is paid for 150 steps, and then 1 at each end: silent all along, the values being small before."""
+        times = iter(range(10_000))
+        late = paying(1, lambda rng, ended: float(ended and next(times) > 15), ends=0.1)
+        callback = DivergenceCallback(every=20, batch_size=32)
+        dqn(late, target_update_interval=50).learn(400, callback=callback)
+        history = callback.history
+        assert history["possible_high"].iloc[0] == 0 and history["possible_high"].iloc[-1] == 1
+        assert not history["alarm"].any()
 
     def test_a_network_that_was_trained_before(self):
         """Its values may be those of rewards which this buffer has not seen: they are no cause for alarm."""
@@ -803,25 +834,24 @@ class TestBuffers:
     def test_size(self):
         model, callback = dqn(Rewarding()), DivergenceCallback(every=50, batch_size=7)
         model.learn(60, callback=callback)
-        assert len(callback._sample().rewards) == 7
+        assert len(callback._sample(7).rewards) == 7
         again = DivergenceCallback(every=50, batch_size=7)
         draw, drawn = again._sample, []
-        again._sample = lambda: drawn.append(draw()) or drawn[-1]
+        again._sample = lambda n: drawn.append(draw(n)) or drawn[-1]
         model.learn(100, callback=again)
         assert len(drawn) == len(again.history) == 2  # the alignment is that of the record's own batch
         rows = Recording(model.replay_buffer)
         model.replay_buffer = rows
-        callback.batch_size = 2000
-        callback._sample()
+        callback._sample(2000)
         assert set(rows.rows) == set(range(rows.buffer.size()))
 
     def test_the_entry_without_a_successor_is_left_out(self):
         settings = {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}}
-        model, callback = dqn(Rewarding(), buffer_size=40, **settings), DivergenceCallback(batch_size=2000)
+        model, callback = dqn(Rewarding(), buffer_size=40, **settings), DivergenceCallback()
         model.learn(53, callback=callback)
         rows = Recording(model.replay_buffer)
         model.replay_buffer = rows
-        callback._sample()
+        callback._sample(2000)
         assert rows.buffer.full
         assert set(rows.rows) == set(range(40)) - {rows.buffer.pos}
 
@@ -829,19 +859,19 @@ class TestBuffers:
         model, callback = dqn(n_steps=3), DivergenceCallback(every=50)
         model.learn(60, callback=callback)
         assert isinstance(model.replay_buffer, NStepReplayBuffer)
-        assert callback._sample().discounts is not None
+        assert callback._sample(5).discounts is not None
 
     def test_observations_are_normalised(self):
         env = VecNormalize(make_vec_env("CartPole-v1", seed=0))
-        model, callback = dqn(env), DivergenceCallback(batch_size=500)
+        model, callback = dqn(env), DivergenceCallback()
         model.learn(200, callback=callback)
-        spread = callback._sample().observations.std(dim=0)
+        spread = callback._sample(500).observations.std(dim=0)
         assert (spread > 0.7).all()
         assert (model.replay_buffer.observations[:200, 0].std(axis=0) < 0.65).any()
 
 
 class TestImages:
-    """A DQN that learns features from images has them in its kernel; a critic that does is refused."""
+    """Features that are learned with the values are in the kernel."""
 
     SPACE = gym.spaces.Box(0, 255, (1, 36, 36), np.uint8)
 
@@ -850,29 +880,36 @@ class TestImages:
         callback = DivergenceCallback(every=20, batch_size=6)
         seen = Snapshots(callback)
         model.learn(12, callback=CallbackList([callback, seen]))
-        batch = callback._sample()
+        batch = callback._sample(6)
         K = by_loops(model.policy, batch, 0.99)[0]
         model.policy.eval()
-        np.testing.assert_allclose(monitor._kernel(model, batch), K, rtol=1e-3, atol=1e-3 * np.abs(K).max())
-        assert np.isfinite(
-            callback.history.drop(columns=["verdict", "status", "reason"]).iloc[0].drop("growth_rate").astype(float)
-        ).all()
+        np.testing.assert_allclose(kernel(model, batch), K, rtol=1e-3, atol=1e-3 * np.abs(K).max())
+        of_two = ["growth_rate", "value_churn", "action_churn"]  # records
+        assert np.isfinite(callback.history[probe.NUMBERS].drop(columns=of_two).iloc[0].astype(float)).all()
 
     def test_learned_features_of_a_mlp(self, rng):
         model = WATCHED["dqn, dropout"]()
         model.policy.eval()
         batch = transitions(model, 5, rng)
         K = by_loops(model.policy, batch, 0.99)[0]
-        np.testing.assert_allclose(monitor._kernel(model, batch), K, rtol=1e-4)
+        np.testing.assert_allclose(kernel(model, batch), K, rtol=1e-4)
 
-    def test_a_critic_with_learned_features(self):
-        model = continuous(TD3, policy_kwargs=SMALL | {"features_extractor_class": Three})
-        with refuses(TypeError, "model must not learn the features of its observations together with its critics"):
-            model.learn(60, callback=DivergenceCallback())
-        shared = SMALL | {"features_extractor_class": Three, "share_features_extractor": True}
+    @pytest.mark.parametrize("shared", [False, True])
+    def test_a_critic_with_learned_features(self, shared, rng):
+        """They are in its kernel where its loss trains them; where only the actor's does, they are inputs."""
+        kinds = SMALL | {"features_extractor_class": Three, "share_features_extractor": shared}
+        model = continuous(TD3, policy_kwargs=kinds)
+        batch, critic = transitions(model, 5, rng), model.critic
+        moved = [*critic.q_networks[0].parameters(), *([] if shared else critic.features_extractor.parameters())]
+        rows = []
+        for obs, action in zip(batch.observations, batch.actions, strict=True):
+            value = critic.q_networks[0](torch.cat([critic.features_extractor(obs[None]), action[None]], dim=1))
+            rows.append(torch.cat([slope.ravel() for slope in torch.autograd.grad(value[0, 0], moved)]))
+        J = torch.stack(rows).double().numpy()
+        np.testing.assert_allclose(kernel(model, batch), J @ J.T, rtol=1e-4)
         callback = DivergenceCallback(every=50)
-        continuous(TD3, policy_kwargs=shared).learn(60, callback=callback)
-        assert len(callback.history) == 1
+        model.learn(60, callback=callback)
+        assert callback.history["reason"].tolist() == [""]
 
 
 class Three(Dropping):
@@ -887,15 +924,26 @@ class TestMonitorRefuses:
     """What it cannot read is refused before the first step."""
 
     def test_other_algorithms(self):
-        for algorithm, settings in ((SAC, {}), (PPO, {"n_steps": 8, "batch_size": 8})):
-            model = algorithm("MlpPolicy", "Pendulum-v1", policy_kwargs=dict(SMALL), device="cpu", **settings)
-            with refuses(TypeError, f"model must be a DQN, TD3 or DDPG, got {algorithm.__name__}"):
-                model.learn(10, callback=DivergenceCallback())
+        model = PPO("MlpPolicy", "Pendulum-v1", n_steps=8, batch_size=8, device="cpu")
+        said = (
+            "model must be a DQN, QR-DQN, DDPG, TD3, SAC, TQC or CrossQ, got PPO: it learns no action values off-policy"
+        )
+        with refuses(TypeError, said):
+            model.learn(10, callback=DivergenceCallback())
+        assert model.num_timesteps == 0
+        with refuses(TypeError, said):
+            monitor.watch(model)
 
-    def test_dictionaries(self):
-        env = Rewarding(space=gym.spaces.Dict({"x": gym.spaces.Box(-1, 1, (2,))}))
-        with refuses(TypeError, "model must have arrays as observations, its observation space is a Dict"):
-            dqn(env, "MultiInputPolicy").learn(10, callback=DivergenceCallback())
+    def test_one_of_its_own(self):
+        class Other(OffPolicyAlgorithm):
+            """One that is off-policy, and of a kind that nobody knows."""
+
+            def _setup_model(self):
+                pass
+
+        model = Other("MlpPolicy", "CartPole-v1", 1e-3, supported_action_spaces=(gym.spaces.Discrete,))
+        with refuses(TypeError, f"model must be a {adapters.NAMES}, got Other: it is none of them"):
+            monitor.watch(model)
 
     def test_settings(self):
         for error, message, settings in [
@@ -1000,7 +1048,7 @@ class TestPromise:
             model = dqn(policy_kwargs={"activation_fn": kind})
             batch = transitions(model, 9, np.random.default_rng(0))
             kept = batch.observations.clone()
-            kernels.append(monitor._kernel(model, batch))
+            kernels.append(kernel(model, batch))
             assert torch.equal(batch.observations, kept)
         np.testing.assert_array_equal(*kernels)
 
@@ -1039,13 +1087,13 @@ class TestPromise:
         model, callback = dqn(), DivergenceCallback(every=20)
         model.learn(40)
         if where == "gram":
-            monkeypatch.setattr(monitor.ntk, "gram", odd)
+            monkeypatch.setattr(probe.ntk, "gram", odd)
         elif where == "values":
-            monkeypatch.setattr(monitor, "_values", odd)
+            monkeypatch.setattr(probe.Probe, "_values", odd)
         elif where in ("to_go", "reach"):
-            monkeypatch.setattr(monitor.returns, where, odd)
+            monkeypatch.setattr(returns, where, odd)
         elif where == "deepcopy":
-            monkeypatch.setattr(monitor, "copy", type("Copy", (), {"deepcopy": odd}))
+            monkeypatch.setattr(probe, "copy", type("Copy", (), {"deepcopy": odd}))
         elif where == "buffer":
             monkeypatch.setattr(model.replay_buffer, "_get_samples", odd)
         elif where == "logger":
@@ -1056,9 +1104,9 @@ class TestPromise:
 
             monkeypatch.setattr(Logger, "record", spoilt)
         elif where == "rewards":
-            callback._possible = lambda: model.replay_buffer.no_such_thing
+            callback._known = lambda: model.replay_buffer.no_such_thing
         else:
-            monkeypatch.setattr(monitor.diagnostics, where, odd)
+            monkeypatch.setattr(diagnostics, where, odd)
         if where == "buffer":
             model.train = lambda *given, **named: None  # it reads the same buffer
         model.learn(100, callback=callback, reset_num_timesteps=False)
@@ -1100,13 +1148,13 @@ class TestPromise:
     def test_a_kernel_that_is_too_large_takes_no_memory(self, monkeypatch):
         """What is refused for its size is not made after all, to hold nan."""
         shapes = []
-        summary = monitor.diagnostics.summary
+        summary = probe.diagnostics.summary
 
         def seen(kernel, **given):
             shapes.append(np.shape(kernel))
             return summary(kernel, **given)
 
-        monkeypatch.setattr(monitor.diagnostics, "summary", seen)
+        monkeypatch.setattr(probe.diagnostics, "summary", seen)
         callback = DivergenceCallback(every=50, batch_size=100_000)
         dqn().learn(60, callback=callback)
         assert set(shapes) == {(1, 1)}
@@ -1123,7 +1171,7 @@ class TestPromise:
         def stop(*given, **named):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(monitor.ntk, "gram", stop)
+        monkeypatch.setattr(probe.ntk, "gram", stop)
         with pytest.raises(KeyboardInterrupt):
             dqn().learn(100, callback=DivergenceCallback())
 

@@ -19,7 +19,7 @@ SOURCES = sorted(path for place in PLACES for path in (pages.ROOT / place).rglob
 BUFFER = "stable_baselines3.common.buffers.ReplayBuffer"
 CALLBACK = "stable_baselines3.common.callbacks.BaseCallback"
 REACHED = {
-    f"{BUFFER}._get_samples": "the monitor and a study draw transitions with random numbers of their own",
+    f"{BUFFER}._get_samples": "a study draws transitions with random numbers of its own",
     f"{BUFFER}._normalize_reward": "the monitor puts rewards on the scale on which the network is trained",
     f"{BUFFER}._normalize_obs": "the monitor asks for values at the starts of stored episodes",
     "stable_baselines3.common.base_class.BaseAlgorithm._n_updates": "the monitor counts how often targets were renewed",
@@ -135,7 +135,7 @@ class TestWhatIsGone:
         base = importlib.import_module(module).BaseBuffer
         monkeypatch.delattr(base, "_get_samples")
         assert lost(path).startswith("stable_baselines3 2.")
-        assert f"has no {path} any more, by which the monitor and a study draw" in lost(path)
+        assert f"has no {path} any more, by which a study draws" in lost(path)
 
     def test_a_class(self, monkeypatch):
         import torch

@@ -1,0 +1,413 @@
+"""A probe in loops of one's own: two scripts, online and offline, and what each number is by another route."""
+
+import copy
+import re
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from divergence_notes import diagnostics, plasticity, probe, returns
+from divergence_notes.probe import Probe
+
+
+def refuses(error, message):
+    return pytest.raises(error, match="^" + re.escape(message) + "$")
+
+
+class QNetwork(nn.Module):
+    """Values of all actions, rectified by functions."""
+
+    def __init__(self, d, n_actions):
+        super().__init__()
+        self.one, self.two, self.three = nn.Linear(d, 32), nn.Linear(32, 32), nn.Linear(32, n_actions)
+
+    def forward(self, x):
+        return self.three(torch.relu(self.two(torch.relu(self.one(x)))))
+
+
+class Twins(nn.Module):
+    """Two critics of observations and actions, and the first alone."""
+
+    def __init__(self, d):
+        super().__init__()
+        self.first, self.second = (
+            nn.Sequential(nn.Linear(d, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 1)) for _ in range(2)
+        )
+
+    def forward(self, observations, actions):
+        x = torch.cat([observations, actions], dim=1)
+        return self.first(x), self.second(x)
+
+    def alone(self, observations, actions):
+        return self.first(torch.cat([observations, actions], dim=1))
+
+
+def learn_online(*, every, copy_each=40, lr=1e-3, steps=500, watched=True):
+    """DQN as one writes it in a file: a list for a buffer, a loop, two networks."""
+    torch.manual_seed(1)
+    rng = np.random.default_rng(1)
+    env = gym.make("CartPole-v1")
+    net = QNetwork(4, 2)
+    target = copy.deepcopy(net)
+    optimizer, gamma, memory, updates = torch.optim.Adam(net.parameters(), lr=lr), 0.99, [], 0
+
+    def targets(batch):
+        after = target(batch["next_observations"]).max(dim=1).values
+        return batch["rewards"] + gamma * (1 - batch["dones"]) * after
+
+    watching = Probe(net, targets, gamma=gamma, others=[target]) if watched else None
+    obs, _ = env.reset(seed=1)
+    for step in range(1, steps + 1):
+        explore = rng.random() < 0.3
+        with torch.no_grad():
+            action = int(rng.integers(2)) if explore else int(net(torch.as_tensor(obs)[None]).argmax())
+        after, reward, terminated, truncated, _ = env.step(action)
+        memory.append((obs, action, after, np.float32(terminated), np.float32(reward), truncated))
+        obs = env.reset()[0] if terminated or truncated else after
+        if step < 100:
+            continue
+        rows = [memory[k] for k in rng.integers(len(memory), size=32)]
+        names = ("observations", "actions", "next_observations", "dones", "rewards")
+        batch = {name: torch.as_tensor(np.stack([row[k] for row in rows])) for k, name in enumerate(names)}
+        if watched and step % every == 0:
+            watching.saw(*(np.array([row[k] for row in memory]) for k in (4, 3, 5)))
+            watching(batch, step=step, renewals=updates // copy_each)
+        taken = net(batch["observations"]).gather(1, batch["actions"][:, None])[:, 0]
+        with torch.no_grad():
+            wanted = targets(batch)
+        optimizer.zero_grad()
+        ((taken - wanted) ** 2).mean().backward()
+        optimizer.step()
+        updates += 1
+        if updates % copy_each == 0:
+            target.load_state_dict(net.state_dict())
+    return watching, net
+
+
+def pendulum_data(n=600):
+    """Return steps of a random policy, as arrays in order of time, with the names of data sets."""
+    env, rng = gym.make("Pendulum-v1"), np.random.default_rng(0)
+    rows, obs = [], env.reset(seed=0)[0]
+    for _ in range(n):
+        action = rng.uniform(-2, 2, 1).astype(np.float32)
+        after, reward, terminated, truncated, _ = env.step(action)
+        rows.append((obs, action / 2, reward / 10, after, terminated, truncated))
+        obs = env.reset()[0] if terminated or truncated else after
+    names = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
+    return {name: np.array([row[k] for row in rows], dtype=np.float32) for k, name in enumerate(names)}
+
+
+def learn_offline(*, lr=3e-4, tau=0.005, updates=300, every=50, watched=True):
+    """Two critics, an actor that is kept near the data, no environment: as TD3 with a term for imitation does."""
+    torch.manual_seed(2)
+    rng, data, gamma = np.random.default_rng(2), pendulum_data(), 0.98
+    critic = Twins(4)
+    actor = nn.Sequential(nn.Linear(3, 24), nn.ReLU(), nn.Linear(24, 1), nn.Tanh())
+    critic_target, actor_target = copy.deepcopy(critic), copy.deepcopy(actor)
+    optimizers = [torch.optim.Adam(part.parameters(), lr=lr) for part in (critic, actor)]
+
+    def targets(batch):
+        first, second = critic_target(batch["next_observations"], actor_target(batch["next_observations"]))
+        return batch["rewards"][:, None] + gamma * (1 - batch["dones"][:, None]) * torch.minimum(first, second)
+
+    watching = None
+    if watched:
+        watching = Probe(
+            critic,
+            targets,
+            gamma=gamma,
+            values=lambda net, observations, actions: net.alone(observations, actions),
+            policy=actor,
+            others=[critic_target, actor, actor_target],
+        )
+        known = {name: data[name] for name in ("observations", "actions")}
+        watching.saw(data["rewards"], data["terminals"], data["timeouts"], **known)
+    for update in range(updates):
+        where = rng.integers(len(data["rewards"]), size=64)
+        batch = {name: torch.from_numpy(part[where]) for name, part in data.items()} | {}
+        batch["dones"] = batch.pop("terminals")
+        if watched and update % every == 0:
+            watching(batch, step=update, renewals=update, share=tau)
+        with torch.no_grad():
+            wanted = targets(batch)
+        loss = sum(((q - wanted) ** 2).mean() for q in critic(batch["observations"], batch["actions"]))
+        optimizers[0].zero_grad()
+        loss.backward()
+        optimizers[0].step()
+        if update % 2 == 0:
+            action = actor(batch["observations"])
+            value = critic.alone(batch["observations"], action)
+            loss = -value.mean() / value.abs().mean().detach() + ((action - batch["actions"]) ** 2).mean()
+            optimizers[1].zero_grad()
+            loss.backward()
+            optimizers[1].step()
+        for net, slow in ((critic, critic_target), (actor, actor_target)):
+            for p, q in zip(net.parameters(), slow.parameters(), strict=True):
+                q.data.lerp_(p.data, tau)
+    return watching, critic
+
+
+class TestScripts:
+    """Two loops that know nothing of any library of agents."""
+
+    def test_online(self):
+        watching, _ = learn_online(every=50)
+        history = watching.history
+        assert history["step"].tolist() == list(range(100, 501, 50)) and (history["reason"] == "").all()
+        assert not history["alarm"].any()
+        assert set(history["possible_high"].round(6)) == {100.0}
+        assert np.isfinite(history["alignment"][:-1].astype(float)).all() and np.isnan(history["alignment"].iloc[-1])
+        assert history["earned_high"].min() > 8 and history["value_churn"].iloc[1:].gt(0).all()
+
+    def test_online_without_a_target_network(self):
+        """The same script, steps ten times as long and the target network renewed by each: it is seen, and early."""
+        watching, _ = learn_online(every=20, copy_each=1, lr=3e-2, steps=700)
+        history = watching.history
+        assert history["alarm"].any() and (history["reason"] == "").all()
+        first = history.index[history["alarm"]][0]
+        assert history["max_q"].iloc[-1] > 3 * history["max_q"].iloc[first]
+
+    def test_offline(self):
+        watching, _ = learn_offline()
+        history = watching.history
+        assert len(history) == 6 and (history["reason"] == "").all() and not history["alarm"].any()
+        assert np.isfinite(history["overestimation"].astype(float)).all()
+        assert history["action_churn"].iloc[1:].gt(0).all()
+
+    def test_offline_and_wild(self):
+        watching, _ = learn_offline(lr=3e-2, tau=1.0, updates=400, every=40)
+        history = watching.history
+        assert history["alarm"].any() and not history["alarm"].iloc[0]
+
+    @pytest.mark.parametrize("script", [learn_online, learn_offline])
+    def test_changes_nothing(self, script):
+        ends = []
+        for watched in (True, False):
+            _, net = script(every=30, watched=watched)
+            ends.append((net.state_dict(), torch.get_rng_state()))
+        assert all(torch.equal(value, ends[1][0][name]) for name, value in ends[0][0].items())
+        assert torch.equal(ends[0][1], ends[1][1])
+
+
+def transitions(rng, n=12, d=3, discrete=True):
+    obs, after = (torch.from_numpy(rng.normal(size=(n, d)).astype(np.float32)) for _ in range(2))
+    if discrete:
+        actions = torch.from_numpy(rng.integers(2, size=n))
+    else:
+        actions = torch.from_numpy(rng.uniform(-1, 1, (n, 1)).astype(np.float32))
+    rewards = torch.from_numpy(rng.normal(size=n).astype(np.float32))
+    dones = torch.from_numpy((rng.random(n) < 0.3).astype(np.float32))
+    return {"observations": obs, "actions": actions, "next_observations": after, "dones": dones, "rewards": rewards}
+
+
+def watch(net, rng, **settings):
+    """Return a probe whose targets are zero."""
+    return Probe(net, lambda batch: torch.zeros(len(batch["rewards"])), **{"gamma": 0.9} | settings)
+
+
+class TestRecord:
+    """Numbers of a record, each by another route."""
+
+    def test_against_autograd(self, rng):
+        torch.manual_seed(0)
+        net, batch = QNetwork(3, 2), transitions(rng)
+        watching = watch(net, rng)
+        record = watching(batch, step=0)
+        taken = net(batch["observations"]).gather(1, batch["actions"][:, None])[:, 0]
+        (0.5 * (taken**2).mean()).backward()  # the targets are zero
+        taken = taken.detach()
+        gradient = torch.cat([p.grad.ravel() for p in net.parameters()]).norm().item()
+        assert record["gradient_norm"] == pytest.approx(gradient, rel=1e-4)
+        weights = torch.cat([p.detach().ravel() for p in net.parameters()])
+        assert record["weight_norm"] == pytest.approx(float(weights.norm()), rel=1e-5)
+        assert record["td_error"] == pytest.approx(float(taken.abs().mean()), rel=1e-5)
+        assert record["max_q"] == pytest.approx(net(batch["observations"]).abs().max().item(), rel=1e-5)
+        hidden = torch.relu(net.two(torch.relu(net.one(batch["observations"])))).detach().numpy()
+        assert record["feature_norm"] == pytest.approx(np.sqrt((hidden**2).sum(axis=1)).mean(), rel=1e-5)
+        assert record["feature_rank"] == plasticity.feature_rank(hidden)
+        first = torch.relu(net.one(batch["observations"])).detach().numpy().mean(axis=0)
+        asleep = [int((part <= 0.025 * part.mean()).sum()) for part in (first, hidden.mean(axis=0))]
+        assert watching.layers["dormant"].tolist() == asleep and record["dormant"] == sum(asleep) / 64
+
+    def test_churn_is_that_of_the_first_batch(self, rng):
+        torch.manual_seed(0)
+        net, first = QNetwork(3, 2), transitions(rng)
+        watching = watch(net, rng)
+        assert np.isnan(watching(first, step=0)["value_churn"])
+        before = net(first["observations"]).detach()
+        with torch.no_grad():
+            net.three.bias += torch.tensor([-1.0, 1.0])
+        record = watching(transitions(rng), step=1)
+        after = net(first["observations"]).detach()
+        moved = (after - before).gather(1, first["actions"][:, None]).abs().mean()
+        assert record["value_churn"] == pytest.approx(float(moved), rel=1e-4)
+        others = (after.argmax(dim=1) != before.argmax(dim=1)).float().mean()
+        assert 0 < record["action_churn"] == pytest.approx(float(others))
+        assert watching(transitions(rng), step=2)["value_churn"] == 0
+
+    def test_alignment_is_what_happened_in_between(self, rng):
+        net, batch = QNetwork(3, 2), transitions(rng)
+        watching = watch(net, rng)
+        watching(batch, step=0)
+        before = net(batch["observations"]).gather(1, batch["actions"][:, None])[:, 0].detach()
+        with torch.no_grad():
+            net.three.weight *= 0.5
+        watching.after()
+        after = net(batch["observations"]).gather(1, batch["actions"][:, None])[:, 0].detach()
+        want = diagnostics.alignment((after - before).double().numpy(), -before.double().numpy())
+        assert watching.history["alignment"][0] == pytest.approx(want, rel=1e-4)
+        with torch.no_grad():
+            net.three.weight *= -9
+        watching.after()  # only the first call counts
+        assert watching.history["alignment"][0] == pytest.approx(want, rel=1e-4)
+
+    def test_kept_pairs(self, rng):
+        net, batch = Twins(4), transitions(rng, discrete=False)
+        pairs = (batch["observations"].numpy()[:4], batch["actions"].numpy()[:4])
+        watching = Probe(
+            net, lambda batch: torch.zeros(12), gamma=0.9, values=lambda net, *given: net.alone(*given), pairs=pairs
+        )
+        watching(batch, step=0)
+        rows = []
+        for obs, action in zip(batch["observations"][:4], batch["actions"][:4], strict=True):
+            slopes = torch.autograd.grad(net.alone(obs[None], action[None])[0, 0], list(net.first.parameters()))
+            rows.append(torch.cat([slope.ravel() for slope in slopes]))
+        J = torch.stack(rows).double().numpy()
+        np.testing.assert_allclose(watching.kernels[0], J @ J.T, rtol=1e-4)
+
+    def test_what_was_earned(self, rng):
+        net = QNetwork(3, 2)
+        watching = watch(net, rng)
+        obs, actions = rng.normal(size=(6, 3)).astype(np.float32), np.array([0, 1, 1, 0, 1, 0])
+        rewards, over = np.array([1.0, 2.0, 4.0, 8.0, -1.0, 3.0]), np.array([0, 0, 1, 0, 1, 0], dtype=bool)
+        watching.saw(rewards, over, observations=obs, actions=actions)
+        record = watching(transitions(rng) | {"rewards": torch.zeros(12)}, step=0)
+        sums = [1 + 0.9 * 2 + 0.81 * 4, 8 - 0.9]
+        assert record["start_return"] == pytest.approx(np.mean(sums))
+        assert (record["earned_low"], record["earned_high"]) == pytest.approx((-1, 8 - 0.9))
+        with torch.no_grad():
+            value = net(torch.from_numpy(obs[[0, 3]]))[[0, 1], actions[[0, 3]]].mean().item()
+        assert record["start_q"] == pytest.approx(value, rel=1e-5)
+        assert record["overestimation"] == pytest.approx(value - np.mean(sums), rel=1e-5)
+        want = returns.bounds([0.0, 8.0, -1.0, 4.0], [False, False, True, True], gamma=0.9)
+        assert (record["possible_low"], record["possible_high"]) == pytest.approx(want)
+
+    def test_columns(self, rng):
+        record = watch(QNetwork(3, 2), rng)(transitions(rng), step=7)
+        assert list(record) == list(probe.COLUMNS) and record["step"] == 7 and record["bonus"] == 0
+        assert set(probe.COLUMNS) == {"step", *probe.NUMBERS, *probe.WORDS}
+
+    @pytest.mark.parametrize("kind", ["arrays", "an object", "dictionaries", "images"])
+    def test_batches_of_every_kind(self, kind, rng):
+        torch.manual_seed(0)
+        batch = transitions(rng)
+
+        class Joined(nn.Module):
+            """Reads a dictionary."""
+
+            def __init__(self):
+                super().__init__()
+                self.net = QNetwork(3, 2)
+
+            def forward(self, observations):
+                return self.net(torch.cat([observations["x"], observations["y"]], dim=1))
+
+        class Pictures(nn.Module):
+            """Reads whole numbers from 0 to 255."""
+
+            def __init__(self):
+                super().__init__()
+                self.conv, self.head = nn.Conv2d(1, 2, 3), nn.Linear(8, 2)
+
+            def forward(self, images):
+                return self.head(torch.relu(self.conv(images / 255.0)).flatten(1))
+
+        net = {"dictionaries": Joined, "images": Pictures}.get(kind, lambda: QNetwork(3, 2))()
+        targets = lambda batch: torch.zeros(12)  # noqa: E731
+        if kind == "arrays":
+            batch = {
+                name: part.double().numpy() if part.is_floating_point() else part.numpy()
+                for name, part in batch.items()
+            }
+        if kind == "an object":
+            batch = type("Of", (), batch)()
+        if kind == "dictionaries":
+            for name in ("observations", "next_observations"):
+                batch[name] = {"x": batch[name][:, :1], "y": batch[name][:, 1:]}
+        if kind == "images":
+            for name in ("observations", "next_observations"):
+                batch[name] = torch.from_numpy(rng.integers(0, 256, (12, 1, 4, 4), dtype=np.uint8))
+        record = Probe(net, targets, gamma=0.9)(batch, step=0)
+        assert record["reason"] == "" and np.isfinite(record["row_ratio"]) and np.isfinite(record["gradient_norm"])
+
+    def test_modes_and_statistics_stay(self, rng):
+        net = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 2))
+        other, batch = copy.deepcopy(net), transitions(rng)
+        watching = Probe(net, lambda batch: other(batch["next_observations"]).max(1).values, gamma=0.9, others=[other])
+        kept = [copy.deepcopy(part.state_dict()) for part in (net, other)]
+        drawn = torch.get_rng_state()
+        record = watching(batch, step=0)
+        assert record["reason"] == "" and torch.equal(drawn, torch.get_rng_state())
+        for part, state in zip((net, other), kept, strict=True):
+            assert all(module.training for module in part.modules())
+            assert all(torch.equal(value, part.state_dict()[name]) for name, value in state.items())
+
+
+class TestProbeRefuses:
+    """What a call lacks is said at once; what a network cannot do is a reason."""
+
+    def test_settings(self):
+        net = QNetwork(3, 2)
+        with refuses(TypeError, "net must be a torch.nn.Module, got int"):
+            Probe(3, abs, gamma=0.9)
+        with refuses(TypeError, "others[0] must be a torch.nn.Module, got int"):
+            Probe(net, abs, gamma=0.9, others=[3])
+        with refuses(TypeError, "targets must be a function, got int"):
+            Probe(net, 3, gamma=0.9)
+        with refuses(ValueError, "gamma must be in [0, 1], got 2"):
+            Probe(net, abs, gamma=2)
+
+    def test_batches(self, rng):
+        watching, batch = watch(QNetwork(3, 2), rng), transitions(rng)
+        with refuses(
+            TypeError,
+            "batch must have observations, actions, next_observations, dones, rewards, this dict has no dones",
+        ):
+            watching({name: part for name, part in batch.items() if name != "dones"}, step=0)
+        with refuses(ValueError, "batch must have as many actions as observations, 12, got 11"):
+            watching(batch | {"actions": batch["actions"][:11]}, step=0)
+        with refuses(ValueError, "share must be in (0, 1], got 0"):
+            watching(batch, step=0, share=0)
+        assert watching.history.empty
+
+    def test_told(self, rng):
+        watching = watch(QNetwork(3, 2), rng)
+        with refuses(ValueError, "terminated must have shape (2,), got (1,), while rewards"):
+            watching.saw([1.0, 2.0], [False])
+        with refuses(ValueError, "rewards must be finite: rewards[0] is nan"):
+            watching.saw([np.nan], [False])
+        with refuses(ValueError, "rewards must hold at least one reward"):
+            watching.saw([], [])
+
+    def test_the_loop_goes_on(self, rng, caplog):
+        batch = transitions(rng)
+        watching = Probe(QNetwork(3, 2), lambda batch: torch.zeros(3), gamma=0.9)
+        for step in range(2):
+            record = watching(batch, step=step)
+        said = "the values: ValueError: targets must return one number for each of 12 pairs, got 3"
+        assert record["reason"] == said and np.isnan(record["max_q"])
+        assert [entry.getMessage() for entry in caplog.records] == [f"step 0: not measured, {said}"]
+
+    def test_lost(self, rng):
+        net, batch = QNetwork(3, 2), transitions(rng)
+        watching = watch(net, rng)
+        watching(batch, step=0)
+        with torch.no_grad():
+            net.three.bias[0] = np.nan
+        watching.after()
+        assert watching.history["status"].tolist() == ["diverged"]
+        record = watching(batch, step=1)
+        assert (record["verdict"], record["alarm"], record["status"]) == ("not finite", True, "diverged")
