@@ -938,6 +938,8 @@ class TestMonitorRefuses:
         class Other(OffPolicyAlgorithm):
             """One that is off-policy, and of a kind that nobody knows."""
 
+            policy_aliases = DQN.policy_aliases
+
             def _setup_model(self):
                 pass
 
