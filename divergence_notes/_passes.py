@@ -15,7 +15,7 @@ from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, grad, vmap
 
-from divergence_notes import _checks
+from divergence_notes import _checks, networks
 from divergence_notes.linearization import ByLayer, ByRow, Linearization, _Layer, _own_precision
 
 ALONE = "net must treat each row on its own, the same each time"
@@ -229,6 +229,48 @@ def _layers(
     upstream = torch.ones_like(values)  # rows do not see each other: the gradient of the sum has one row for each
     slopes = gradients(values, [edge for *_, edge in seen], upstream) if seen else []
     return [_Layer(module, a, b) for (module, a, *_), b in zip(seen, slopes, strict=True)]
+
+
+_SLOPES = {
+    nn.ReLU: lambda z, a, b: torch.ops.aten.threshold_backward(b, a, 0),
+    nn.Tanh: lambda z, a, b: torch.ops.aten.tanh_backward(b, a),
+    networks.Sine: lambda z, a, b: b * z.cos(),
+}
+"""What each activation a = f(z) makes of a gradient b at a: the gradient at z, as autograd computes it."""
+
+
+def is_plain(net: nn.Module) -> bool:
+    """Return whether a network is linear layers with activations between them, which no one else watches."""
+    if type(net) is not networks.MLP:
+        return False
+    modules = list(net._modules.values())
+    return (
+        all(type(module) is nn.Linear for module in modules[::2])
+        and all(type(module) in _SLOPES for module in modules[1::2])
+        and not any(module._forward_hooks or module._forward_pre_hooks for module in (net, *modules))
+    )
+
+
+@torch.no_grad()
+def plainly(net: networks.MLP, x: torch.Tensor, name: str, outputs: torch.Tensor | int | None) -> ByLayer:
+    """Return what `linearized` does for a network that `is_plain`, by the chain rule and without autograd."""
+    with _own_precision(x.device):
+        modules = list(net._modules.values())
+        seen, before, a = [], [], x
+        for linear, activation in zip(modules[::2], [*modules[1::2], None], strict=True):
+            z = linear(a)
+            seen.append((linear, a))
+            before.append(z)
+            a = z if activation is None else activation(z)
+        which = chosen(name, outputs, a, len(x))
+        b = torch.zeros_like(a).scatter_(1, which[:, None], 1.0)
+        layers = [_Layer(modules[-1], seen[-1][1], b)]
+        for k in range(len(seen) - 2, -1, -1):
+            linear, above = seen[k][0], seen[k + 1]
+            b = _SLOPES[type(modules[2 * k + 1])](before[k], above[1], b @ above[0].weight)
+            layers.append(_Layer(linear, seen[k][1], b))
+        layers = [layer for layer in reversed(layers) if layer.weight_moves or layer.bias_moves]
+        return ByLayer(picked(a, which), [p for p in net.parameters() if p.requires_grad], layers)
 
 
 def _graph(values: torch.Tensor) -> tuple[set, Counter]:

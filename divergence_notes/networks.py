@@ -84,6 +84,28 @@ def _linear(fan_in: int, fan_out: int, generator: torch.Generator, dtype: torch.
     return layer
 
 
+def glorot_(net: nn.Module, *, generator: torch.Generator) -> nn.Module:
+    """Draw the weights again, uniformly within ``sqrt(6 / (fan_in + fan_out))`` of zero, set the biases to zero.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Changed in place: every linear layer in it.
+    generator : torch.Generator
+        The global generator is left alone.
+
+    Returns
+    -------
+    torch.nn.Module
+        The same network.
+    """
+    for layer in net.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+            nn.init.zeros_(layer.bias)
+    return net
+
+
 def values(net: nn.Module, x: torch.Tensor) -> np.ndarray:
     """Return the scalar outputs of a network as a numpy vector.
 

@@ -131,7 +131,7 @@ def linearize(
         As in `gram`.
     check : bool
         Whether to look for what `gram` refuses. Leave it out only where the same network has passed: a training loop
-        checks its first batch.
+        checks its first batch. A `networks.MLP` is then taken by hand, without autograd, to the same last bit.
 
     Returns
     -------
@@ -153,6 +153,8 @@ def linearize(
 def _linearize(
     net: nn.Module, x: torch.Tensor, name: str, outputs: torch.Tensor | int | None, *, check: bool
 ) -> Linearization:
+    if not check and _passes.is_plain(net):
+        return _passes.plainly(net, x, name, outputs)
     trainable = _passes.trainable(net)
     with _passes.undisturbed(net):
         if check:

@@ -517,3 +517,33 @@ def test_where_gradients_are_off():
     with torch.no_grad():
         inside = ntk.gram(net, x)
     assert torch.equal(inside, ntk.gram(net, x))
+
+
+class TestPlainNetworks:
+    """An MLP whose rows need no check is taken without autograd: the same bits."""
+
+    @pytest.mark.parametrize("activation", ["relu", "tanh", "sin"])
+    @pytest.mark.parametrize("sizes", [(3, 1), (3, 8, 1), (3, 8, 7, 4)])
+    @pytest.mark.parametrize("frozen", [(), ("0.weight",), ("0.weight", "0.bias")])
+    def test_to_the_last_bit(self, activation, sizes, frozen):
+        g = torch.Generator().manual_seed(0)
+        net = networks.MLP(sizes, activation=activation, generator=g)
+        if len(sizes) > 2:
+            for name in frozen:
+                net.get_parameter(name).requires_grad_(False)
+        x, w = torch.randn(20, 3, generator=g), torch.randn(20, generator=g)
+        outputs = torch.arange(20) % 4 if sizes[-1] == 4 else None
+        slow, quick = (ntk.linearize(net, x, outputs=outputs, check=check) for check in (True, False))
+        assert torch.equal(slow.values, quick.values) and torch.equal(slow.gram(), quick.gram())
+        assert not quick.values.requires_grad and not quick.gram().requires_grad
+        for a, b in zip(slow.pull_back(w), quick.pull_back(w), strict=True):
+            assert torch.equal(a, b)
+
+    def test_a_hook_is_heard(self):
+        """A network that somebody watches, and perhaps changes, is taken as any other."""
+        net = networks.MLP((3, 8, 1), activation="sin", generator=torch.Generator().manual_seed(0))
+        x = torch.randn(20, 3, generator=torch.Generator().manual_seed(1))
+        before = ntk.linearize(net, x, check=False).gram()
+        net[1].register_forward_hook(lambda module, given, out: 2 * out)
+        torch.testing.assert_close(ntk.linearize(net, x, check=False).gram(), ntk.linearize(net, x).gram())
+        assert not torch.allclose(ntk.linearize(net, x, check=False).gram(), before)

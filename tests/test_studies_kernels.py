@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from divergence_notes import ntk, studies
+from divergence_notes import networks, ntk, studies
 from divergence_notes.studies import kernels
 
 WIDTHS = {"HalfCheetah-v5": (17, 6), "Ant-v5": (27, 8), "Walker2d-v5": (17, 6)}
@@ -111,7 +111,7 @@ class TestInitialisation:
 
     def test_the_global_generator_is_left_alone(self):
         before = torch.get_rng_state()
-        kernels.glorot_(self.net("pytorch"), generator=torch.Generator().manual_seed(1))
+        networks.glorot_(self.net("pytorch"), generator=torch.Generator().manual_seed(1))
         assert torch.equal(before, torch.get_rng_state())
 
     def test_unknown_scheme(self):

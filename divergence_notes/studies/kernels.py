@@ -30,7 +30,6 @@ from divergence_notes._extras import needs
 with needs("studies"):
     import gymnasium as gym
     import torch
-    from torch import nn
 
     from divergence_notes import networks, ntk
     from divergence_notes.studies import protocol
@@ -89,28 +88,6 @@ def pairs(environment: str, *, n_pairs: int, seed: int) -> np.ndarray:
     return np.stack(rows)
 
 
-def glorot_(net: nn.Module, *, generator: torch.Generator) -> nn.Module:
-    """Draw the weights again, uniformly within ``sqrt(6 / (fan_in + fan_out))`` of zero, set the biases to zero.
-
-    Parameters
-    ----------
-    net : torch.nn.Module
-        Changed in place: every linear layer in it.
-    generator : torch.Generator
-        The global generator is left alone.
-
-    Returns
-    -------
-    torch.nn.Module
-        The same network.
-    """
-    for layer in net.modules():
-        if isinstance(layer, nn.Linear):
-            nn.init.xavier_uniform_(layer.weight, generator=generator)
-            nn.init.zeros_(layer.bias)
-    return net
-
-
 def network(sizes: Sequence[int], *, activation: str, initialisation: str, seed: int) -> networks.MLP:
     """Return a fresh network in float64.
 
@@ -133,7 +110,7 @@ def network(sizes: Sequence[int], *, activation: str, initialisation: str, seed:
     _checks.choice("initialisation", initialisation, PARAMETERS["initialisation"])
     generator = torch.Generator().manual_seed(seed)
     net = networks.MLP(sizes, activation=activation, generator=generator, dtype=torch.float64)
-    return glorot_(net, generator=generator.manual_seed(seed)) if initialisation == "glorot" else net
+    return networks.glorot_(net, generator=generator.manual_seed(seed)) if initialisation == "glorot" else net
 
 
 def measure(kernel: np.ndarray, *, gamma: float | int = GAMMA) -> dict[str, float]:
