@@ -4,6 +4,7 @@ Its settings, its solver, its line search, its `act` and its `update`. The kerne
 loop that trains it is `training`; the same update of a table is in `updates`.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,12 @@ REMEMBER_EVERY = 10
 
 SOLVERS = ("cholesky", "minimum-norm", "none")
 """How K z = delta is solved; "none" leaves the kernel alone: z = delta / n, the mean semi-gradient step."""
+
+OPTIMIZERS = ("none", "adam")
+"""What follows the direction of Q: "none" goes along it as far as the line search allows, "adam" is a control."""
+
+INITIALISATIONS = ("pytorch", "glorot")
+"""How the first weights are drawn: as `networks.MLP` draws them, or by `networks.glorot_`."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,21 @@ class PreQNConfig:
     """What one backtrack multiplies the step size by. The paper says exponentially and not by how much."""
     max_backtracks: int = 10
     """After so many the step is rejected and Q stays. Open in the paper; a thousandth of `alpha` hardly moves Q."""
+    optimizer: str = "none"
+    """One of `OPTIMIZERS`. The paper has none for Q. "adam" takes steps of size `alpha` on the semi-gradient, and is
+    there to tell what the inverse of the kernel does from what Adam does: it needs solver "none" and eta -1."""
+    target_rate: float | int = 1
+    """Share of the way to Q and to the policy that the networks behind the targets go after each update. At 1 they are
+    Q and the policy themselves: the paper has no target network, and one is there for controls only."""
     policy_learning_rate: float | int = 1e-3
     """Step size of Adam on the policy, the usual one of TD3. The paper rules out an adaptive optimiser for Q only."""
+    policy_every: int = 1
+    """Updates of Q from one step of the policy to the next. Open in the paper; TD3 has 2, DDPG and SAC 1."""
+    initialisation: str = "pytorch"
+    """One of `INITIALISATIONS`, of Q and of the policy. Open in the paper; that of the library."""
+    policy_scale: float | int = 1
+    """Factor on the first weights and biases of the policy's last layer. Open in the paper; a small one starts in the
+    middle of the range of actions, where DDPG starts."""
     noise: float | int = 0.1
     """While exploring: standard deviation of the noise, in units of half the range of an action; where actions are
     discrete, the chance of a random one. Open in the paper; TD3's."""
@@ -92,15 +112,24 @@ class PreQNConfig:
         for name in ("activation", "policy_activation"):
             _checks.choice(name, getattr(self, name), tuple(networks.ACTIVATIONS))
         _checks.choice("solver", self.solver, SOLVERS)
+        _checks.choice("optimizer", self.optimizer, OPTIMIZERS)
+        _checks.choice("initialisation", self.initialisation, INITIALISATIONS)
+        if self.optimizer == "adam" and (self.solver != "none" or self.eta != -1):
+            raise ValueError(
+                f"optimizer 'adam' needs solver 'none' and eta -1: its steps follow no direction, "
+                f"got solver {self.solver!r} and eta {self.eta}"
+            )
         _checks.scalar("gamma", self.gamma, low=0, high=1, high_open=True)
         _checks.scalar("jitter", self.jitter, low=0)
         _checks.scalar("eta", self.eta, low=-1, high=1)
         _checks.scalar("shrink", self.shrink, low=0, high=1, low_open=True, high_open=True)
         for name in ("alpha", "policy_learning_rate", "bound"):
             _checks.scalar(name, getattr(self, name), low=0, low_open=True)
+        _checks.scalar("target_rate", self.target_rate, low=0, high=1, low_open=True)
+        _checks.scalar("policy_scale", self.policy_scale, low=0)
         _checks.scalar("noise", self.noise, low=0)
         _checks.integer("max_backtracks", self.max_backtracks, low=0)
-        for name in ("batch_size", "held_out", "capacity", "update_every"):
+        for name in ("batch_size", "held_out", "capacity", "update_every", "policy_every"):
             _checks.integer(name, getattr(self, name), low=1)
         _checks.integer("warmup", self.warmup, low=1, high=self.capacity)
         _checks.integer("seed", self.seed, low=0)
@@ -166,7 +195,7 @@ def solve(kernel: torch.Tensor, td_error: torch.Tensor, *, solver: str, jitter: 
     solver = _checks.choice("solver", solver, SOLVERS)
     if solver == "none":
         return td_error / len(td_error)
-    if not torch.isfinite(kernel).all():
+    if not all(torch.isfinite(end) for end in torch.aminmax(kernel)):  # in one pass; nan is passed on
         return torch.full_like(td_error, torch.nan)
     if solver == "cholesky":
         ridged = kernel.clone()
@@ -291,12 +320,19 @@ def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(cosine.clamp(-1.0, 1.0))
 
 
+def _tensors(part: nn.Module | torch.optim.Optimizer) -> list[torch.Tensor]:
+    """Return all that an update changes of a network, or of an optimiser."""
+    if isinstance(part, nn.Module):
+        return list(part.parameters())
+    return [moment for state in part.state.values() for moment in state.values()]
+
+
 class PreQN:
     """One Q-network whose updates undo the kernel of their minibatch, and a policy that climbs it.
 
     For continuous actions Q takes the observation and the action, and a deterministic policy is trained to maximise it.
     For discrete actions Q has one output for each action, and the policy is greedy. There is no target network, and no
-    optimiser for Q.
+    optimiser for Q, unless the settings ask for a control.
 
     Parameters
     ----------
@@ -338,6 +374,7 @@ class PreQN:
         self._d = d = replay.vector_length("observation_space", observation_space)
         generator = torch.Generator().manual_seed(config.seed)
         self._rng = np.random.default_rng(config.seed)
+        again = config.initialisation == "glorot"
         if isinstance(action_space, gymnasium.spaces.Discrete):
             sizes = (d, *config.hidden, replay.discrete_size("action_space", action_space))
             self.policy = None
@@ -349,10 +386,21 @@ class PreQN:
             sizes = (d + m, *config.hidden, 1)
             policy_sizes = (d, *config.policy_hidden, m)
             self.policy = networks.MLP(policy_sizes, activation=config.policy_activation, generator=generator)
+            self.policy = networks.glorot_(self.policy, generator=generator) if again else self.policy
+            with torch.no_grad():
+                for p in self.policy[-1].parameters():
+                    p.mul_(config.policy_scale)
             self.policy.to(device)
             self._optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.policy_learning_rate, fused=True)
-        self.net = networks.MLP(sizes, activation=config.activation, generator=generator).to(device)
-        self._good: tuple[int, list[torch.Tensor]] = (0, [])
+        self.net = networks.MLP(sizes, activation=config.activation, generator=generator)
+        self.net = (networks.glorot_(self.net, generator=generator) if again else self.net).to(device)
+        self._adam = None
+        if config.optimizer == "adam":
+            self._adam = torch.optim.Adam(self.net.parameters(), lr=config.alpha, fused=True)
+        self._target = self.net, self.policy
+        if config.target_rate < 1:
+            self._target = copy.deepcopy(self._target)
+        self._good: tuple[int, dict[str, list[torch.Tensor]]] = (0, {})
         self._remember()
 
     @torch.no_grad()
@@ -401,7 +449,7 @@ class PreQN:
         return actions
 
     def update(self, batch: replay.Batch) -> dict[str, float]:
-        """Take one preconditioned step of Q, and one of the policy.
+        """Take one preconditioned step of Q, and, at every so many updates, one of the policy.
 
         Parameters
         ----------
@@ -434,7 +482,7 @@ class PreQN:
         x, outputs = self._pairs(batch)
         linear = ntk.linearize(self.net, x, outputs=outputs, check=self.updates == 0)
         with torch.no_grad():
-            target = batch.reward + config.gamma * ~batch.terminated * self._best(batch.next_obs)
+            target = batch.reward + config.gamma * ~batch.terminated * self._best(batch.next_obs, *self._target)
         td_error = target - linear.values
         max_q = float(linear.values.abs().max())
         if not (max_q <= config.bound and td_error.abs().max() <= config.bound):
@@ -442,14 +490,15 @@ class PreQN:
         if self.updates % REMEMBER_EVERY == 0:
             self._remember()
         way = direction(linear.head(n), td_error[:n], solver=config.solver, jitter=config.jitter)
-        search = {name: getattr(config, name) for name in ("alpha", "eta", "shrink", "max_backtracks")}
-        step = line_search(self.net, x, linear.values, td_error[:n], way.slopes, outputs=outputs, **search)
+        step = self._step(x, linear.values, td_error[:n], way.slopes, outputs)
         after = float((linear.values + step.change).abs().max())
         if not after <= config.bound:
             return self._back(after)
-        if self.policy is not None:
-            self._climb(batch.obs[:n])
         self.updates += 1
+        if self.policy is not None and self.updates % config.policy_every == 0:
+            self._climb(batch.obs[:n])
+        if config.target_rate < 1:
+            self._follow()
         on, off = step.change[:n], step.change[n:]
         return {
             "alignment": step.alignment,
@@ -468,58 +517,129 @@ class PreQN:
             return batch.obs, batch.action
         return torch.cat([batch.obs, (batch.action - self._middle) / self._half], dim=1), None
 
-    def _best(self, obs: torch.Tensor) -> torch.Tensor:
+    def _best(self, obs: torch.Tensor, net: nn.Module, policy: nn.Module | None) -> torch.Tensor:
         """Return Q at the action that the policy takes, shape (n,)."""
-        if self.policy is None:
-            return self.net(obs).max(dim=1).values
-        return self.net(torch.cat([obs, torch.tanh(self.policy(obs))], dim=1))[:, 0]
+        if policy is None:
+            return net(obs).max(dim=1).values
+        return net(torch.cat([obs, torch.tanh(policy(obs))], dim=1))[:, 0]
+
+    def _step(
+        self,
+        x: torch.Tensor,
+        values: torch.Tensor,
+        td_error: torch.Tensor,
+        slopes: list[torch.Tensor],
+        outputs: torch.Tensor | None,
+    ) -> Step:
+        """Move Q: along a direction with a line search, or by Adam."""
+        config = self.config
+        if self._adam is None:
+            search = {name: getattr(config, name) for name in ("alpha", "eta", "shrink", "max_backtracks")}
+            return line_search(self.net, x, values, td_error, slopes, outputs=outputs, **search)
+        for p, slope in zip(self.net.parameters(), slopes, strict=True):
+            p.grad = -slope
+        self._adam.step()
+        with torch.no_grad():
+            change = _pick(self.net(x), outputs) - values
+        return Step(float(config.alpha), 0, _cosine(change[: len(td_error)], td_error), change)
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Let the networks behind the targets go a part of the way."""
+        for behind, ahead in zip(self._target, (self.net, self.policy), strict=True):
+            if ahead is not None:
+                torch._foreach_lerp_(list(behind.parameters()), list(ahead.parameters()), self.config.target_rate)
 
     def _climb(self, obs: torch.Tensor) -> None:
         """Take one step of Adam that raises the mean of Q at the policy's actions."""
         parameters = list(self.policy.parameters())
-        slopes = torch.autograd.grad(-self._best(obs).mean(), parameters)
+        slopes = torch.autograd.grad(-self._best(obs, self.net, self.policy).mean(), parameters)
         if torch.isfinite(nn.utils.get_total_norm(slopes)):
             for p, slope in zip(parameters, slopes, strict=True):
                 p.grad = slope
             self._optimizer.step()
 
     def _back(self, max_q: float) -> dict[str, float]:
-        self.updates, copies = self._good
-        if len(copies) < len(self._tensors()):  # Adam had no moments yet
-            self._optimizer.state.clear()
+        self.updates, good = self._good
         with torch.no_grad():
-            for part, good in zip(self._tensors(), copies, strict=True):
-                part.copy_(good)
+            for name, part in self._parts().items():
+                if len(good[name]) < len(_tensors(part)):  # Adam had no moments yet
+                    part.state.clear()
+                for held, kept in zip(_tensors(part), good[name], strict=True):
+                    held.copy_(kept)
         return {"max_q": max_q if max_q > self.config.bound else float("inf")}
 
     def _parts(self) -> dict[str, Any]:
         """Return all that learns, by name."""
         parts = {"net": self.net}
-        return parts if self.policy is None else parts | {"policy": self.policy, "optimizer": self._optimizer}
-
-    def _tensors(self) -> list[torch.Tensor]:
-        """Return all that an update changes."""
-        tensors: list[torch.Tensor] = [*self.net.parameters()]
         if self.policy is not None:
-            tensors += self.policy.parameters()
-            tensors += [part for state in self._optimizer.state.values() for part in state.values()]
-        return tensors
+            parts |= {"policy": self.policy, "optimizer": self._optimizer}
+        if self._adam is not None:
+            parts["adam"] = self._adam
+        if self.config.target_rate < 1:
+            behind = zip(("target_net", "target_policy"), self._target, strict=True)
+            parts |= {name: part for name, part in behind if part is not None}
+        return parts
 
     def _remember(self) -> None:
         """Keep a copy of all that an update changes, and the count of updates."""
-        tensors, copies = self._tensors(), self._good[1]
-        if len(copies) != len(tensors):
-            copies = [torch.empty_like(part) for part in tensors]
+        good = self._good[1]
         with torch.no_grad():
-            for part, copy in zip(tensors, copies, strict=True):
-                copy.copy_(part)
-        self._good = (self.updates, copies)
+            for name, part in self._parts().items():
+                held = _tensors(part)
+                if len(good.setdefault(name, [])) != len(held):
+                    good[name] = [torch.empty_like(each) for each in held]
+                for each, kept in zip(held, good[name], strict=True):
+                    kept.copy_(each)
+        self._good = (self.updates, good)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the agent is: tensors, numbers and text, nothing else.
+
+        Returns
+        -------
+        dict
+            Networks, optimisers, generator, counts and settings, and the state that it would go back to.
+        """
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        rest = {"config": dataclasses.asdict(self.config), "rng": self._rng.bit_generator.state}
+        return rest | parts | {"updates": self.updates, "good": self._good}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Become what `state_dict` returned of an agent with the same settings.
+
+        Parameters
+        ----------
+        state : mapping
+            As `state_dict` returned it; where it lacks a state to go back to, that is the one loaded.
+
+        Raises
+        ------
+        ValueError
+            If the settings are others.
+        """
+        mine = dataclasses.asdict(self.config)
+        other = [name for name, value in mine.items() if state["config"].get(name) != value]
+        if other:
+            name = other[0]
+            raise ValueError(f"state must have {name} {mine[name]!r}, it has {state['config'].get(name)!r}")
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self._rng.bit_generator.state = state["rng"]
+        self.updates = state["updates"]
+        self._good = (0, {})
+        if "good" in state:
+            updates, good = state["good"]
+            self._good = updates, {name: [each.to(self._device) for each in kept] for name, kept in good.items()}
+        else:
+            self._remember()
 
     def save(self, path: str | Path) -> None:
-        """Write the agent to a file: networks, optimiser, generator, counts, settings and spaces.
+        """Write the agent to a file: networks, optimisers, generator, counts, settings and spaces.
 
         Fed with the same batches and observations on one thread, an agent that was saved and loaded goes on like one
-        that was not, to the last bit. The replay buffer and the environment are not part of an agent.
+        that was not, to the last bit. The replay buffer and the environment are not part of an agent; a checkpoint of
+        `training.learn` has them.
 
         Parameters
         ----------
@@ -530,9 +650,9 @@ class PreQN:
             int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else [space.low.tolist(), space.high.tolist()]
             for space in self._spaces
         ]
-        rest = {"spaces": spaces, "rng": self._rng.bit_generator.state, "updates": self.updates}
-        parts = {name: part.state_dict() for name, part in self._parts().items()}
-        torch.save({"config": dataclasses.asdict(self.config)} | rest | parts, path)
+        state = self.state_dict()
+        del state["good"]
+        torch.save(state | {"spaces": spaces}, path)
 
     @classmethod
     def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> "PreQN":
@@ -556,11 +676,7 @@ class PreQN:
             for ends in saved["spaces"]
         )
         agent = cls(observations, actions, PreQNConfig(**saved["config"]), device=device)
-        for name, part in agent._parts().items():
-            part.load_state_dict(saved[name])
-        agent._rng.bit_generator.state = saved["rng"]
-        agent.updates = saved["updates"]
-        agent._remember()
+        agent.load_state_dict(saved | {"config": dataclasses.asdict(agent.config)})  # an older file has fewer settings
         return agent
 
 
@@ -575,6 +691,7 @@ def train(
     keep: str = "last",
     others: Mapping[str, Callable[["PreQN", np.ndarray], Any]] | None = None,
     progress: bool = False,
+    checkpoint: str | Path | None = None,
     device: torch.device | str = "cpu",
 ) -> training.Run:
     """Train a `PreQN` from nothing.
@@ -589,7 +706,7 @@ def train(
         Environment steps to take.
     seed : int
         Of everything random: on one thread, two runs with the same seed are the same, bit by bit.
-    eval_every, eval_episodes, keep, others, progress
+    eval_every, eval_episodes, keep, others, progress, checkpoint
         As in `training.learn`.
     device : torch.device or str
         As of `PreQN`.
@@ -616,4 +733,5 @@ def train(
         others=others,
         bound=config.bound,
         progress=progress,
+        checkpoint=checkpoint,
     )

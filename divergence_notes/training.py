@@ -5,18 +5,21 @@ that makes one; what comes back is a `Run`. The memory is `replay`; agents and t
 """
 
 import copy
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from divergence_notes import _checks
+from divergence_notes import _checks, _files
 from divergence_notes._extras import needs
 
 with needs("preqn"):
     import gymnasium
+    import torch
 
     from divergence_notes.replay import Batch, ReplayBuffer, Transition
 
@@ -29,6 +32,9 @@ Each of them is a result, never an exception. What becomes of the iterates of an
 
 # the name of a registered environment, an environment, or a function that makes a new one at each call
 Environment = str | gymnasium.Env | Callable[[], gymnasium.Env]
+
+CHECKPOINT_EVERY = 300.0
+"""Seconds from one checkpoint to the next; an evaluation or the writing of a file may come on top."""
 
 Act = Callable[[np.ndarray], Any]  # a policy: maps an observation to an action
 
@@ -116,9 +122,9 @@ def transitions(env: gymnasium.Env, act: Act, *, seed: int) -> Iterator[Transiti
     seed : int
         Of the environment and of its action space.
 
-    Yields
-    ------
-    Transition
+    Returns
+    -------
+    iterator of Transition
         An episode that terminated or was truncated is followed by the next one. Only `terminated` is recorded: where
         a time limit cut the episode, an agent bootstraps from `next_obs` as anywhere else.
 
@@ -127,14 +133,71 @@ def transitions(env: gymnasium.Env, act: Act, *, seed: int) -> Iterator[Transiti
     Fault
         If the environment gives an observation of another shape, or a reward that is not a number; a ValueError.
     """
-    space = env.observation_space
-    env.action_space.seed(seed)
-    obs = _seen(env.reset(seed=seed)[0], space)
-    while True:
-        action = act(obs)
-        next_obs, reward, terminated, truncated, _ = env.step(action)
-        yield Transition(obs, action, _heard(reward), _seen(next_obs, space), bool(terminated))
-        obs = _seen(env.reset()[0], space) if terminated or truncated else next_obs
+    return _Walk(env, act, seed=seed)
+
+
+class _Walk:
+    """What `transitions` returns: an iterator that can say where it is, and start from there.
+
+    An environment cannot be asked for its state, but an episode can be played again: from the state that the
+    environment's generator had when it began, by the same actions.
+    """
+
+    def __init__(self, env: gymnasium.Env, act: Act, *, seed: int, remember: bool = False):
+        self._env, self._act, self._seed, self._remember = env, act, seed, remember
+        self._begun, self._obs = False, None  # without an observation an episode must begin
+        self._rng: dict | None = None  # of the first episode, which begins from the seed
+        self._actions: list = []
+
+    def __iter__(self) -> Iterator[Transition]:
+        return self
+
+    def __next__(self) -> Transition:
+        if self._obs is None:
+            self._reset()
+        obs, action = self._obs, self._act(self._obs)
+        if self._remember:
+            self._actions.append(np.array(action))
+        next_obs, reward, terminated, truncated, _ = self._env.step(action)
+        found = Transition(obs, action, _heard(reward), _seen(next_obs, self._env.observation_space), bool(terminated))
+        self._obs = None if terminated or truncated else next_obs
+        return found
+
+    def _reset(self) -> None:
+        self._actions = []
+        if self._begun:
+            self._rng = self._env.unwrapped.np_random.bit_generator.state if self._remember else None
+            self._obs = self._env.reset()[0]
+        else:
+            self._env.action_space.seed(self._seed)
+            self._obs = self._env.reset(seed=self._seed)[0]
+        self._begun = True
+        _seen(self._obs, self._env.observation_space)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the walk is, after a step."""
+        return {
+            "rng": self._rng,
+            "space": self._env.action_space.np_random.bit_generator.state,
+            "actions": torch.from_numpy(np.stack(self._actions)),
+            "obs": None if self._obs is None else torch.from_numpy(np.array(self._obs)),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Play the episode again in which the walk was."""
+        obs, over = self._env.reset(seed=self._seed)[0], False
+        if state["rng"] is not None:
+            self._env.unwrapped.np_random.bit_generator.state = state["rng"]
+            obs = self._env.reset()[0]
+        self._actions = list(state["actions"].numpy())
+        for action in self._actions:
+            obs, _, terminated, truncated, _ = self._env.step(action if action.ndim else action.item())
+            over = terminated or truncated
+        kept = state["obs"]
+        if over != (kept is None) or not (over or np.array_equal(np.asarray(obs), kept.numpy())):
+            raise ValueError("env must play an episode again, given its generator and the actions; it plays another")
+        self._begun, self._rng, self._obs = True, state["rng"], None if over else obs
+        self._env.action_space.np_random.bit_generator.state = state["space"]
 
 
 def maker(env: Environment) -> Callable[[], gymnasium.Env]:
@@ -281,6 +344,8 @@ def learn(
     others: Mapping[str, Callable[[Any, np.ndarray], Any]] | None = None,
     bound: float | int = 1e6,
     progress: bool = False,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float | int = CHECKPOINT_EVERY,
 ) -> Run:
     """Let an agent act, remember, and learn from what it remembers.
 
@@ -314,6 +379,14 @@ def learn(
         A metric called ``max_...`` beyond this, or any metric that is not finite, ends the run as diverged.
     progress : bool
         Whether to show a progress bar.
+    checkpoint : path, optional
+        A file for all that the run is at a moment: agent, memory, generators, the episode and the curve. Where it is
+        there already, the run goes on from it, and on one thread ends like one that was never interrupted, to the last
+        bit. It is written aside and moved, and read as data: no code in it runs. The agent must have `state_dict` and
+        `load_state_dict`, and the environment must draw from its `np_random` alone and begin each episode afresh:
+        the one that was interrupted is played again, and a difference is an error. The file stays when the run ends.
+    checkpoint_every : float
+        Seconds from one writing of it to the next, at least.
 
     Returns
     -------
@@ -325,9 +398,10 @@ def learn(
     Raises
     ------
     TypeError
-        If `agent` has no such methods, or as `maker`.
+        If `agent` has no such methods, none for a checkpoint where one is asked for, or as `maker`.
     ValueError
-        If an argument is out of range, `env` makes the same environment again, or the agent's metrics are no numbers.
+        If an argument is out of range, `env` makes the same environment again, the agent's metrics are no numbers, or
+        the checkpoint is of another run.
     """
     if not isinstance(agent, Agent):
         raise TypeError(f"agent must have act(obs, *, explore=False) and update(batch), got {agent!r}")
@@ -340,6 +414,23 @@ def learn(
     eval_episodes = _checks.integer("eval_episodes", eval_episodes, low=1)
     keep = _checks.choice("keep", keep, ("last", "best"))
     bound = _checks.scalar("bound", bound, low=0, low_open=True)
+    checkpoint_every = _checks.scalar("checkpoint_every", checkpoint_every, low=0)
+    if checkpoint is not None and not (hasattr(agent, "state_dict") and hasattr(agent, "load_state_dict")):
+        raise TypeError(f"agent must have state_dict() and load_state_dict(state) for a checkpoint, got {agent!r}")
+    asked = {
+        "env": env if isinstance(env, str) else None,
+        "steps": steps,
+        "seed": seed,
+        "warmup": warmup,
+        "batch_size": batch_size,
+        "capacity": capacity,
+        "update_every": update_every,
+        "eval_every": eval_every,
+        "eval_episodes": eval_episodes,
+        "keep": keep,
+        "others": sorted(others or {}),
+        "bound": bound,
+    }
     rng = np.random.default_rng(seed)
     env_seed, eval_seed = seeds(rng)
     make = maker(env)
@@ -354,13 +445,24 @@ def learn(
     def act(obs):
         return learned.action_space.sample() if len(buffer) < warmup else agent.act(obs, explore=True)
 
+    walk = _Walk(learned, act, seed=env_seed, remember=checkpoint is not None)
     curve, recent = [], []
     ending, reason = "finished", ""
     kept, best = agent, -np.inf
-    walk = transitions(learned, act, seed=env_seed)
-    step = 0
+    step = done = 0
+    if checkpoint is not None and Path(checkpoint).exists():
+        saved = _read(Path(checkpoint), asked)
+        for name, part in (("agent", agent), ("memory", buffer), ("walk", walk)):
+            part.load_state_dict(saved[name])
+        rng.bit_generator.state = saved["rng"]
+        done, curve, recent, best = (saved[name] for name in ("step", "curve", "recent", "best"))
+        step = done
+        if saved["kept"] is not None:
+            kept = copy.deepcopy(agent)
+            kept.load_state_dict(saved["kept"])
+    written = time.monotonic()
     try:
-        for step in _counted(steps, progress):
+        for step in _counted(done + 1, steps, progress):
             buffer.add(*next(walk))
             if step >= warmup and step % update_every == 0:
                 recent.append(agent.update(buffer.sample(batch_size, rng=rng)))
@@ -369,13 +471,19 @@ def learn(
                     break
             if step % eval_every == 0 or step == steps:
                 played = {"episodes": eval_episodes, "seed": eval_seed}
-                returns = evaluate(make, agent.act, **played)
+                mean = float(evaluate(make, agent.act, **played).mean())
                 ways = {name: partial(way, agent) for name, way in (others or {}).items()}
-                beside = {name: evaluate(make, way, **played).mean() for name, way in ways.items()}
-                curve.append({"step": step, "return": returns.mean()} | beside | _summary(recent))
+                beside = {name: float(evaluate(make, way, **played).mean()) for name, way in ways.items()}
+                curve.append({"step": step, "return": mean} | beside | _summary(recent))
                 recent = []
-                if keep == "best" and returns.mean() >= best:
-                    kept, best = copy.deepcopy(agent), returns.mean()
+                if keep == "best" and mean >= best:
+                    kept, best = copy.deepcopy(agent), mean
+            if checkpoint is not None and time.monotonic() - written >= checkpoint_every:
+                parts = {"agent": agent.state_dict(), "memory": buffer.state_dict(), "walk": walk.state_dict()}
+                rest = {"rng": rng.bit_generator.state, "step": step, "curve": curve, "recent": recent, "best": best}
+                whole = parts | rest | {"asked": asked, "kept": None if kept is agent else kept.state_dict()}
+                _files.write(Path(checkpoint), partial(torch.save, whole))
+                written = time.monotonic()
     except Fault as fault:
         ending, reason = "faulty", f"step {step}: {fault}"
     if ending != "finished":
@@ -387,12 +495,21 @@ def learn(
     return Run(kept, pandas.DataFrame(curve), ending, reason)
 
 
-def _counted(steps: int, progress: bool):
+def _read(checkpoint: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint holds, if it is one of the run that is asked for."""
+    saved = torch.load(checkpoint, weights_only=True)
+    for name, value in asked.items():
+        if saved["asked"][name] != value:
+            raise ValueError(f"checkpoint must have {name} {value!r}, {checkpoint} has {saved['asked'][name]!r}")
+    return saved
+
+
+def _counted(first: int, last: int, progress: bool):
     if progress:
         from tqdm.auto import trange
 
-        return trange(1, steps + 1, unit="step")
-    return range(1, steps + 1)
+        return trange(first, last + 1, initial=first - 1, total=last, unit="step")
+    return range(first, last + 1)
 
 
 def _exploded(metrics: dict[str, float], bound: float) -> bool:

@@ -525,6 +525,8 @@ class Plain:
         if agent.policy is not None:
             self.policy = copy.deepcopy(agent.policy).double()
             self.adam = torch.optim.Adam(self.policy.parameters(), lr=self.config.policy_learning_rate)
+        self.adam_q = torch.optim.Adam(self.net.parameters(), lr=self.config.alpha)
+        self.behind, self.updates = copy.deepcopy([self.net, self.policy]), 0
 
     def pair(self, obs, action):
         """Return the input of Q at an observation and an action in its own units."""
@@ -534,13 +536,22 @@ class Plain:
         unit = action.tolist() if self.fault == "unit" else unit
         return torch.cat([obs.double(), torch.tensor(unit).double()])
 
-    def best(self, obs):
+    def best(self, obs, behind=False):
+        """Return the value of the policy's action, by the networks or by those behind them."""
         obs = obs.double()
+        net, policy = self.behind if behind and self.config.target_rate < 1 else (self.net, self.policy)
         if self.policy is None:
-            values = self.net(obs[None])[0]
+            values = net(obs[None])[0]
             return values.mean() if self.fault == "mean" else values.max()
-        mu = self.policy(obs[None])[0]
-        return self.net(torch.cat([obs, mu if self.fault == "tanh" else mu.tanh()])[None])[0, 0]
+        policy = self.policy if self.fault == "policy ahead" else policy
+        mu = policy(obs[None])[0]
+        return net(torch.cat([obs, mu if self.fault == "tanh" else mu.tanh()])[None])[0, 0]
+
+    def follow(self):
+        for behind, ahead in zip(self.behind, (self.net, self.policy), strict=True):
+            if ahead is not None:
+                x, y = parameters(behind), parameters(ahead)
+                nn.utils.vector_to_parameters(x + self.config.target_rate * (y - x), behind.parameters())
 
     def climb(self, obs):
         self.adam.zero_grad()
@@ -560,7 +571,9 @@ class Plain:
         for k in range(m):
             follows = not batch.terminated[k] or self.fault == "ends"
             see = batch.obs[k] if self.fault == "obs" else batch.next_obs[k]
-            target = batch.reward[k].item() + (config.gamma * self.best(see).item() if follows else 0.0)
+            target = batch.reward[k].item() + (
+                config.gamma * self.best(see, self.fault != "ahead").item() if follows else 0.0
+            )
             delta.append(target - self.net(x[k : k + 1])[0, outputs[k]].item())
         delta = np.array(delta)
         values = np.array([self.net(x[k : k + 1])[0, outputs[k]].item() for k in range(m)])
@@ -569,12 +582,19 @@ class Plain:
         J = jacobian(self.net, x[:n], outputs).numpy()
         K = J @ J.T
         z = np.linalg.solve(K + config.jitter * np.trace(K) / n * np.eye(n), delta[:n])
-        if self.fault == "kernel":
+        if (config.solver == "none") != (self.fault == "kernel"):
             z = delta[:n] / n
         origin = parameters(self.net)
         for tried in range(config.max_backtracks + 1):
             size = config.alpha * config.shrink**tried
-            nn.utils.vector_to_parameters(origin + size * torch.from_numpy(J.T @ z), self.net.parameters())
+            if config.optimizer == "none" or self.fault == "plain":
+                nn.utils.vector_to_parameters(origin + size * torch.from_numpy(J.T @ z), self.net.parameters())
+            else:
+                self.net.zero_grad()
+                rows = range(len(delta[:n]))
+                errors = [self.net(x[k : k + 1])[0, outputs[k]] - delta[k] - values[k] for k in rows]
+                (torch.stack(errors).square().mean() / 2).backward()
+                self.adam_q.step()
             change = np.array([self.net(x[k : k + 1])[0, outputs[k]].item() for k in range(m)]) - values
             cosine = diagnostics.alignment(change[:n], delta[:n])
             if cosine >= config.eta:
@@ -582,8 +602,11 @@ class Plain:
         else:
             nn.utils.vector_to_parameters(origin, self.net.parameters())
             size, change = 0.0, 0 * change
-        if self.policy is not None and self.fault != "policy first":
+        self.updates += 1
+        due = self.updates % config.policy_every == 0 or self.fault == "every"
+        if self.policy is not None and self.fault != "policy first" and due:
             self.climb(batch.obs[:n])
+        self.follow()
         rms = [np.sqrt(np.mean(a**2)) for a in (delta[:n], change[watched:], change[:n])]
         return {
             "alignment": cosine,
@@ -606,6 +629,19 @@ FAULTS = {
     "continuous": ["ends", "obs", "unit", "tanh", "kernel", "policy first", "down", "held out"],
     "discrete": ["ends", "obs", "mean", "kernel", "held out"],
 }
+CONTROLS = {
+    "adam": {"solver": "none", "optimizer": "adam", "eta": -1, "alpha": 0.01},
+    "target": {"solver": "none", "eta": -1, "alpha": 0.1, "target_rate": 0.2, "policy_learning_rate": 0.02},
+    "every": {"policy_every": 2, "policy_learning_rate": 0.02},
+}
+CONTROL_FAULTS = [
+    ("continuous", "adam", "plain"),
+    ("discrete", "adam", "plain"),
+    ("continuous", "target", "ahead"),
+    ("continuous", "target", "policy ahead"),
+    ("discrete", "target", "ahead"),
+    ("continuous", "every", "every"),
+]
 
 
 class TestUpdateOfPreQN:
@@ -649,6 +685,47 @@ class TestUpdateOfPreQN:
             agent.update(draw(kind, seed=k))
             plain.update(draw(kind, seed=k))
         assert plain.differs(agent) > 1e-3
+
+    @both_kinds
+    @pytest.mark.parametrize("control", CONTROLS)
+    @pytest.mark.parametrize("activation", ["relu", "sin"])
+    def test_controls_against_a_loop(self, kind, control, activation):
+        agent = make(kind, activation=activation, policy_activation="tanh", **CONTROLS[control])
+        plain = Plain(agent)
+        for k in range(5):
+            found, want = agent.update(draw(kind, seed=k)), plain.update(draw(kind, seed=k))
+            assert found == pytest.approx(want, rel=2e-3, abs=2e-4)
+            assert plain.differs(agent) < 1e-4
+
+    @pytest.mark.parametrize(("kind", "control", "fault"), CONTROL_FAULTS)
+    def test_faults_of_controls_are_caught(self, kind, control, fault):
+        agent = make(kind, policy_activation="tanh", **CONTROLS[control])
+        plain = Plain(agent, fault=fault)
+        for k in range(5):
+            agent.update(draw(kind, seed=k))
+            plain.update(draw(kind, seed=k))
+        assert plain.differs(agent) > 1e-3
+
+    def test_at_rate_one_there_is_no_target_network(self):
+        agent = make("continuous")
+        assert agent._target == (agent.net, agent.policy)
+        assert set(agent._parts()) == {"net", "policy", "optimizer"}
+
+    def test_first_weights(self):
+        """Glorot's bound and no biases; the policy's last layer, and it alone, in units of what was drawn."""
+        plain, glorot, small = (
+            make("continuous"),
+            make("continuous", initialisation="glorot"),
+            make("continuous", policy_scale=0.01),
+        )
+        for net in (glorot.net, glorot.policy):
+            for layer in list(net)[::2]:
+                bound = (6 / sum(layer.weight.shape)) ** 0.5
+                assert 0.7 * bound < layer.weight.abs().max() <= bound
+                assert not layer.bias.any()
+        assert torch.equal(parameters(plain.net), parameters(small.net))
+        assert torch.equal(parameters(plain.policy[0]), parameters(small.policy[0]))
+        torch.testing.assert_close(parameters(small.policy[-1]), 0.01 * parameters(plain.policy[-1]))
 
     @both_kinds
     @pytest.mark.parametrize("ends", [True, False])
@@ -799,10 +876,11 @@ class TestActOfPreQN:
 
 def state(agent):
     """Return copies of all that an update changes."""
-    tensors = [parameters(agent.net)]
-    if agent.policy is not None:
-        tensors.append(parameters(agent.policy))
-        moments = agent._optimizer.state_dict()["state"]
+    tensors = [parameters(net) for net in (agent.net, agent.policy) if net is not None]
+    if agent.config.target_rate < 1:
+        tensors += [parameters(net) for net in agent._target if net is not None]
+    for optimizer in (getattr(agent, "_optimizer", None), agent._adam):
+        moments = {} if optimizer is None else optimizer.state_dict()["state"]
         tensors += [moments[k][name].clone() for k in moments for name in ("step", "exp_avg", "exp_avg_sq")]
     return agent.updates, tensors
 
@@ -845,6 +923,18 @@ class TestDivergence:
         good = max(updates - 1, 0) // preqn.REMEMBER_EVERY * preqn.REMEMBER_EVERY  # the last that was looked at
         assert state_equal(state(agent), states[good])
         assert updates == good or not state_equal(states[updates], states[good])  # not vacuous
+
+    @both_kinds
+    @pytest.mark.parametrize("updates", [1, 2, 13])
+    @pytest.mark.parametrize("control", CONTROLS)
+    def test_controls_go_back(self, kind, updates, control):
+        """Their moments and the networks behind too, where one optimiser has moments and the other none as well."""
+        agent, states = taught(kind, updates, **CONTROLS[control] | {"policy_every": 3})
+        agent.update(ruin(kind, torch.inf))
+        assert state_equal(state(agent), states[updates // 10 * 10])
+        for k in range(updates // 10 * 10, updates):
+            agent.update(draw(kind, seed=k))
+            assert state_equal(state(agent), states[k + 1])
 
     @both_kinds
     @pytest.mark.parametrize("updates", [3, 13])
@@ -1010,6 +1100,31 @@ class TestSave:
         assert not state_equal(state(twin), state(preqn.PreQN.load(tmp_path / "agent.pt")))
 
     @both_kinds
+    @pytest.mark.parametrize("control", CONTROLS)
+    def test_controls_go_on(self, kind, control, tmp_path):
+        agent, _ = taught(kind, 7, **CONTROLS[control])
+        agent.save(tmp_path / "agent.pt")
+        twin = preqn.PreQN.load(tmp_path / "agent.pt")
+        for k in range(20):
+            assert agent.update(draw(kind, seed=100 + k)) == twin.update(draw(kind, seed=100 + k))
+        assert state_equal(state(twin), state(agent))
+
+    @both_kinds
+    @pytest.mark.parametrize("updates", [0, 7, 13])
+    def test_a_state_goes_back_as_well(self, kind, updates):
+        """Unlike a file, it knows the state that the agent would go back to."""
+        agent, states = taught(kind, updates)
+        twin = make(kind)
+        twin.load_state_dict(copy.deepcopy(agent.state_dict()))
+        for each in (agent, twin):
+            each.update(ruin(kind, torch.inf))
+        assert state_equal(state(twin), state(agent)) and state_equal(state(agent), states[updates // 10 * 10])
+
+    def test_a_state_of_other_settings(self):
+        with refuses(ValueError, "state must have alpha 0.1, it has 0.2"):
+            make("discrete").load_state_dict(make("discrete", alpha=0.2).state_dict())
+
+    @both_kinds
     @pytest.mark.parametrize("updates", [0, 7, 10])
     def test_goes_back_to_what_was_loaded(self, kind, updates, tmp_path):
         agent, states = taught(kind, updates)
@@ -1113,6 +1228,7 @@ class TestTrainPreQN:
             "eval_episodes": 9,
             "keep": "best",
             "others": {"still": lambda agent, obs: 0},
+            "checkpoint": "there",
         }
         assert preqn.train("CartPole-v1", config=settings, **asked) is run
         assert told == {
@@ -1129,6 +1245,7 @@ class TestTrainPreQN:
             "others": asked["others"],
             "bound": 77.0,
             "progress": False,
+            "checkpoint": "there",
         }
 
 
@@ -1161,6 +1278,22 @@ class TestPreQNRefuses:
             ({"warmup": 0}, "warmup must be in [1, 1e+06], got 0"),
             ({"warmup": 11, "capacity": 10}, "warmup must be in [1, 10], got 11"),
             ({"update_every": 0}, "update_every must be in [1, inf), got 0"),
+            ({"policy_every": 0}, "policy_every must be in [1, inf), got 0"),
+            ({"optimizer": "sgd"}, "optimizer must be one of 'none', 'adam', got 'sgd'"),
+            (
+                {"optimizer": "adam", "solver": "none"},
+                "optimizer 'adam' needs solver 'none' and eta -1: its steps follow no direction, "
+                "got solver 'none' and eta 0.97",
+            ),
+            (
+                {"optimizer": "adam", "eta": -1},
+                "optimizer 'adam' needs solver 'none' and eta -1: its steps follow no direction, "
+                "got solver 'cholesky' and eta -1",
+            ),
+            ({"target_rate": 0}, "target_rate must be in (0, 1], got 0"),
+            ({"target_rate": 1.1}, "target_rate must be in (0, 1], got 1.1"),
+            ({"initialisation": "he"}, "initialisation must be one of 'pytorch', 'glorot', got 'he'"),
+            ({"policy_scale": -1}, "policy_scale must be in [0, inf), got -1"),
             ({"bound": 0}, "bound must be in (0, inf), got 0"),
             ({"bound": np.inf}, "bound must be in (0, inf), got inf"),
             ({"seed": -1}, "seed must be in [0, inf), got -1"),
