@@ -130,7 +130,7 @@ def test_kill_in_the_middle_and_restart(place):
     until(lambda: not any(map(alive, workers)))
 
     (place / "mine" / "hold").unlink()
-    said = cli(place, "missing").stdout
+    said = cli(place, "status").stdout
     left = N_RUNS - len(kept)
     assert f"mine.tiny: {len(kept)} of 10 runs are finished\n{left} missing: about" in said
     assert len(re.findall(r"^  kind=", said, flags=re.M)) == left
@@ -343,7 +343,7 @@ class TestResults:
 
         def fault(*arguments, **_):
             if moment == "to_csv":
-                arguments[1].write("kind,gam")
+                arguments[1].write(b"kind,gam")
             raise OSError("no space left")
 
         monkeypatch.setattr(pd.DataFrame if moment == "to_csv" else os, moment, fault)
@@ -407,7 +407,7 @@ class TestResults:
         from divergence_notes.studies import runner
 
         runner.write(pd.DataFrame({"x": [1]}), study, {"kind": "a", "gamma": 0.5, "seed": 7}, place / "results")
-        said = cli(place, "missing").stdout
+        said = cli(place, "status").stdout
         assert "mine.tiny: 0 of 10 runs are finished\n10 missing: about 15 min on one core" in said
         assert said.endswith("outside the grid, but read: kind=a,gamma=0.5,seed=7.csv\n")
 
@@ -453,7 +453,7 @@ class TestCommandLine:
 
     def test_what_a_study_cannot_import_is_said(self, place):
         (place / "mine" / "broken.py").write_text("import nowhere_to_be_found")
-        assert "No module named 'nowhere_to_be_found'" in cli(place, "missing", name="mine.broken").stderr
+        assert "No module named 'nowhere_to_be_found'" in cli(place, "status", name="mine.broken").stderr
 
     @pytest.mark.parametrize("rest", [["--workers", "0"], ["--workers", "2", "--scheduler", "tcp://127.0.0.1:1"]])
     def test_no_sense(self, place, rest):

@@ -4,12 +4,14 @@ A study is a module of this package, or any other importable module, with
 
 - a docstring: the question and the protocol;
 - ``PARAMETERS``, a dict from each parameter to the tuple of its values; the runs are their product;
-- ``SECONDS``, the CPU seconds that one run takes, roughly;
-- ``run(**parameters)``, which returns a DataFrame and depends on nothing but its arguments;
+- ``SECONDS``, the CPU seconds that one run takes, roughly: a number, or a dict from the values of one parameter to
+  numbers;
+- ``run(**parameters)``, which returns a DataFrame and depends on nothing but its arguments; if it takes a
+  ``checkpoint`` as well, that is the path of a file from which a run that was killed goes on;
 - if fewer digits than all are to be kept, ``FLOAT_FORMAT``, such as ``"%.7g"``.
 
-``python -m divergence_notes.studies run NAME`` does the runs that are missing, one file each; `load` reads what is
-there, with nothing but pandas.
+``python -m divergence_notes.studies run NAME`` does the runs that are missing, one file each, and ``status NAME`` says
+which they are and what they cost here; `load` reads what is there, with nothing but pandas.
 """
 
 from pathlib import Path

@@ -7,17 +7,24 @@ stable-baselines3 evaluates before the update of a step and ours after it, so th
 """
 
 import contextlib
+import io
 import logging
+import time
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from divergence_notes import _files
 from divergence_notes._extras import needs
 
 with needs("studies"):
     import gymnasium
     import mujoco
+    import torch
+    from stable_baselines3.common.buffers import ReplayBuffer
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.noise import NormalActionNoise
     from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -89,6 +96,7 @@ def baseline_curve(
     eval_episodes: int,
     noise: float | None = None,
     callbacks: tuple[BaseCallback, ...] = (),
+    checkpoint: Path | None = None,
     **settings: Any,
 ) -> "pandas.DataFrame":
     """Train an algorithm of stable-baselines3 and return its curve.
@@ -111,6 +119,11 @@ def baseline_curve(
         Standard deviation of Gaussian noise on exploring actions, in units of half their range; none by default.
     callbacks : tuple of BaseCallback
         What else should watch.
+    checkpoint : path, optional
+        A file for the run at a moment, written every `training.CHECKPOINT_EVERY` seconds. Where it is there already,
+        the run goes on from it: with the networks, optimisers, memory and counts that it had, but in a new episode and
+        with other random numbers, so not as if it had never stopped. Part of it is a file of stable-baselines3, in
+        which code can run: never take one from somebody else.
     **settings
         Anything else that the algorithm takes.
 
@@ -132,7 +145,13 @@ def baseline_curve(
             **settings,
         )
         watch = _Evaluations(env_id, steps=steps, seed=seed, every=eval_every, episodes=eval_episodes)
-        agent.learn(steps, callback=[watch, *callbacks])
+        watching: list[BaseCallback] = [watch, *callbacks]
+        if checkpoint is not None:
+            keeper = _Checkpoints(checkpoint, watch)
+            watching.append(keeper)
+            if checkpoint.exists():
+                agent = keeper.restore(agent)
+        agent.learn(steps - agent.num_timesteps, callback=watching, reset_num_timesteps=False)
     import pandas
 
     return pandas.DataFrame(watch.rows).assign(ending="finished")
@@ -153,5 +172,41 @@ class _Evaluations(BaseCallback):
     def _on_step(self) -> bool:
         if self.num_timesteps % self.every == 0 or self.num_timesteps == self.steps:
             returns = training.evaluate(self.env_id, self._act, episodes=self.episodes, seed=self.eval_seed)
-            self.rows.append({"step": self.num_timesteps, "return": returns.mean()})
+            self.rows.append({"step": self.num_timesteps, "return": float(returns.mean())})
         return True
+
+
+class _Checkpoints(BaseCallback):
+    """Write the agent, its memory and its evaluations to a file every so many seconds."""
+
+    def __init__(self, path: Path, watch: _Evaluations):
+        super().__init__()
+        self.path, self.watch, self.written = path, watch, time.monotonic()
+
+    def _on_step(self) -> bool:
+        if time.monotonic() - self.written >= training.CHECKPOINT_EVERY:
+            model, buffer = io.BytesIO(), self.model.replay_buffer
+            self.model.save(model)
+            held = {name: torch.from_numpy(part[: buffer.size()].copy()) for name, part in _arrays(buffer).items()}
+            whole = {"model": torch.frombuffer(bytearray(model.getvalue()), dtype=torch.uint8), "memory": held}
+            _files.write(self.path, partial(torch.save, whole | {"rows": self.watch.rows, "pos": buffer.pos}))
+            self.written = time.monotonic()
+        return True
+
+    def restore(self, agent: OffPolicyAlgorithm) -> OffPolicyAlgorithm:
+        """Return the agent of the file, with the environment and the settings of the one given."""
+        saved = torch.load(self.path, weights_only=True)
+        found = type(agent).load(io.BytesIO(saved["model"].numpy().tobytes()), env=agent.env, device="cpu")
+        found.set_random_seed((found.seed + found.num_timesteps) % 2**32)  # not those of the beginning once more
+        buffer = found.replay_buffer
+        for name, part in _arrays(buffer).items():
+            part[: len(saved["memory"][name])] = saved["memory"][name].numpy()
+        buffer.pos, buffer.full = saved["pos"], len(saved["memory"]["rewards"]) == buffer.buffer_size
+        self.watch.rows = saved["rows"]
+        return found
+
+
+def _arrays(buffer: ReplayBuffer) -> dict[str, np.ndarray]:
+    """Return what a replay buffer keeps of each transition."""
+    names = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+    return {name: getattr(buffer, name) for name in names}

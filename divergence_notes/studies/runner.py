@@ -1,15 +1,19 @@
 """Do the runs of a study that are missing, on a Dask cluster, and write down each when it is finished.
 
 A run is finished when its file is there under its final name: it is written under another one, flushed to the disk, and
-then renamed. So a kill at any moment loses the runs in flight and nothing else, and the next start skips what is there.
+then renamed. A kill at any moment loses of the runs in flight what came after their last checkpoint, or all of a run
+that writes none, and nothing else; the next start skips what is finished. Checkpoints lie beside the results: a cluster
+whose workers share no disk with each other loses a run that another worker takes up.
 """
 
 import importlib
+import inspect
 import itertools
+import json
 import os
 import pkgutil
+import statistics
 import sys
-import tempfile
 import time
 from asyncio import CancelledError
 from collections.abc import Iterator
@@ -19,7 +23,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from divergence_notes import studies
+from divergence_notes import _files, studies
 from divergence_notes._extras import needs
 
 with needs("studies"):
@@ -30,7 +34,8 @@ with needs("studies"):
 if TYPE_CHECKING:
     import pandas
 
-_HALF = ".part"  # how the name of a file ends that is being written
+_KEPT = ".checkpoint.part"  # how the name of a file ends in which a run keeps where it is
+_SPENT = ".seconds.part"  # the name of the file with the CPU seconds of the runs that were done here
 _FORSAKEN = 3600  # after that many seconds without a change nobody writes it any more; a younger one may be another's
 
 # Ctrl-C reaches every process of the terminal. A worker that dies of it may be started again while its cluster closes;
@@ -66,6 +71,9 @@ def find(name: str) -> ModuleType:
     missing = [part for part in ("PARAMETERS", "SECONDS", "run") if not hasattr(study, part)]
     if missing:
         raise ValueError(f"name must be a study, but {path} has no {', no '.join(missing)}")
+    told = study.SECONDS
+    if isinstance(told, dict) and sum(set(values) == set(told) for values in study.PARAMETERS.values()) != 1:
+        raise ValueError(f"{path}.SECONDS must have the values of one parameter for keys, got {sorted(told, key=str)}")
     for key, values in study.PARAMETERS.items():
         for value in values:
             if not isinstance(value, (str, bool, int, float)):
@@ -172,24 +180,85 @@ def write(table: object, study: ModuleType, parameters: dict, results: Path) -> 
     if not isinstance(table, pandas.DataFrame) or table.empty:
         raise ValueError(f"run must return a DataFrame with rows, got {type(table).__name__}")
     path = result_path(study, parameters, results)
-    path.parent.mkdir(parents=True, exist_ok=True)
     table = table.drop(columns=list(parameters), errors="ignore")
     for k, (key, value) in enumerate(parameters.items()):
         table.insert(k, key, str(value))  # text, so that all its digits are kept
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=_HALF, text=True)
-    try:
-        with open(handle, "w", encoding="utf-8", newline="") as file:
-            table.to_csv(file, index=False, float_format=getattr(study, "FLOAT_FORMAT", None), lineterminator="\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    form = {"index": False, "float_format": getattr(study, "FLOAT_FORMAT", None), "lineterminator": "\n"}
+    _files.write(path, lambda file: table.to_csv(file, mode="wb", encoding="utf-8", **form))
 
 
-def perform(name: str, parameters: dict) -> "pandas.DataFrame":
+def checkpoint_path(study: ModuleType, parameters: dict, results: Path) -> Path:
+    """Return where the run with these parameters keeps where it is.
+
+    Parameters
+    ----------
+    study : module
+        As the package's docstring says.
+    parameters : dict
+        Those of the run.
+    results : path
+        The directory that holds a directory for each study.
+
+    Returns
+    -------
+    path
+        The file, which is there only while the run is not finished.
+    """
+    path = result_path(study, parameters, results)
+    return path.with_name(f".{path.stem}{_KEPT}")
+
+
+def seconds(study: ModuleType, parameters: dict) -> float:
+    """Return what a run costs according to its study.
+
+    Parameters
+    ----------
+    study : module
+        As the package's docstring says.
+    parameters : dict
+        Those of the run.
+
+    Returns
+    -------
+    float
+        CPU seconds.
+    """
+    if not isinstance(study.SECONDS, dict):
+        return study.SECONDS
+    (key,) = (key for key, values in study.PARAMETERS.items() if set(values) == set(study.SECONDS))
+    return study.SECONDS[parameters[key]]
+
+
+def pace(study: ModuleType, results: Path) -> tuple[float, int]:
+    """Return what a run costs here, in units of what its study says.
+
+    Parameters
+    ----------
+    study : module
+        As the package's docstring says.
+    results : path
+        The directory that holds a directory for each study.
+
+    Returns
+    -------
+    factor : float
+        The median over the runs that were done here from start to end without a break; 1 if there is none.
+    runs : int
+        How many there are.
+    """
+    spent = _spent(study, results)
+    told = {result_path(study, parameters, results).stem: seconds(study, parameters) for parameters in grid(study)}
+    factors = [each / told[stem] for stem, each in spent.items() if stem in told]
+    return (statistics.median(factors) if factors else 1.0), len(factors)
+
+
+def _spent(study: ModuleType, results: Path) -> dict[str, float]:
+    """Return the CPU seconds of the runs that were done here, by the names of their files."""
+    path = directory(study, results) / _SPENT
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def perform(name: str, parameters: dict, checkpoint: str) -> "tuple[pandas.DataFrame, float | None]":
     """Do one run, in a worker, on one thread.
 
     Parameters
@@ -198,20 +267,34 @@ def perform(name: str, parameters: dict) -> "pandas.DataFrame":
         The path of the study, with dots.
     parameters : dict
         Those of the run.
+    checkpoint : str
+        Where it keeps where it is, if the study can.
 
     Returns
     -------
-    DataFrame
+    table : DataFrame
         What the run returned.
+    seconds : float or None
+        The CPU time it took; None if it went on from a checkpoint.
     """
     study = importlib.import_module(name)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
-    return study.run(**parameters)
+    if "checkpoint" not in inspect.signature(study.run).parameters:
+        start = time.process_time()
+        return study.run(**parameters), time.process_time() - start
+    fresh, start = not os.path.exists(checkpoint), time.process_time()
+    table = study.run(**parameters, checkpoint=Path(checkpoint))
+    return table, time.process_time() - start if fresh else None
 
 
 def run(
-    study: ModuleType, *, results: Path, workers: int | None = None, scheduler: str | None = None
+    study: ModuleType,
+    *,
+    results: Path,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    without: dict[str, list[str]] | None = None,
 ) -> dict[str, BaseException]:
     """Do the runs that are missing, and clear away what a process that was killed has left half written.
 
@@ -224,18 +307,27 @@ def run(
     workers : int, optional
         Processes on this machine; as many as it has cores by default.
     scheduler : str, optional
-        The address of a Dask cluster to use instead. Its workers must be able to import the study; only this
-        process writes files.
+        The address of a Dask cluster to use instead. Its workers must be able to import the study, and to write
+        where the results are if a run that is killed shall go on; results are written by this process only.
+    without : dict of str to list of str, optional
+        Leave out, for now, the runs whose parameters have one of these values.
 
     Returns
     -------
     dict
         The exception of each run that failed, by the name of its file. The other runs are finished.
     """
-    for left in directory(study, results).glob(f".*{_HALF}"):
+    for left in directory(study, results).glob(f".*{_files.HALF}"):
+        if left.name.endswith((_KEPT, _SPENT)):
+            continue
         if time.time() - left.stat().st_mtime > _FORSAKEN:
             left.unlink(missing_ok=True)
-    todo = missing(study, results)
+    left_out = without or {}
+    todo = [
+        parameters
+        for parameters in missing(study, results)
+        if not any(str(parameters[key]) in values for key, values in left_out.items())
+    ]
     failures: dict[str, BaseException] = {}
     if not todo:
         return failures
@@ -250,11 +342,20 @@ def run(
             scheduler = stack.enter_context(cluster).scheduler_address
         client = stack.enter_context(Client(scheduler))
         bar = stack.enter_context(tqdm(total=len(todo), desc=study.__name__.rpartition(".")[2], unit="run"))
-        futures = {client.submit(perform, study.__name__, parameters, pure=False): parameters for parameters in todo}
+        futures = {}
+        for parameters in todo:
+            kept = str(checkpoint_path(study, parameters, results).absolute())
+            futures[client.submit(perform, study.__name__, parameters, kept, pure=False)] = parameters
         for future in as_completed(list(futures)):
             parameters = futures.pop(future)
             try:
-                write(future.result(), study, parameters, results)
+                table, spent = future.result()
+                write(table, study, parameters, results)
+                checkpoint_path(study, parameters, results).unlink(missing_ok=True)
+                if spent is not None:
+                    spent = _spent(study, results) | {result_path(study, parameters, results).stem: round(spent, 1)}
+                    text = json.dumps(spent, indent=1)
+                    _files.write(directory(study, results) / _SPENT, lambda file, text=text: file.write(text.encode()))
             except (Exception, CancelledError) as error:  # cancelled: the cluster went away
                 failures[result_path(study, parameters, results).stem] = error
             future.release()  # or the worker keeps the table

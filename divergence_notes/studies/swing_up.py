@@ -1,0 +1,87 @@
+"""Is it undoing the kernel, or another step, or a target network, that lets one Q-network swing up a pendulum.
+
+The protocol of the study `pendulum`, with the controls that it lacks and ten seeds: Pendulum-v1, 10,000 steps, one
+update of 256 transitions after each but the first 1,000, which are random; every 500 steps five episodes without noise.
+Our agents share one code and one network of sines, and differ in what is named here and in nothing else:
+
+- ``preqn-relu``, ``preqn-tanh``, ``preqn-sin``: PreQN (`pendulum.CONFIG`), which differ in the activation of Q.
+- ``adam-relu``, ``adam-tanh``, ``adam-sin``: no inverse of the kernel, no line search; Adam with step size 1e-3 takes
+  the mean semi-gradient. One Q, no target network. Adam changes the conditioning and the length of a step at once.
+- ``plain-0.0001`` to ``plain-0.1``: the mean semi-gradient step of that size, without Adam and without line search.
+- ``target-0.0001`` to ``target-0.1``: the same, and targets come from copies of Q and of the policy that go 0.005 of
+  the way after each update, as those of DDPG do.
+- ``ddpg``, ``td3``, ``sac``: of stable-baselines3 with their own defaults but for widths, the random steps at the
+  start, and for DDPG and TD3 noise of standard deviation 0.1 while exploring, like ours. Their Q has rectifiers.
+
+What is measured, decided before the runs: the step of the first evaluation of at least -200, and the share of the
+later evaluations below -200. The settings of PreQN were chosen in short trials on this very task, those of the others
+were not.
+
+One row for each evaluation: `step`, `return`, `ending`, and for our agents the metrics of the updates since the row
+before, as `preqn.PreQN.update` names them. A run that diverged ends with a row without a return.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from divergence_notes._extras import needs
+
+with needs("studies"):
+    from stable_baselines3 import DDPG, SAC, TD3
+
+    from divergence_notes.studies import pendulum, protocol
+
+if TYPE_CHECKING:
+    import pandas
+
+ACTIVATIONS = ("relu", "tanh", "sin")
+STEP_SIZES = ("0.0001", "0.001", "0.01", "0.1")
+BASELINES = {"ddpg": (DDPG, pendulum.CONFIG.noise), "td3": (TD3, pendulum.CONFIG.noise), "sac": (SAC, None)}
+"""The algorithm and its noise."""
+PARAMETERS = {
+    "seed": tuple(range(10)),
+    "agent": (
+        *(f"{kind}-{activation}" for kind in ("preqn", "adam") for activation in ACTIVATIONS),
+        *(f"{kind}-{alpha}" for kind in ("plain", "target") for alpha in STEP_SIZES),
+        *BASELINES,
+    ),
+}
+SECONDS = 45
+FLOAT_FORMAT = "%.7g"
+STEPS = 10_000
+NO_INVERSE = {"solver": "none", "eta": -1}
+"""What the controls share."""
+
+
+def run(*, seed: int, agent: str, steps: int = STEPS, checkpoint: Path | None = None) -> "pandas.DataFrame":
+    """Train one agent and return its curve.
+
+    Parameters
+    ----------
+    seed : int
+        Of everything random.
+    agent : str
+        As the module's docstring says.
+    steps : int
+        Environment steps.
+    checkpoint : path, optional
+        As in `training.learn`, and for the baselines as in `protocol.baseline_curve`.
+
+    Returns
+    -------
+    DataFrame
+        A row for each evaluation.
+    """
+    shared = pendulum.SHARED | {"steps": steps, "seed": seed, "checkpoint": checkpoint}
+    if agent in BASELINES:
+        algorithm, noise = BASELINES[agent]
+        sizes = {"hidden": pendulum.CONFIG.hidden, "warmup": pendulum.CONFIG.warmup, "noise": noise}
+        return protocol.baseline_curve(algorithm, pendulum.ENVIRONMENT, **sizes, **shared)
+    kind, _, detail = agent.partition("-")
+    changes = {"activation": detail} if detail in ACTIVATIONS else NO_INVERSE | {"alpha": float(detail)}
+    if kind == "adam":
+        changes |= NO_INVERSE | {"optimizer": "adam", "alpha": 1e-3}
+    if kind == "target":
+        changes |= {"target_rate": 0.005}
+    return protocol.preqn_curve(pendulum.ENVIRONMENT, dataclasses.replace(pendulum.CONFIG, **changes), **shared)
