@@ -1,4 +1,7 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all.
+
+What is in them is somebody else's: the table of a run is written by `studies.runner`, its checkpoint by `training`.
+"""
 
 import os
 import tempfile

@@ -548,7 +548,8 @@ class PreQN:
         """Let the networks behind the targets go a part of the way."""
         for behind, ahead in zip(self._target, (self.net, self.policy), strict=True):
             if ahead is not None:
-                torch._foreach_lerp_(list(behind.parameters()), list(ahead.parameters()), self.config.target_rate)
+                for p, q in zip(behind.parameters(), ahead.parameters(), strict=True):
+                    p.lerp_(q, self.config.target_rate)
 
     def _climb(self, obs: torch.Tensor) -> None:
         """Take one step of Adam that raises the mean of Q at the policy's actions."""

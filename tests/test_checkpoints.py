@@ -117,11 +117,11 @@ class TestOurs:
     def test_a_kill_while_it_is_written(self, tmp_path, monkeypatch):
         """The old one stays whole."""
         file = tmp_path / "run.checkpoint"
-        killed(monkeypatch, {100})
-        with pytest.raises(Killed):
-            learn("Pendulum-v1", file)
+        with monkeypatch.context() as patch:
+            killed(patch, {100})
+            with pytest.raises(Killed):
+                learn("Pendulum-v1", file)
         before = file.read_bytes()
-        monkeypatch.undo()
         monkeypatch.setattr(_files.os, "replace", lambda *_: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             learn("Pendulum-v1", file)

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _run(found[0], options, left_out)
     for study in found:
         name = options.name or study.__name__.rpartition(".")[2]
-        _status(study, name, options.results, each=options.name is not None)
+        _report(study, name, options.results, each=options.name is not None)
     return 0
 
 
@@ -58,11 +58,11 @@ def _run(study: ModuleType, options: argparse.Namespace, left_out: dict[str, lis
         return 130
     for name, error in failures.items():
         print(f"failed: {name}: {type(error).__name__}: {error}", file=sys.stderr)
-    _status(study, options.name, options.results)
+    _report(study, options.name, options.results)
     return 1 if failures else 0
 
 
-def _status(study: ModuleType, name: str, results: Path, *, each: bool = True) -> None:
+def _report(study: ModuleType, name: str, results: Path, *, each: bool = True) -> None:
     """Print what is finished, what is missing, run by run if asked, and what that costs on this machine."""
     runs, missing = list(runner.grid(study)), runner.missing(study, results)
     print(f"{name}: {len(runs) - len(missing)} of {len(runs)} runs are finished")
@@ -100,8 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     where = run.add_mutually_exclusive_group()
     where.add_argument("--workers", type=_positive, metavar="N", help="processes; default: one for each core")
     where.add_argument("--scheduler", metavar="ADDRESS", help="a Dask cluster, such as tcp://10.0.0.1:8786")
-    status = commands.add_parser("status", parents=[common], help="say what is missing, and what it costs here")
-    status.add_argument("name", nargs="?", **name)
+    left = commands.add_parser("status", parents=[common], help="say what is missing, and what it costs here")
+    left.add_argument("name", nargs="?", **name)
     return parser
 
 
