@@ -184,6 +184,10 @@ class _Checkpoints(BaseCallback):
         self.path, self.watch, self.written = path, watch, time.monotonic()
 
     def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        """Write between two steps, when the transition of the last is remembered and its update is made."""
         if time.monotonic() - self.written >= training.CHECKPOINT_EVERY:
             model, buffer = io.BytesIO(), self.model.replay_buffer
             self.model.save(model)
@@ -191,7 +195,6 @@ class _Checkpoints(BaseCallback):
             whole = {"model": torch.frombuffer(bytearray(model.getvalue()), dtype=torch.uint8), "memory": held}
             _files.write(self.path, partial(torch.save, whole | {"rows": self.watch.rows, "pos": buffer.pos}))
             self.written = time.monotonic()
-        return True
 
     def restore(self, agent: OffPolicyAlgorithm) -> OffPolicyAlgorithm:
         """Return the agent of the file, with the environment and the settings of the one given."""
