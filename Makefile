@@ -11,7 +11,7 @@ BIN := .venv/bin
 PYTEST := pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 CORE := mdp dynamics bellman features networks updates contraction norms linearization rowwise ntk remedies
 
-.PHONY: help env env-test book page check test elsewhere nightly firefox links released serve zip public changed publish wheel lab lock study bench course student clean
+.PHONY: help env env-test book page check test elsewhere nightly firefox links next released serve zip public changed publish wheel lab lock study bench course student clean
 
 help:
 	@echo "make book [LIVE=0] | page NAME=bellman | check | test | elsewhere | nightly | serve | zip | public [FREEZE=1] | changed | publish | wheel | lab | lock | study NAME=kernels | bench | course SEED=secret | student | clean     see README.md"
@@ -54,6 +54,10 @@ firefox: book env-test
 # Asks every address outside the site that the pages lead to.
 links: env
 	$(BIN)/jupyter-book build . --quiet --builder linkcheck
+
+# The way out of Jupyter Book 1: the same site from a generated conf.py on Sphinx 8, in an environment beside .venv.
+next: book
+	@$(BIN)/python tools/next_sphinx.py
 
 # Fails where TAG is not the version that the files say.
 released: env

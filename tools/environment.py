@@ -109,12 +109,12 @@ def cpu_build(version):
     def ask():
         try:
             page = urljoin(TORCH, "torch/")
-            text = urlopen(page, timeout=SECONDS).read().decode("utf-8")
+            text = urlopen(page, timeout=2 * SECONDS).read().decode("utf-8")
             links = [link.partition("#")[0] for link in re.findall(r'href="([^"]+)"', text)]
             fits = [link for link in links if re.match(build, unquote(link.rpartition("/")[2]))]
             if not fits:
                 return said.append((None, "has no torch {} for Python {}".format(version, PYTHON)))
-            head = urlopen(Request(urljoin(page, fits[-1]), method="HEAD"), timeout=SECONDS)
+            head = urlopen(Request(urljoin(page, fits[-1]), method="HEAD"), timeout=2 * SECONDS)
             said.append((int(head.headers["Content-Length"] or 0), ""))
         except (URLError, OSError, ValueError) as fault:
             said.append((None, "cannot be reached ({})".format(getattr(fault, "reason", fault))))
