@@ -19,14 +19,27 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise
 
 from divergence_notes import preqn, replay, studies, training
-from divergence_notes.studies import ablation, alignment, collapse, pendulum, protocol, runner, swimmers
+from divergence_notes.studies import (
+    ablation,
+    alignment,
+    collapse,
+    dials,
+    pendulum,
+    protocol,
+    runner,
+    swimmers,
+    swing_up,
+)
 from divergence_notes.studies import mujoco as robots
+from divergence_notes.studies import robots as relatives
 
 PENDULUM, CART = "Pendulum-v1", "InvertedPendulum-v5"
 SEED, WARMUP, HIDDEN = 3, 40, (8, 8)
 EVALUATION = {"eval_every": 30, "eval_episodes": 2}
 METRICS = ["alignment", "accepted", "backtracks", "residual", "td_error", "off_alignment", "off_change", "max_q"]
 SMALL = preqn.PreQNConfig(hidden=HIDDEN, policy_hidden=HIDDEN, batch_size=12, held_out=4, warmup=WARMUP, capacity=500)
+OURS = ("preqn", "plain", "adam", "target")
+"""How the names of our agents begin."""
 BASELINES = {"td3": (TD3, 0.1), "ddpg": (DDPG, 0.1), "sac": (SAC, None)}
 """The algorithm and its noise."""
 
@@ -422,7 +435,7 @@ def asked(monkeypatch):
 
 def columns(agent):
     """Return the columns of an agent of the first two studies."""
-    ours = agent.startswith(("preqn", "plain"))
+    ours = agent.startswith(OURS)
     return ["step", "return", *METRICS, "ending"] if ours else ["step", "return", "ending"]
 
 
@@ -438,7 +451,12 @@ FULL = {
     "eta": 0.97,
     "shrink": 0.5,
     "max_backtracks": 10,
+    "optimizer": "none",
+    "target_rate": 1,
     "policy_learning_rate": 1e-3,
+    "policy_every": 1,
+    "initialisation": "pytorch",
+    "policy_scale": 1,
     "noise": 0.1,
     "batch_size": 256,
     "held_out": 16,
@@ -529,6 +547,105 @@ class TestRobots:
         assert both == 2 * [ROBOTS | {"env_id": environment}]
         sizes = {"hidden": (256, 256), "warmup": 10_000, "batch_size": 100, "noise": 0.1}
         assert theirs == ROBOTS | sizes | {"algorithm": TD3, "env_id": environment}
+
+
+NO_INVERSE = {"solver": "none", "eta": -1}
+
+
+class TestSwingUp:
+    """As the pendulum study, and one control for each thing that PreQN does."""
+
+    @pytest.mark.parametrize(
+        "agent, changes",
+        [
+            ("preqn-relu", {"activation": "relu"}),
+            ("preqn-sin", {}),
+            ("adam-relu", NO_INVERSE | {"optimizer": "adam", "alpha": 0.001, "activation": "relu"}),
+            ("adam-tanh", NO_INVERSE | {"optimizer": "adam", "alpha": 0.001, "activation": "tanh"}),
+            ("adam-sin", NO_INVERSE | {"optimizer": "adam", "alpha": 0.001}),
+            ("plain-0.0001", NO_INVERSE | {"alpha": 0.0001}),
+            ("plain-0.1", NO_INVERSE | {"alpha": 0.1}),
+            ("target-0.0001", NO_INVERSE | {"alpha": 0.0001, "target_rate": 0.005}),
+            ("target-0.1", NO_INVERSE | {"alpha": 0.1, "target_rate": 0.005}),
+        ],
+    )
+    def test_ours(self, agent, changes, asked, tmp_path):
+        swing_up.run(agent=agent, seed=2, checkpoint=tmp_path)
+        (call,) = asked
+        assert dataclasses.asdict(call.pop("config")) == FULL | changes
+        assert call == SWING | {"checkpoint": tmp_path}
+
+    @pytest.mark.parametrize("agent, algorithm, noise", [("ddpg", DDPG, 0.1), ("td3", TD3, 0.1), ("sac", SAC, None)])
+    def test_baselines(self, agent, algorithm, noise, asked, tmp_path):
+        swing_up.run(agent=agent, seed=2, checkpoint=tmp_path)
+        given = {"algorithm": algorithm, "noise": noise, "hidden": (64, 64), "warmup": 1_000, "checkpoint": tmp_path}
+        assert asked == [SWING | given]
+
+    def test_the_grid(self):
+        assert swing_up.PARAMETERS["seed"] == tuple(range(10))
+        assert set(pendulum.PARAMETERS["agent"]) < set(swing_up.PARAMETERS["agent"])
+
+
+class TestRelatives:
+    """PreQN, the same without the inverse, and three baselines, of the same sizes."""
+
+    @pytest.mark.parametrize("agent", relatives.PARAMETERS["agent"])
+    def test_runs(self, agent, small, tmp_path):
+        found = relatives.run(environment="Hopper-v5", agent=agent, seed=1, steps=60, checkpoint=tmp_path / "run")
+        assert list(found.columns) == columns(agent)
+        assert found["step"].tolist() == [30, 60]
+
+    def test_settings(self, asked):
+        for agent in relatives.PARAMETERS["agent"]:
+            relatives.run(environment="Swimmer-v5", agent=agent, seed=2)
+        ours, theirs = asked[:3], asked[3:]
+        adam = NO_INVERSE | {"optimizer": "adam", "alpha": 0.001}
+        changes = [{}, {"activation": "tanh"}, adam]
+        assert [dataclasses.asdict(call.pop("config")) for call in ours] == [LARGE | each for each in changes]
+        rest = ROBOTS | {"env_id": "Swimmer-v5", "checkpoint": None}
+        assert ours == 3 * [rest]
+        sizes = {"hidden": (256, 256), "warmup": 10_000, "batch_size": 100}
+        known = [(DDPG, 0.1), (TD3, 0.1), (SAC, None)]
+        assert theirs == [rest | sizes | {"algorithm": each, "noise": noise} for each, noise in known]
+
+    def test_what_it_says_of_the_baselines(self):
+        """What the protocol names as their differences is how stable-baselines3 makes them."""
+        ddpg, td3 = (each("MlpPolicy", PENDULUM) for each in (DDPG, TD3))
+        assert ddpg.tau == td3.tau == 0.005
+        assert (len(ddpg.critic.q_networks), len(td3.critic.q_networks)) == (1, 2)
+        assert (ddpg.policy_delay, td3.policy_delay) == (1, 2)
+        assert ddpg.target_noise_clip == 0
+        assert (td3.target_policy_noise, td3.target_noise_clip) == (0.2, 0.5)
+        assert SAC("MlpPolicy", PENDULUM).learning_rate == 3e-4
+        for agent in (ddpg, td3):
+            assert isinstance(agent.critic.qf0[1], torch.nn.ReLU) and agent.actor.optimizer.defaults["lr"] == 1e-3
+
+
+class TestDials:
+    """One dial at a time, on seeds that no comparison uses."""
+
+    def test_settings(self, asked):
+        changes = {
+            "as-there": {},
+            "glorot": {"initialisation": "glorot"},
+            "small-policy": {"policy_scale": 0.01},
+            "policy-every-2": {"policy_every": 2},
+            "alpha-1": {"alpha": 1},
+            "jitter-1e-06": {"jitter": 0.000001},
+            "jitter-0.01": {"jitter": 0.01},
+            "batch-256": {"batch_size": 256},
+        }
+        assert set(changes) == set(dials.PARAMETERS["variant"])
+        for variant, change in changes.items():
+            dials.run(environment="Swimmer-v5", variant=variant, seed=100)
+            call = asked.pop()
+            assert dataclasses.asdict(call.pop("config")) == LARGE | change
+            every = {"steps": 50_000, "eval_every": 2_500, "eval_episodes": 5, "seed": 100}
+            assert call == every | {"env_id": "Swimmer-v5", "checkpoint": None}
+
+    def test_its_seeds_are_its_own(self):
+        grids = [study.PARAMETERS["seed"] for study in (relatives, robots, swing_up, pendulum)]
+        assert not set(dials.PARAMETERS["seed"]) & {seed for seeds in grids for seed in seeds}
 
 
 CHANGES = {
@@ -718,7 +835,8 @@ class TestAlignmentStudy:
 
 
 STUDIES = {
-    study.__name__.rpartition(".")[2]: study for study in (pendulum, robots, ablation, alignment, collapse, swimmers)
+    study.__name__.rpartition(".")[2]: study
+    for study in (pendulum, robots, ablation, alignment, collapse, swimmers, swing_up, relatives, dials)
 }
 LENGTHS = {PENDULUM: (500, 10_000), "HalfCheetah-v5": (2_500, 25_000)}
 """Steps from one row to the next, and in all, of the ablation."""
@@ -727,6 +845,9 @@ SPACING = {
     "mujoco": (5_000, 100_000),
     "collapse": (250, 20_000),
     "swimmers": (2_500, 40_000),
+    "swing_up": (500, 10_000),
+    "robots": (5_000, 100_000),
+    "dials": (2_500, 50_000),
 }
 """The same of studies whose runs are all alike."""
 
@@ -782,7 +903,7 @@ class TestCommittedRuns:
     @pytest.mark.parametrize("name", STUDIES)
     def test_numbers(self, name):
         for parameters, table in self.there(name):
-            ours = parameters.get("agent", "preqn").startswith(("preqn", "plain"))
+            ours = parameters.get("agent", "preqn").startswith(OURS)
             if name == "alignment":
                 want = ["step", "on", "off", "return"]
             else:
