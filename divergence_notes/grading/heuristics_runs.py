@@ -63,12 +63,12 @@ EXERCISES = (
             Mistake(
                 "tells-apart",
                 "So it would be if the network learned to move every pair by itself, as a table does; it loses "
-                "directions: from 3.9 to 1.6",
+                "directions: from 4.0 to 1.5",
                 "UP",
             ),
             Mistake(
                 "frozen",
-                "So it would be if the kernel kept still; it goes from 3.9 to 1.6 here, while in the calm run it "
+                "So it would be if the kernel kept still; it goes from 4.0 to 1.5 here, while in the calm run it "
                 "stays near 3",
                 "STAYS",
             ),

@@ -332,9 +332,9 @@ class TestReasons:
         assert "0.84" in reason("ex-heuristics-tension-prediction", "on-the-way")
 
     def test_of_the_watched_runs(self):
-        assert rank_of("none") == [3.9, 1.6] and round(rank_of("target network")[1]) == 3
+        assert rank_of("none") == [4.0, 1.5] and round(rank_of("target network")[1]) == 3
         for name in ("tells-apart", "frozen"):
-            assert "from 3.9 to 1.6" in reason("ex-heuristics-watch-prediction", name)
+            assert "from 4.0 to 1.5" in reason("ex-heuristics-watch-prediction", name)
 
     def test_of_the_pendulum(self):
         for agent in ("td3", "sac"):
