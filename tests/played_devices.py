@@ -162,11 +162,20 @@ def optimizer(agent):
 
 @pytest.mark.parametrize("kind", SPACES)
 @pytest.mark.parametrize("given", ["cpu", CARD])
-def test_preqn(kind, given, card):
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"solver": "none", "optimizer": "adam", "eta": -1, "target_rate": 0.5}, {"initialisation": "glorot"}],
+    ids=["as it is", "controls", "glorot"],
+)
+def test_preqn(kind, given, changes, card):
     """Networks, what is remembered, and each update, of a batch from anywhere; actions come back."""
-    agent = preqn.PreQN(*SPACES[kind], preqn.PreQNConfig(hidden=(8,), held_out=2), device=CARD)
-    agent.update(batch(kind, 9, given))
-    found = [*agent.net.parameters(), *agent._good[1], *agent._tensors()]
+    config = preqn.PreQNConfig(hidden=(8,), held_out=2, **changes)
+    agent = preqn.PreQN(*SPACES[kind], config, device=CARD)
+    for _ in range(2):  # the first is looked at more closely, and takes another way
+        agent.update(batch(kind, 9, given))
+    agent.load_state_dict(agent.state_dict())
+    held = [each for part in agent._parts().values() for each in preqn._tensors(part)]
+    found = [*agent.net.parameters(), *held, *(each for kept in agent._good[1].values() for each in kept)]
     assert {t.device for t in found if t.ndim} == {CARD}
     assert isinstance(agent.act(np.zeros((5, 3))), np.ndarray)
     assert np.ndim(agent.act(np.zeros(3), explore=True)) == (kind == "continuous")

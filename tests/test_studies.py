@@ -198,6 +198,91 @@ def test_a_failing_run_takes_no_other_down(place, monkeypatch):
     check_all(place)
 
 
+COUNTING = '''
+"""How far does it count?"""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+PARAMETERS = {"seed": (0, 1), "kind": ("slow", "quick")}
+SECONDS = {"slow": 7200, "quick": 3600}
+
+
+def run(*, seed, kind, checkpoint):
+    start = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    for k in range(start, 6):
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_text(str(k))
+        if k == 4 and (Path(__file__).parent / f"die-{seed}-{kind}").exists():
+            os._exit(1)
+    return pd.DataFrame({"start": [start], "end": [k]})
+'''
+
+
+def test_a_run_that_was_killed_goes_on(place, monkeypatch):
+    """From its checkpoint, which is there until the result is; what it costs here is told by the unbroken ones."""
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")
+    (place / "mine" / "counting.py").write_text(COUNTING)
+    there, name = place / "results" / "counting", {"name": "mine.counting"}
+    fault = place / "mine" / "die-1-quick"
+    fault.touch()
+    first = cli(place, "run", "--workers", "1", "--without", "seed=0", **name)
+    assert first.returncode == 1 and "KilledWorker" in first.stderr
+    assert [path.name for path in there.glob("[!.]*")] == ["seed=1,kind=slow.csv"], "seed 0 was left out"
+    kept = there / ".seed=1,kind=quick.checkpoint.part"
+    assert kept.read_text() == "4"
+    assert list(json.loads((there / ".seconds.part").read_text())) == ["seed=1,kind=slow"]
+    left = ["seed=0,kind=slow", "seed=0,kind=quick", "seed=1,kind=quick (begun)"]
+    assert [line.strip() for line in first.stdout.splitlines()[2:]] == left
+
+    fault.unlink()
+    then = time.time() - 24 * 3600
+    os.utime(kept, (then, then))  # a machine may stand still for a day
+    assert cli(place, "run", "--workers", "1", **name).returncode == 0
+    starts = {path.stem: int(pd.read_csv(path)["start"].iloc[0]) for path in there.glob("[!.]*.csv")}
+    assert starts.pop("seed=1,kind=quick") == 4
+    assert len(starts) == 3 and set(starts.values()) == {0}
+    assert set(json.loads((there / ".seconds.part").read_text())) == set(starts)
+    assert [path.name for path in there.glob(".*")] == [".seconds.part"]
+
+
+@pytest.mark.parametrize("wrong", ["seed", "seed=2", "kinds=slow"])
+def test_what_is_left_out_must_be_there(place, wrong):
+    (place / "mine" / "counting.py").write_text(COUNTING)
+    done = cli(place, "run", "--without", wrong, name="mine.counting")
+    assert (
+        done.returncode == 2
+        and f"--without must be KEY=VALUE of mine.counting.PARAMETERS, got '{wrong}'" in done.stderr
+    )
+
+
+def test_what_is_missing_is_priced_by_what_was_done_here(place):
+    """Two hours and one in the study, half of it here: 7200, 3600, 3600 seconds are left, in all two hours."""
+    (place / "mine" / "counting.py").write_text(COUNTING)
+    said = cli(place, "status", name="mine.counting").stdout
+    assert "4 missing: about 6.0 h on one core" in said and "as none was done here" in said
+    there = place / "results" / "counting"
+    there.mkdir(parents=True)
+    (there / "seed=0,kind=slow.csv").write_text("seed,kind,start,end\n0,slow,0,5\n")
+    spent = {"seed=0,kind=slow": 3600.0, "seed=9,kind=slow": 1.0}  # one of an older grid says nothing
+    (there / ".seconds.part").write_text(json.dumps(spent))
+    said = cli(place, "status", name="mine.counting").stdout
+    assert "3 missing: about 2.0 h on one core" in said and "by 1 run done here" in said
+
+
+def test_prices_are_of_one_parameter(place, monkeypatch):
+    from divergence_notes.studies import runner
+
+    (place / "mine" / "priced.py").write_text(COUNTING.replace('"quick": 3600', '"other": 3600'))
+    monkeypatch.syspath_prepend(place)
+    why = "mine.priced.SECONDS must have the values of one parameter for keys, got ['other', 'slow']"
+    with pytest.raises(ValueError, match=re.escape(why)):
+        runner.find("mine.priced")
+    sys.modules.pop("mine.priced"), sys.modules.pop("mine", None)
+
+
 def test_any_other_cluster(place):
     """A scheduler and two workers that somebody else started; both workers take part, all outlive the command."""
     from distributed import Client

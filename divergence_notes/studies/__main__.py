@@ -70,7 +70,8 @@ def _report(study: ModuleType, name: str, results: Path, *, each: bool = True) -
         cores = os.cpu_count() or 1
         factor, measured = runner.pace(study, results)
         cost = factor * sum(runner.seconds(study, parameters) for parameters in missing)
-        source = f"by {measured} runs done here" if measured else "by what the study says, as none was done here"
+        done = f"by {measured} run{'s' if measured > 1 else ''} done here"
+        source = done if measured else "by what the study says, as none was done here"
         print(f"{len(missing)} missing: about {_time(cost)} on one core, {_time(cost / cores)} on {cores}, {source}")
     for parameters in missing if each else ():
         begun = runner.checkpoint_path(study, parameters, results).exists()
