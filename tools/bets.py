@@ -47,7 +47,8 @@ def bets(html: str) -> str:
         if box in asked:
             count = f"Bet {asked.index(box) + 1} of {len(asked)}" if len(asked) > 1 else "A bet"
             box.append(_bet(page, box["id"], of, count))
-            _fold(page, box)
+            if not _fold(page, box):
+                box.select_one(".bet-gate").contents[0].replace_with("Choose; or ")
         else:
             box.append(_judged(page, box["id"], of))
     article = page.select_one("article") or page
@@ -121,7 +122,7 @@ def _answers(page, of):
 
 
 def _fold(page, box):
-    """Put what follows a bet, up to a heading, the next bet or a `bet-end`, into a fold of its own."""
+    """Put what follows a bet, up to a heading, the next bet or a `bet-end`, into a fold, and say if anything does."""
     following = []
     for part in box.next_siblings:
         if isinstance(part, Tag):
@@ -129,10 +130,12 @@ def _fold(page, box):
             if ends or (part.get("id", "").endswith(BET) and "exercise" in part.get("class", ())):
                 break
         following.append(part)
-    if any(isinstance(part, Tag) for part in following):
+    follows = any(isinstance(part, Tag) for part in following)
+    if follows:
         fold = _tag(page, "div", class_="bet-fold", data_bet=box["id"])
         box.insert_after(fold)
         fold.extend([part.extract() for part in following])
+    return follows
 
 
 def _end(page, article, asked, data):

@@ -68,6 +68,13 @@ class TestPageWithBets:
             LAST: "Endless.",
         }
 
+    def test_promises_that_the_page_goes_on_where_it_does(self, page):
+        gates = {gate.parent["data-exercise"]: gate.get_text() for gate in page.select(".bet-gate")}
+        assert gates == dict.fromkeys((CHOICE, TYPED, LAST), "Choose, and the page goes on; or show me")
+        bare = BeautifulSoup(bets(PLAIN.replace("<p>Endless.</p>", "")), "html.parser")
+        gates = {gate.parent["data-exercise"]: gate.get_text() for gate in bare.select(".bet-gate")}
+        assert gates[TYPED] != gates[LAST] == "Choose; or show me"
+
     def test_other_exercises_fold_nothing_and_code_gets_no_box(self, page):
         names = [box["data-exercise"] for box in page.select(".bet-check")]
         assert names == [NUMBER, LETTER]
