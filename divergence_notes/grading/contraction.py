@@ -101,6 +101,18 @@ def _changed(alpha, kernel=((1.0, 0.0), (0.0, 1.0))):
     return dataclasses.replace(safe, update=update, Q0=np.array([[1.0], [-1.0]]))
 
 
+def _edge(condition):
+    """Return the largest coupling at which a polynomial in trace and determinant of G_1 is 0.
+
+    It is the orbit without reward, at gamma = 0.98; the kernel stays positive definite.
+    """
+    orbit, gamma = examples.closed_orbit().update, 0.98
+    (own, other), (first, second) = np.diag(orbit.kernel), orbit.weights
+    trace = np.poly1d([-gamma * second, (1 - gamma) * own * first + other * second])
+    determinant = (1 - gamma) * first * second * np.poly1d([-1.0, 0.0, own * other])
+    return max(float(root.real) for root in condition(trace, determinant).roots if root.real**2 < own * other)
+
+
 EXERCISES = (
     Choice(
         "ex-contraction-prediction",
@@ -141,18 +153,24 @@ EXERCISES = (
             Mistake(
                 "alike",
                 "To the paper's condition they are alike, since it takes absolute values; to the update they are not: "
-                "at -1.2 none of the 64 runs leaves",
+                "from (1, 0.9) leakage lifts the first value at 1.2, to 1.083, and presses it down at -1.2, to 0.901",
                 "BOTH",
             ),
             Mistake(
                 "minus",
-                "It is the other way round: at 1.2 some of the 64 runs leave; at -1.2 none does, nor at any other "
-                "negative coupling of the map",
+                "It is the other way round: from (1, 0.9) leakage presses the first value down to 0.901 at -1.2; at "
+                "1.2 it lifts it to 1.083, and with it both targets",
                 "MINUS",
             ),
-            Mistake("neither", "At 1.2 some of the 64 runs leave; up to a coupling of 1 none does", "NEITHER"),
+            Mistake(
+                "neither",
+                "Up to a coupling of 1 that is so; at 1.2 one step leads from (1, 0.9) to (1.083, 0.975), the same "
+                "table but larger, and so on",
+                "NEITHER",
+            ),
         ),
-        insight="Here the danger has a sign, and a condition that takes absolute values cannot know it.",
+        insight="From (1, 0.9) the second value catches up, and its leakage has the sign of the coupling: at 1.2 it "
+        "lifts the first value, and with it both targets; at -1.2 it presses it down.",
         phrases={
             "BOTH": ("at both", "both", "at both alike", "at both of them"),
             "PLUS": ("at plus 1.2 alone", "plus 1.2", "at plus 1.2", "plus", "the positive one", "positive"),
@@ -314,6 +332,32 @@ EXERCISES = (
         hint="There is one policy, so one Jacobian: write it down, and follow its eigenvalues while the "
         "coupling rises.",
         insight="The sup norm sees a nineteenth of what is safe here, and another norm sees all of it.",
+    ),
+    Value(
+        "ex-contraction-edge",
+        lambda: _edge(lambda trace, determinant: trace * trace - 4 * determinant),
+        (
+            Mistake(
+                "no-norm",
+                "There an eigenvalue passes 1 in size, so that no norm contracts; but it is complex, and turns every "
+                "path into the half-plane of the other action",
+                lambda: _edge(lambda trace, determinant: trace - determinant),
+            ),
+            Mistake(
+                "trace",
+                "There the trace of G_1 is 0; for a negative real eigenvalue the discriminant counts, too",
+                lambda: _edge(lambda trace, determinant: trace),
+            ),
+            Mistake(
+                "definite",
+                "That is where the kernel is no longer positive definite; runs leave long before",
+                lambda: np.sqrt(np.linalg.det(np.diag(np.diag(examples.closed_orbit().update.kernel)))),
+            ),
+        ),
+        rtol=3e-4,
+        hint="A path leaves along a ray that the update maps into itself. Write trace and determinant of G for each "
+        "action, and ask when an eigenvalue is real, and on which side of 0.",
+        insight="What grows has to stay in its half-plane while it does; a complex eigenvalue turns it out of there.",
     ),
     Function(
         "ex-contraction-fit",

@@ -402,7 +402,7 @@ def before(label):
 
 TELLS = {
     "ex-contraction-prediction": r"\b19\b|\(1 \+ \\gamma\)|199",
-    "ex-contraction-phases-prediction": r"has a sign|negative (one|coupling)|coupling of \$?-1",
+    "ex-contraction-phases-prediction": r"has a sign|\b(lift|press)(s|es)\b|negative (one|coupling)|coupling of \$?-1",
     "ex-contraction-rest-prediction": r"\bnowhere|never meet|no fixed point|lies above|grows for ever",
     "ex-heuristics-prediction": r"deeper|depth (raises|is higher)|more layers (raise|mean)|row ratio.*rises",
     "ex-heuristics-robots-prediction": r"wider relu|width raises|relu (networks )?(rise|are higher)|rises with width",
