@@ -563,6 +563,8 @@ class TestSwingUp:
             ("adam-relu", NO_INVERSE | {"optimizer": "adam", "alpha": 0.001, "activation": "relu"}),
             ("adam-tanh", NO_INVERSE | {"optimizer": "adam", "alpha": 0.001, "activation": "tanh"}),
             ("adam-sin", NO_INVERSE | {"optimizer": "adam", "alpha": 0.001}),
+            ("preqn-sins", {"policy_activation": "sin"}),
+            ("adam-sins", NO_INVERSE | {"optimizer": "adam", "alpha": 0.001, "policy_activation": "sin"}),
             ("plain-0.0001", NO_INVERSE | {"alpha": 0.0001}),
             ("plain-0.1", NO_INVERSE | {"alpha": 0.1}),
             ("target-0.0001", NO_INVERSE | {"alpha": 0.0001, "target_rate": 0.005}),

@@ -7,6 +7,9 @@ Our agents share one code and one network of sines, and differ in what is named 
 - ``preqn-relu``, ``preqn-tanh``, ``preqn-sin``: PreQN (`pendulum.CONFIG`), which differ in the activation of Q.
 - ``adam-relu``, ``adam-tanh``, ``adam-sin``: no inverse of the kernel, no line search; Adam with step size 1e-3 takes
   the mean semi-gradient. One Q, no target network. Adam changes the conditioning and the length of a step at once.
+- ``preqn-sins``, ``adam-sins``: as ``preqn-sin`` and ``adam-sin``, and the policy has sines too, where all others of
+  ours have rectifiers. Added after four trials of ``adam-sin``, on the seeds 0 and 1: with sines in the policy both came
+  to -200, with rectifiers neither did.
 - ``plain-0.0001`` to ``plain-0.1``: the mean semi-gradient step of that size, without Adam and without line search.
 - ``target-0.0001`` to ``target-0.1``: the same, and targets come from copies of Q and of the policy that go 0.005 of
   the way after each update, as those of DDPG do.
@@ -23,7 +26,7 @@ before, as `preqn.PreQN.update` names them. A run that diverged ends with a row 
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from divergence_notes._extras import needs
 
@@ -43,6 +46,8 @@ PARAMETERS = {
     "seed": tuple(range(10)),
     "agent": (
         *(f"{kind}-{activation}" for kind in ("preqn", "adam") for activation in ACTIVATIONS),
+        "preqn-sins",
+        "adam-sins",
         *(f"{kind}-{alpha}" for kind in ("plain", "target") for alpha in STEP_SIZES),
         *BASELINES,
     ),
@@ -79,7 +84,10 @@ def run(*, seed: int, agent: str, steps: int = STEPS, checkpoint: Path | None = 
         sizes = {"hidden": pendulum.CONFIG.hidden, "warmup": pendulum.CONFIG.warmup, "noise": noise}
         return protocol.baseline_curve(algorithm, pendulum.ENVIRONMENT, **sizes, **shared)
     kind, _, detail = agent.partition("-")
-    changes = {"activation": detail} if detail in ACTIVATIONS else NO_INVERSE | {"alpha": float(detail)}
+    if detail == "sins":
+        changes: dict[str, Any] = {"policy_activation": "sin"}
+    else:
+        changes = {"activation": detail} if detail in ACTIVATIONS else NO_INVERSE | {"alpha": float(detail)}
     if kind == "adam":
         changes |= NO_INVERSE | {"optimizer": "adam", "alpha": 1e-3}
     if kind == "target":
