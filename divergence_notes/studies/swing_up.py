@@ -8,8 +8,8 @@ Our agents share one code and one network of sines, and differ in what is named 
 - ``adam-relu``, ``adam-tanh``, ``adam-sin``: no inverse of the kernel, no line search; Adam with step size 1e-3 takes
   the mean semi-gradient. One Q, no target network. Adam changes the conditioning and the length of a step at once.
 - ``preqn-sins``, ``adam-sins``: as ``preqn-sin`` and ``adam-sin``, and the policy has sines too, where all others of
-  ours have rectifiers. Added after four trials of ``adam-sin``, on the seeds 0 and 1: with sines in the policy both came
-  to -200, with rectifiers neither did.
+  ours have rectifiers. Added after four trials of ``adam-sin``, on the seeds 0 and 1: with sines in the policy both
+  came to -200, with rectifiers neither did.
 - ``plain-0.0001`` to ``plain-0.1``: the mean semi-gradient step of that size, without Adam and without line search.
 - ``target-0.0001`` to ``target-0.1``: the same, and targets come from copies of Q and of the policy that go 0.005 of
   the way after each update, as those of DDPG do.
