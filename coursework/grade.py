@@ -1,9 +1,14 @@
 """Grade a class: collect, autograde in parallel, feedback, and a table that a learning platform takes.
 
-    grade.py collect ASSIGNMENT FROM     FROM: a folder or zip of <student>.ipynb or <student>/<anything>.ipynb
+    grade.py collect ASSIGNMENT FROM [--times TIMES]
     grade.py autograde ASSIGNMENT... [--workers N] [--again]
     grade.py feedback ASSIGNMENT...
     grade.py table ASSIGNMENT...
+    grade.py term ASSIGNMENT...
+
+FROM is an archive of Moodle or Canvas, the inbound folder of nbgrader's exchange, or a folder or zip of
+<student>.ipynb or <student>/<anything>.ipynb; TIMES is Moodle's grading worksheet, a CSV with the columns student and
+time, or the word files. Who is in the class stands in `roster.csv`, and when work is due in `term.toml`.
 
 All of it in `coursework/instructor`, which `make course` made; nbgrader's own commands and formgrader work there too.
 How one submission is read, run and cleaned is in `grader`; how an answer is judged is in `divergence_notes.grading`.
@@ -24,72 +29,154 @@ import threading
 import time
 import traceback
 import warnings
-import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 
+import inbox
 import marking
-from course import COURSEWORK, nbgrader_api
+import roster
+import tables
+import term
+from course import COURSEWORK, assignments, nbgrader_api
 from grader import intake, sandbox
 
-STUDENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 LARGEST = intake.LARGEST
 LIMIT = 900
 """Seconds after which the grading of one submission is ended from outside; its own limits are tighter."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; form-action 'none'"
 
 
-def student_of(name):
-    """Return the student that a file name stands for, or None if it is not of the forms that are collected."""
-    parts = name.replace("\\", "/").split("/")
-    if not 1 <= len(parts) <= 2 or not name.endswith(".ipynb"):
+def collect(root, assignment, source, times=None):
+    """Copy submissions to where nbgrader looks for them; return the names that were not taken, and why.
+
+    What is a notebook and has no place is kept in `unplaced`, with a list. What is there already stays if it came
+    later.
+
+    Parameters
+    ----------
+    root : Path
+    assignment : str
+    source : path-like
+        A folder or a zip archive, of one of the forms of `inbox`.
+    times : str, optional
+        Where to read when work was handed in, as `inbox.clock` says.
+    """
+    class_list, dates = roster.of(root), term.of(root) or term.Term()
+    clock, refused, found, lost = inbox.clock(times, dates, class_list), {}, {}, []
+    for piece in inbox.pieces(source):
+        try:
+            if piece.trouble:
+                raise roster.Unplaced(piece.trouble)
+            if not piece.name.lower().endswith(".ipynb"):
+                if inbox.parts(piece.name)[-1] not in ("timestamp.txt", intake.SECRET):
+                    refused[piece.name] = "it is no notebook"
+                continue
+            if piece.size > LARGEST:
+                raise roster.Unplaced(f"larger than {LARGEST // 2**20} MB")
+            handed = inbox.whose(piece, assignment, class_list, clock)
+            if handed is not None:
+                found.setdefault(handed.student, []).append(handed)
+        except roster.Unplaced as reason:
+            lost.append((piece, "", str(reason)))
+    for student, several in found.items():
+        chosen, why = inbox.last(several, assignment)
+        if chosen is None and _settled(root, assignment, several):
+            why = f"of {student}, the one that is there counts"
+        elif chosen is None:
+            lost += [(handed.piece, student, why) for handed in several]
+        refused |= {handed.piece.name: why for handed in several if handed is not chosen}
+        if chosen is None:
+            continue
+        try:
+            if why := _place(root, assignment, chosen):
+                refused[chosen.piece.name] = why
+        except Exception as error:  # of the system, of zipfile, or of one of the ways to compress
+            lost.append((chosen.piece, student, f"it cannot be read: {error}"))
+    return refused | _keep(root, assignment, Path(source).name, lost)
+
+
+def _settled(root, assignment, several):
+    """Say whether one of several notebooks is there already, because it was collected alone."""
+    place = root / "submitted" / several[0].student / assignment / f"{assignment}.ipynb"
+    return place.is_file() and any(_bytes(handed.piece) == place.read_bytes() for handed in several)
+
+
+def _bytes(piece):
+    """Return what is in a file, or None; it fails as the system, zipfile or one of the ways to compress has it."""
+    try:
+        return piece.read()
+    except Exception:
         return None
-    student = parts[0] if len(parts) == 2 else parts[0].removesuffix(".ipynb")
-    return student if STUDENT.fullmatch(student) else None
 
 
-def collect(root, assignment, source):
-    """Copy submissions to where nbgrader looks for them; return the names that were not taken, and why."""
-    source, refused = Path(source), {}
-    if zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
-            found = [
-                (i.filename, i.file_size, lambda i=i: archive.read(i)) for i in archive.infolist() if not i.is_dir()
-            ]
-            _take(root, assignment, found, refused)
-        return refused
-    found = []
-    for path in sorted(source.rglob("*")):
-        name = str(path.relative_to(source))
-        if path.is_symlink():
-            refused[name] = "it is a link"
-        elif path.is_file():
-            found.append((name, path.lstat().st_size, path.read_bytes))
-        elif path.suffix == ".ipynb":
-            refused[name] = "it is a folder"
-    _take(root, assignment, found, refused)
-    return refused
+def _place(root, assignment, handed):
+    """Write a submission down, unless the one that is there came later; return why not."""
+    place = root / "submitted" / handed.student / assignment
+    before, stamp = collected(root, assignment, handed.student), place / "timestamp.txt"
+    at, notebook = handed_in(root, assignment, handed.student), place / f"{assignment}.ipynb"
+    for known, new in ((at, handed.time), (before.get("upload"), handed.upload)):
+        if known is not None and new is not None and new < known:
+            return f"of {handed.student}, the one that is there came later"
+    data = handed.piece.read()
+    time = handed.time
+    if time is None and notebook.is_file() and notebook.read_bytes() == data:
+        time = at  # collected once more, without the table of times
+    place.mkdir(parents=True, exist_ok=True)
+    for old in (stamp, place / intake.SECRET):
+        old.unlink(missing_ok=True)
+    notebook.write_bytes(data)
+    if time is not None:
+        stamp.write_text(f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC", encoding="utf-8")
+    if handed.piece.secret is not None:
+        (place / intake.SECRET).write_bytes(handed.piece.secret)
+    said = {"from": handed.piece.name, "upload": handed.upload, "marked_late": handed.marked_late}
+    (place / COLLECTED).write_text(json.dumps(said | {"remark": handed.remark}) + "\n", encoding="utf-8")
+    for known in (root / "unplaced" / assignment).glob("*/list.csv"):
+        _csv(known, [line for line in roster.lines(known) if line["student"] != handed.student])
+    return None
 
 
-def _take(root, assignment, found, refused):
-    taken = set()
-    for name, size, read in found:
-        student = student_of(name)
-        if student is None:
-            refused[name] = "the name must be <student>.ipynb or <student>/<file>.ipynb"
-        elif size > LARGEST:
-            refused[name] = f"larger than {LARGEST // 2**20} MB"
-        elif student in taken:
-            refused[name] = f"a second notebook of {student}"
-        else:
-            try:
-                data = read()
-                target = root / "submitted" / student / assignment / f"{assignment}.ipynb"
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(data)
-            except Exception as error:  # of the system, of zipfile, or of one of the ways to compress
-                refused[name] = f"it cannot be read: {error}"
-            else:
-                taken.add(student)
+def _keep(root, assignment, source, lost):
+    """Keep what has no place, under names that lead nowhere, beside a list of it; return the names, and why."""
+    place = root / "unplaced" / assignment / _plain(source)
+    shutil.rmtree(place, ignore_errors=True)
+    lines = []
+    for number, (piece, student, why) in enumerate(lost, start=1):
+        data = None if piece.trouble or piece.size > LARGEST else _bytes(piece)
+        kept = "" if data is None else f"{number:03}-{_plain(inbox.parts(piece.name)[-1])}"
+        place.mkdir(parents=True, exist_ok=True)
+        if kept:
+            (place / kept).write_bytes(data)
+        lines.append({"student": student, "name": piece.name, "why": why, "kept": kept})
+    if lines:
+        _csv(place / "list.csv", lines)
+    return {line["name"]: line["why"] for line in lines}
+
+
+def _plain(name):
+    """Return a name under which a file can be kept anywhere."""
+    return re.sub(r"[^A-Za-z0-9_@+-]+", "_", name.removesuffix(".ipynb"))[-80:] + ".ipynb" * name.endswith(".ipynb")
+
+
+COLLECTED = "collected.json"
+
+
+def collected(root, assignment, student):
+    """Return what was written down when a submission was collected."""
+    with contextlib.suppress(OSError, ValueError):
+        said = json.loads((root / "submitted" / student / assignment / COLLECTED).read_text(encoding="utf-8"))
+        return said if isinstance(said, dict) else {}
+    return {}
+
+
+def handed_in(root, assignment, student):
+    """Return the time at which a submission was handed in, by the stamp beside it, or None."""
+    text = intake.timestamp(root / "submitted" / student / assignment / "timestamp.txt")
+    if text is None:
+        return None
+    from nbgrader.utils import parse_utc
+
+    return parse_utc(text).replace(tzinfo=UTC)
 
 
 def students(root, assignment):
@@ -154,7 +241,7 @@ def _grade_one(root, assignment, student):
     submitted, read = (root / place / student / assignment for place in ("submitted", "read"))
     shutil.rmtree(read, ignore_errors=True)
     shutil.rmtree(root / "autograded" / student / assignment, ignore_errors=True)  # of an earlier time
-    if not STUDENT.fullmatch(student):
+    if not roster.STUDENT.fullmatch(student):
         return say("cannot be graded", notes=["the name of a student has letters, digits, dots, @, _ and - only"])
     try:
         notes = intake.take(submitted, read, assignment)
@@ -230,35 +317,97 @@ def _end(process):
     process.join()
 
 
-def table(root, assignment):
-    """Return a row for each submission."""
+def table(root, assignment, now=None):
+    """Return a row for each student of the roster and for each submission."""
     from nbgrader.api import Gradebook, MissingEntry
 
+    class_list, dates = roster.of(root), term.of(root) or term.Term()
+    now, waiting = now or datetime.now(UTC), _waiting(root, assignment)
+    names = students(root, assignment)
+    known = {} if class_list is None else class_list.students
     rows = []
     with Gradebook(f"sqlite:///{root / 'gradebook.db'}?timeout=60") as gradebook:
         highest = gradebook.find_assignment(assignment).max_score
-        for student in students(root, assignment):
-            said = outcome(root, assignment, student) or {"status": "not graded yet"}
+        for student in sorted({*names, *known}):
+            one, due = known.get(student, roster.Student(student)), dates.due(assignment, student)
             row = {"student_id": student, "assignment": assignment, "score": 0.0, "max_score": highest}
-            row |= {"late_seconds": 0, "needs_manual_grade": False, "status": said["status"]}
-            row["note"] = "; ".join(map(str, said.get("notes", ())))
-            with contextlib.suppress(MissingEntry):
-                submission = gradebook.find_submission(assignment, student)
-                if said["status"] == "graded":
-                    row["score"], row["needs_manual_grade"] = submission.score, submission.needs_manual_grade
-                row["late_seconds"] = round(submission.total_seconds_late or 0)
+            row |= {"late_seconds": 0, "needs_manual_grade": False, "status": "nothing handed in", "note": ""}
+            row |= {"penalty": 0.0, "points": 0.0, "name": one.name, "section": one.section, "handed_in": ""}
+            row |= {"due": due.isoformat() if due else "", "final": due is None or due < now}
+            notes = [waiting[student]] if student in waiting else []
+            if student in names:
+                said = outcome(root, assignment, student) or {"status": "not graded yet"}
+                row["status"], notes = said["status"], notes + list(map(str, said.get("notes", ())))
+                with contextlib.suppress(MissingEntry):
+                    submission = gradebook.find_submission(assignment, student)
+                    if said["status"] == "graded":
+                        row["score"], row["needs_manual_grade"] = submission.score, submission.needs_manual_grade
+                    row["late_seconds"] = round(submission.total_seconds_late or 0)
+                row["final"] = said["status"] == "graded" and not row["needs_manual_grade"]
+                notes += _lateness(root, dates, row)
+                if class_list is not None and student not in known:
+                    notes.append("not in the roster")
+            row["final"] = row["final"] and student not in waiting
+            row["points"] = round(row["score"] - row["penalty"], 2)
+            row["note"] = "; ".join(notes)
             rows.append(row)
     return rows
 
 
+def _lateness(root, dates, row):
+    """Write into a row when its work came and what that costs; return what there is to say about it."""
+    assignment, student = row["assignment"], row["student_id"]
+    at, said = handed_in(root, assignment, student), collected(root, assignment, student)
+    notes = [said["remark"]] if said.get("remark") else []
+    row["handed_in"] = at.isoformat() if at else ""
+    if dates.due(assignment, student) is None:
+        return notes
+    row["late_seconds"] = round(dates.seconds_late(assignment, student, at)) if at else 0
+    late = row["late_seconds"]
+    row["penalty"] = dates.penalty(assignment, late, score=row["score"], highest=row["max_score"])
+    if at is None and said.get("marked_late"):
+        notes.append("Canvas marked it late, and by how much is not known: nothing was taken off")
+    elif at is None and said.get("upload") is None:
+        notes.append("when it came is not known: nothing was taken off")
+    return notes
+
+
+def _waiting(root, assignment):
+    """Return of whom there are notebooks that have no place, and why."""
+    lists = (root / "unplaced" / assignment).glob("*/list.csv")
+    return {line["student"]: line["why"] for known in lists for line in roster.lines(known) if line["student"]}
+
+
 def write_table(root, assignment):
-    """Write the table as CSV and return its path and rows."""
+    """Write the table as CSV, with a roster also the forms that Moodle and Canvas import; return its path and rows."""
     rows, place = table(root, assignment), root / f"{assignment}.csv"
+    _csv(place, rows)
+    write_forms(root, assignment, {assignment: rows})
+    return place, rows
+
+
+def write_term(root, names):
+    """Write the tables of a term: a line for each student, with the points of all assignments; return its path."""
+    rows = {name: table(root, name) for name in names}
+    _csv(root / "term.csv", tables.term(rows))
+    write_forms(root, "term", rows)
+    return root / "term.csv", rows
+
+
+def write_forms(root, name, rows):
+    """Write what Moodle and Canvas import, for those in the roster."""
+    class_list, dates = roster.of(root), term.of(root) or term.Term()
+    if class_list is not None:
+        for platform, make in (("moodle", tables.moodle), ("canvas", tables.canvas)):
+            with (root / f"{name}-{platform}.csv").open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows(make(class_list, dates, rows))
+
+
+def _csv(place, rows):
     with place.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else ["student_id"])
         writer.writeheader()
         writer.writerows(rows)
-    return place, rows
 
 
 def feedback(root, assignment, *, only=None, workers=2, limit=LIMIT):
@@ -308,18 +457,29 @@ def alone(html):
 def main(words=None):
     """Do one step, as the command line says it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["collect", "autograde", "feedback", "table"])
+    parser.add_argument("step", choices=["collect", "autograde", "feedback", "table", "term"])
     parser.add_argument("assignment")
     parser.add_argument("more", nargs="*", metavar="MORE", help="FROM where to collect, else further assignments")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--again", action="store_true", help="grade also what has been graded")
+    parser.add_argument("--times", help="where to read when work was handed in: a CSV file, or the word files")
     options = parser.parse_args(words)
-    root, names = COURSEWORK / "instructor", [options.assignment, *options.more]
+    if options.step == "collect" and len(options.more) != 1:
+        parser.error("collect needs FROM, a folder or a zip file")
+    root = COURSEWORK / "instructor"
+    try:
+        class_list = roster.of(root)
+        term.of(root, assignments=assignments(), students=None if class_list is None else class_list.students)
+        _step(root, options)
+    except roster.Refused as error:  # the roster, the dates, the times or the archive
+        parser.error(str(error))
+
+
+def _step(root, options):
+    names = [options.assignment, *options.more]
     if options.step == "collect":
-        if len(options.more) != 1:
-            parser.error("collect needs FROM, a folder or a zip file")
         names.pop()
-        for name, why in collect(root, options.assignment, options.more[0]).items():
+        for name, why in collect(root, options.assignment, options.more[0], options.times).items():
             print(f"not taken: {name!r}: {why}")
     elif options.step == "autograde":
         print(sandbox.STATEMENTS[sandbox.isolation()])
@@ -327,10 +487,16 @@ def main(words=None):
     elif options.step == "feedback":
         made = [page for name in names for page in feedback(root, name, workers=options.workers)]
         print(f"{len(made)} pages in coursework/instructor/feedback")
+    elif options.step == "term":
+        place, rows = write_term(root, names)
+        blank = sum(not row["final"] for part in rows.values() for row in part)
+        print(f"written to {place}" + (f"; {blank} places are open, and blank for Moodle and Canvas" if blank else ""))
+        return
     for name in names:
         place, rows = write_table(root, name)
         for row in rows:
             marks = f"{row['score']:6.2f} of {row['max_score']:g}"
+            marks += f", {row['points']:.2f} after lateness" if row["penalty"] else ""
             manual = ", to be read" if row["needs_manual_grade"] else ""
             print(f"{row['student_id']:24} {marks}  {row['status']}{manual}{': ' if row['note'] else ''}{row['note']}")
         print(f"written to {place}")
