@@ -105,6 +105,8 @@ def pages(site):
     """Return the pages of a site as a reader sees them: {path: text without what changes with every build}."""
     found = {}
     for path in site.rglob("*.html"):
+        if any(part.startswith("_") for part in path.relative_to(site).parts):
+            continue  # templates of the theme
         text = path.read_text(encoding="utf-8")
         if "http-equiv" not in text:  # old addresses lead on
             found[path.relative_to(site).as_posix()] = re.sub(r"\?v=[0-9a-f]+", "", text)

@@ -22,6 +22,8 @@ def place(tmp_path, monkeypatch):
     (site / "book").mkdir(parents=True)
     (site / "index.html").write_text('<meta http-equiv="Refresh" content="0; url=book/index.html" />')
     (site / "book" / "index.html").write_text(PAGE.format("first", "0a"))
+    (site / "_static").mkdir()
+    (site / "_static" / "macros.html").write_text("{% macro %}")
     subprocess.run(["git", "init", "--quiet", "--bare", tmp_path / "origin"], check=True)
     for words in (["init", "--quiet"], ["commit", "--quiet", "--allow-empty", "-m", "one"]):
         subprocess.run([*OWN, *words], cwd=root, check=True)
@@ -42,7 +44,15 @@ def published(place):
     return set(subprocess.check_output(command, cwd=place.origin, text=True).split())
 
 
-FIRST = {".nojekyll", "404.html", "index.html", "sitemap.xml", "latest/index.html", "latest/book/index.html"}
+FIRST = {
+    ".nojekyll",
+    "404.html",
+    "index.html",
+    "sitemap.xml",
+    "latest/index.html",
+    "latest/book/index.html",
+    "latest/_static/macros.html",
+}
 
 
 def test_the_first_time(place):
@@ -68,6 +78,7 @@ def test_what_is_frozen_stays(place, monkeypatch):
         "latest/book/second.html",
         "0.1/index.html",
         "0.1/book/index.html",
+        "0.1/_static/macros.html",
     }
     with pytest.raises(SystemExit, match=r"Version 0\.1 is published already"):
         publish.put(freeze=True)
