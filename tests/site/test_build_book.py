@@ -3,11 +3,14 @@
 import pickle
 import subprocess
 import sys
+import threading
 
 import build_book
+import environment
 import pytest
 
 from tests.pages import ROOT
+from tests.waiting import PATIENCE
 
 FILES = (
     "_config.yml",
@@ -54,6 +57,18 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(build_book, "jupyter_book", jupyter_book)
     build_book.build()
     return place
+
+
+def test_a_build_waits_for_another(place):
+    """Two of them would write into one folder."""
+    (place.root / "_config.yml").write_text("two")
+    with environment.alone(place.root):
+        other = threading.Thread(target=build_book.build)
+        other.start()
+        other.join(0.5)
+        assert other.is_alive() and place.builds == 1
+    other.join(PATIENCE)
+    assert place.builds == 2
 
 
 def test_a_second_build_does_nothing(place):

@@ -80,7 +80,7 @@ class TestNeeds:
             ("import matplotlib.pyplot as plt", ["plot"]),
             ("import matplotlib, ipywidgets", ["widgets"]),
             ("from divergence_notes import ntk", ["neural"]),
-            ("from divergence_notes.monitor import DivergenceCallback\nimport gymnasium", ["envs", "monitor"]),
+            ("from divergence_notes.monitor import DivergenceCallback\nimport gymnasium", ["monitor"]),
             ("def later():\n    import torch", ["neural"]),
         ],
     )

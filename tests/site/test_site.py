@@ -8,6 +8,7 @@ import subprocess
 import zipfile
 import zlib
 
+import downloads
 import pytest
 from build_book import BUILD, ROOT, SITE, faults, toc_files
 from livereload.server import LiveScriptInjector
@@ -165,6 +166,13 @@ class TestFaultsOfASite:
     def test_finds_the_environment(self, site):
         (site / ".venv").mkdir()
         assert faults(site) == [".venv is no part of the site"]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_says_its_lasting_address(name):
+    """Whoever finds an old version learns where the newest is."""
+    (link,) = soup(name).select("link[rel=canonical]")
+    assert link["href"] == f"{downloads.settings()['html']['baseurl']}{name}.html"
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
