@@ -432,6 +432,11 @@ class Probe:
         ----------
         what : str
             What is measured inside of the block.
+
+        Yields
+        ------
+        None
+            For the block.
         """
         try:
             yield
@@ -944,6 +949,11 @@ def undisturbed(modules: Sequence[nn.Module]) -> Iterator[None]:
     ----------
     modules : sequence of torch.nn.Module
         All that is passed inside of the block, on one device.
+
+    Yields
+    ------
+    None
+        For the block.
     """
     device = next((p.device for module in modules for p in module.parameters()), torch.device("cpu"))
     with ExitStack() as stack:
