@@ -15,6 +15,7 @@ later. Of nbgrader's exchange, `<student>+<assignment>+<time>+<random>` is read 
 import contextlib
 import re
 import stat
+import unicodedata
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -173,7 +174,10 @@ def clock(given, term, class_list):
 def _moment(text, term, what):
     if text in ("", "-"):
         return None
+    text = unicodedata.normalize("NFKC", text)
     try:
+        if not text[:4].isdigit() and not re.search(r"[A-Za-z]{3}", text):
+            raise ValueError("6/11 is in June or in November, as one likes")
         given = parser.isoparse(text) if text[:4].isdigit() else parser.parse(text)
     except (ValueError, OverflowError):
         raise roster.Refused(f"{what}: time must be one, such as 2026-11-06T23:59:00, got {text!r}") from None
@@ -203,23 +207,27 @@ def whose(piece, assignment, class_list, times):
     if moodle:
         _needed(class_list, "Moodle")
         who, time = dict(times.numbers).get(moodle["number"], ("", None))
-        person = moodle["person"]
-        student = (who and (class_list.word(who) or class_list.name(who))) or class_list.name(person)
+        sheet = (class_list.word(who) or class_list.name(who)) if who else None
+        student = _agreed(class_list, sheet, moodle["person"], f"the worksheet's line {moodle['number']}")
         if not student:
             hidden = "; marking was anonymous: its worksheet with addresses, as --times, says who it is"
             raise roster.Unplaced(
-                f"{person!r} is nobody in the roster{hidden if roster.key(person) == 'participant' else ''}"
+                f"{moodle['person']!r} is nobody in the roster"
+                + (hidden if roster.key(moodle["person"]) == "participant" else "")
             )
         return Handed(piece, student, time or _own(piece, student, times), file=moodle["file"] or names[-1])
+    if canvas and class_list is not None:
+        number = class_list.number(canvas["number"])
+        student = _agreed(class_list, number, canvas["person"], f"Canvas's number {canvas['number']}")
+        if student:
+            mark = bool(canvas["late"])
+            return Handed(piece, student, _own(piece, student, times), int(canvas["upload"]), mark, canvas["file"])
+        if not _plain(names, class_list) and not ANONYMOUS.fullmatch(names[-1]):
+            raise roster.Unplaced(f"{canvas['person']!r}, Canvas's number {canvas['number']}, is nobody in the roster")
     if ANONYMOUS.fullmatch(names[-1]):
         raise roster.Unplaced("Canvas hid the name: show the names, and download again")
-    if canvas and (class_list is None or not _plain(names, class_list)):
+    if canvas and class_list is None:
         _needed(class_list, "Canvas")
-        student = class_list.number(canvas["number"]) or class_list.name(canvas["person"])
-        if not student:
-            raise roster.Unplaced(f"{canvas['person']!r}, Canvas's number {canvas['number']}, is nobody in the roster")
-        mark = bool(canvas["late"])
-        return Handed(piece, student, _own(piece, student, times), int(canvas["upload"]), mark, canvas["file"])
     if class_list is not None:
         student = _plain(names, class_list)
         if not student:
@@ -236,6 +244,16 @@ def _known(person, class_list):
     if student is None or not roster.STUDENT.fullmatch(student):
         raise roster.Unplaced(f"{person!r} is nobody in the roster")
     return student
+
+
+def _agreed(class_list, known, person, what):
+    """Return whom a number and a name stand for; the worksheet of another assignment has other numbers."""
+    named = class_list.named(person)
+    if known is None:
+        return class_list.name(person)
+    if named and known not in named:
+        raise roster.Unplaced(f"{what} is {known}'s, and the name {person!r} is not")
+    return known
 
 
 def _needed(class_list, platform):

@@ -92,12 +92,17 @@ class Roster:
         text = unicodedata.normalize("NFC", text).casefold()
         return _only(self._words[text], text) if text in self._words else None
 
-    def name(self, text):
-        """Return whom a name stands for, or None."""
+    def named(self, text):
+        """Return all for whom a name can stand; accents tell them apart where they can."""
         for known, found in ((self._names, key(text)), (self._bare, key(text, bare=True))):
             if found in known:
-                return _only(known[found], text)
-        return None
+                return known[found]
+        return set()
+
+    def name(self, text):
+        """Return whom a name stands for, or None."""
+        found = self.named(text)
+        return _only(found, text) if found else None
 
 
 def _only(found, text):

@@ -106,6 +106,18 @@ class TestMoodle:
             "zoe": None,
         }
 
+    def test_the_worksheet_of_another_assignment_is_noticed(self, root, tmp_path):
+        people = [(71, "Jörg Müller", "jm@x.edu", "-"), (76, "Ann Lee", "ann@x.edu", "-")]
+        sheet = archives.worksheet(tmp_path / "w.csv", people)
+        refused = grade.collect(root, "bellman", archives.moodle(tmp_path / "a.zip", MOODLE), str(sheet))
+        assert there(root).keys() == {"joerg", "zoe", "dan"}
+        assert [why for name, why in refused.items() if "Ann" in name and "ipynb" in name] == [
+            "the worksheet's line 71 is joerg's, and the name 'Ann Lee' is not"
+        ]
+        assert [why for name, why in refused.items() if "Bo Li" in name] == [
+            "the worksheet's line 76 is ann's, and the name 'Bo Li' is not"
+        ]
+
     def test_anonymous_marking_needs_the_worksheet(self, root, tmp_path):
         archive = archives.moodle(tmp_path / "a.zip", [("Participant", 71, "b.ipynb", "ann's")])
         (why,) = grade.collect(root, "bellman", archive).values()
@@ -149,6 +161,15 @@ class TestCanvas:
         late = {s: grade.collected(root, "bellman", s)["marked_late"] for s in there(root)}
         assert [student for student, mark in late.items() if mark] == ["joerg"]
         assert {file for _, file in kept(root).values()} == {"eve's"} | (set() if numbers else {"bo's"})
+
+    def test_a_number_that_is_wrong_in_the_roster_is_noticed(self, root, tmp_path):
+        handed = [("Lee, Ann", False, 502, 9001, "b.ipynb", "ann's")]
+        (why,) = grade.collect(root, "bellman", archives.canvas(tmp_path / "a.zip", handed)).values()
+        assert why == "Canvas's number 502 is joerg's, and the name 'leeann' is not" and there(root) == {}
+
+    def test_a_folder_on_top_with_a_student_s_name_is_no_student(self, root, tmp_path):
+        grade.collect(root, "bellman", archives.canvas(tmp_path / "a.zip", CANVAS, top="dan/"))
+        assert {s: there(root)[s] for s in PLACED} == PLACED
 
     def test_an_earlier_upload_does_not_come_back(self, root, tmp_path):
         for handed in (CANVAS[1:2], CANVAS[:1]):
@@ -302,6 +323,7 @@ class TestTimes:
             ("who,when\na,b\n", "must be Moodle's grading worksheet"),
             ("student,time\nnobody,2026-11-07T10:00:00Z\n", "'nobody' is nobody in the roster"),
             ("student,time\nann,yesterday\n", "time must be one"),
+            ("student,time\nann,6/11/2026 10:00\n", "time must be one"),  # in June or in November
             ("student,time\nann,2026-11-07T10:00:00\n", "needs a zone in term.toml"),
         ],
     )
