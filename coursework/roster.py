@@ -52,7 +52,7 @@ class Student:
 
 def key(text, *, bare=False):
     """Return the letters and digits of a name, large and small alike; with `bare`, without their accents."""
-    text = unicodedata.normalize("NFKD" if bare else "NFKC", unicodedata.normalize("NFC", text).casefold())
+    text = unicodedata.normalize("NFKD" if bare else "NFKC", text.casefold())
     return "".join(c for c in text if c.isalnum())
 
 
