@@ -342,6 +342,16 @@ def tiny_pictures(page, width=360):
         .map(([share, picture]) => `${picture.closest("figure")?.id ?? "a widget"}: ${(100 * share).toFixed(0)} %`)""")
 
 
+def short_sliders(page, width=360):
+    """Find sliders whose track a phone shows shorter than half of the page: a finger needs room from step to step."""
+    look(page, "light", width)
+    return page.evaluate("""() => [...document.querySelectorAll("main .noUi-target")]
+        .filter((track) => track.checkVisibility())
+        .map((track) => [track.getBoundingClientRect().width / innerWidth, track])
+        .filter(([share]) => share < 0.5)
+        .map(([share, track]) => `${track.querySelector("[role=slider]").ariaLabel}: ${(100 * share).toFixed(0)} %`)""")
+
+
 def hollow_folds(page):
     """Find folded boxes that show more than their title: an empty strip below it."""
     for _ in range(10):  # a fold may still be closing

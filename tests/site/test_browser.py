@@ -75,7 +75,7 @@ class TestEveryPage:
 
     def test_fits_a_phone(self, visit):
         assert check.too_wide(visit[0]) + check.shattered(visit[0]) + check.squeezed(visit[0]) == []
-        assert check.tiny_pictures(visit[0]) == []
+        assert check.tiny_pictures(visit[0]) + check.short_sliders(visit[0]) == []
 
     @pytest.mark.parametrize("looks", [BY_DAY, pytest.param(BY_NIGHT, marks=pytest.mark.nightly)], ids=["day", "night"])
     def test_axe_finds_nothing(self, visit, looks):
@@ -420,6 +420,16 @@ class TestPlantedInPages:
             assert check.tiny_pictures(page) == ["planted: 36 %"]
         with planted(figure) as (page, _):
             assert check.tiny_pictures(page) + check.too_wide(page) + check.unreachable(page) == []
+
+    def test_short_slider(self, planted):
+        """As it was: the name of a slider before its track, in the same line."""
+        beside = "<style>.bd-content .widget-slider { flex-wrap: nowrap !important }</style>"
+        with planted(beside, "key_equation") as (page, _):
+            page.wait_for_selector(".widget-slider .noUi-target", state="attached")
+            assert check.short_sliders(page)
+        with planted("", "key_equation") as (page, _):
+            page.wait_for_selector(".widget-slider .noUi-target", state="attached")
+            assert check.short_sliders(page) == []
 
     def test_hollow_fold(self, planted):
         inside = "<p class='admonition-title'>One</p><div style='padding: 9px; border: 9px solid'></div>"
