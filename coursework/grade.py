@@ -333,7 +333,7 @@ def table(root, assignment, now=None):
             row = {"student_id": student, "assignment": assignment, "score": 0.0, "max_score": highest}
             row |= {"late_seconds": 0, "needs_manual_grade": False, "status": "nothing handed in", "note": ""}
             row |= {"penalty": 0.0, "points": 0.0, "name": one.name, "section": one.section, "handed_in": ""}
-            row |= {"due": due.isoformat() if due else "", "final": due is None or due < now}
+            row |= {"due": due.isoformat() if due else "", "final": due is not None and due < now}
             notes = [waiting[student]] if student in waiting else []
             if student in names:
                 said = outcome(root, assignment, student) or {"status": "not graded yet"}

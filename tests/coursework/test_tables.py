@@ -110,6 +110,8 @@ class TestRows:
         assert final == dict.fromkeys(("ann", "joerg", "zoe", "guest", "bo2", "dan"), True) | {"bo1": False}
         early = by_student(grade.table(root, "key_equation", NOW))
         assert early["ann"]["final"] and not early["bo2"]["final"]  # there is time to hand it in
+        (root / "term.toml").unlink()
+        assert not by_student(grade.table(root, "bellman", NOW))["bo2"]["final"]  # nobody said when the time is over
 
     def test_a_notebook_without_a_place_keeps_the_row_open(self, root, tmp_path):
         two = archives.pack(tmp_path / "a.zip", [("dan/one.ipynb", "1"), ("dan/two.ipynb", "2")])
