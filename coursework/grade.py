@@ -3,7 +3,7 @@
     grade.py collect ASSIGNMENT FROM [--times TIMES]
     grade.py autograde ASSIGNMENT... [--workers N] [--again]
     grade.py feedback ASSIGNMENT...
-    grade.py table ASSIGNMENT...
+    grade.py table ASSIGNMENT... [--worksheet FILE]
     grade.py term ASSIGNMENT...
 
 FROM is an archive of Moodle or Canvas, the inbound folder of nbgrader's exchange, or a folder or zip of
@@ -386,6 +386,18 @@ def write_table(root, assignment):
     return place, rows
 
 
+def write_worksheet(root, assignment, given):
+    """Write the points into a copy of Moodle's grading worksheet, and return its path."""
+    class_list, place = roster.of(root), root / f"{assignment}-worksheet.csv"
+    if class_list is None or not Path(given).is_file():
+        raise roster.Refused(f"worksheet needs a roster.csv, and a file that is there, got {given!r}")
+    try:
+        _csv(place, tables.worksheet(roster.lines(Path(given)), class_list, table(root, assignment)))
+    except roster.Unplaced as error:
+        raise roster.Refused(f"the worksheet's {error}") from None
+    return place
+
+
 def write_term(root, names):
     """Write the tables of a term: a line for each student, with the points of all assignments; return its path."""
     rows = {name: table(root, name) for name in names}
@@ -463,6 +475,7 @@ def main(words=None):
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--again", action="store_true", help="grade also what has been graded")
     parser.add_argument("--times", help="where to read when work was handed in: a CSV file, or the word files")
+    parser.add_argument("--worksheet", help="Moodle's grading worksheet, to be filled in by table")
     options = parser.parse_args(words)
     if options.step == "collect" and len(options.more) != 1:
         parser.error("collect needs FROM, a folder or a zip file")
@@ -500,6 +513,8 @@ def _step(root, options):
             manual = ", to be read" if row["needs_manual_grade"] else ""
             print(f"{row['student_id']:24} {marks}  {row['status']}{manual}{': ' if row['note'] else ''}{row['note']}")
         print(f"written to {place}")
+    if options.step == "table" and options.worksheet:
+        print(f"written to {write_worksheet(root, options.assignment, options.worksheet)}")
 
 
 if __name__ == "__main__":

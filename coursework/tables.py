@@ -5,7 +5,11 @@ last head before the assignments to be Section, and finds a student by ID, then 
 name; an assignment by `title (number)` or by its title; a line Points Possible holds the highest points. Moodle
 (grade/import/csv) lets the person who imports say which column is which; a student is found by address, login or ID
 number, each as it is spelt there; `-` is no grade. In both a blank place is no grade, also where there was one before.
+Moodle's grading worksheet (mod/assign/feedback/offline) comes back as it was downloaded, in English, with the column
+Grade filled in; unlike the gradebook's import it leaves the grades open to change in the assignment.
 """
+
+from roster import Refused
 
 
 def number(points):
@@ -54,6 +58,23 @@ def moodle(class_list, dates, rows):
     for one in class_list:
         lines.append([one.login, one.number, one.email, one.name, *_points(one, rows, "-")])
     return lines
+
+
+def worksheet(lines, class_list, rows):
+    """Return the lines of Moodle's grading worksheet with the points that are final; the others stay as they are."""
+    points, filled = {row["student_id"]: row for row in rows if row["final"]}, []
+    if not lines or not {"Identifier", "Grade", "Last modified (grade)"} <= set(lines[0]):
+        raise Refused(
+            "a grading worksheet must have Identifier, Grade and Last modified (grade): download it in English"
+        )
+    for line in lines:
+        who = line.get("Email address") or line.get("Full name") or ""
+        student = class_list.word(who) or class_list.name(who)
+        row, most = points.get(student), line.get("Maximum grade") or line.get("Maximum Grade")
+        if row and most and most.replace(",", ".") not in (number(row["max_score"]), f"{row['max_score']:.2f}"):
+            raise Refused(f"the assignment must have {number(row['max_score'])} points in Moodle too, it has {most}")
+        filled.append(line | {"Grade": number(row["points"])} if row else line)
+    return filled
 
 
 def _points(one, rows, blank):

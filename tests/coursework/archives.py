@@ -65,11 +65,16 @@ def exchange(place, handed):
     return place
 
 
-WORKSHEET = "\ufeffIdentifier,Full name,Email address,Status,Grade,Maximum grade,Last modified (submission)\n"
+WORKSHEET = (
+    "\ufeffIdentifier,Full name,Email address,Status,Grade,Maximum grade,"
+    "Last modified (submission),Last modified (grade)\n"
+)
 
 
-def worksheet(place, lines):
+def worksheet(place, lines, most="10.00"):
     """Write Moodle's grading worksheet: a number, a name, an address, a time as Moodle spells it."""
-    rows = [f'Participant {number},{name},{address},Submitted,,6,"{time}"' for number, name, address, time in lines]
+    rows = [
+        f'Participant {number},{name},{address},Submitted,,{most},"{time}",-' for number, name, address, time in lines
+    ]
     place.write_text(WORKSHEET + "\n".join(rows) + "\n", encoding="utf-8")
     return place

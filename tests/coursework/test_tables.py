@@ -13,6 +13,7 @@ from pathlib import Path
 
 import grade
 import pytest
+import roster
 import tables
 
 from tests import pages
@@ -155,6 +156,25 @@ class TestPlatformForms:
         found = {line[2]: line[4] for line in lines}
         assert found["ann@x.edu"] == "9" and found["bo1@x.edu"] == "-" and found["dan@x.edu"] == "0"
 
+    def test_the_worksheet_is_filled_in(self, forms, tmp_path):
+        people = [(71, "Ann Lee", "ann@x.edu", "-"), (72, "Bo Li", "bo1@x.edu", "-"), (73, "Eve", "eve@x.edu", "-")]
+        heads, *lines = read(grade.write_worksheet(forms, "bellman", archives.worksheet(tmp_path / "w.csv", people)))
+        assert heads[0] == "Identifier" and heads[-1] == "Last modified (grade)"
+        assert [line[heads.index("Grade")] for line in lines] == ["9", "", ""]  # bo1's is not read yet
+
+    @pytest.mark.parametrize(
+        ("change", "wrong"),
+        [
+            (("10.00", "100.00"), "must have 10 points in Moodle too, it has 100.00"),
+            (("Grade,", "Note,"), "in English"),
+        ],
+    )
+    def test_a_worksheet_that_does_not_fit_is_refused(self, forms, tmp_path, change, wrong):
+        place = archives.worksheet(tmp_path / "w.csv", [(71, "Ann Lee", "ann@x.edu", "-")])
+        place.write_text(place.read_text(encoding="utf-8").replace(*change), encoding="utf-8")
+        with pytest.raises(roster.Refused, match=wrong):
+            grade.write_worksheet(forms, "bellman", place)
+
     def test_the_term_has_a_line_for_each(self, forms):
         heads, *lines = read(forms / "term.csv")
         found = {line[0]: dict(zip(heads, line, strict=True)) for line in lines}
@@ -233,4 +253,5 @@ class TestInstructorsPage:
         said = capsys.readouterr().out
         assert "not taken" not in said and "8.00 after lateness" in said and "Canvas marked it late" in said
         assert read(root / "term-canvas.csv")[0][5:] == ["Problem set 1 (4711)", "key_equation"]
+        assert read(root / "bellman-worksheet.csv")[1][4] == "8"
         assert read(root / "term-moodle.csv")[1][:5] == ["", "", "ann@x.edu", "Ann Lee", "8"]
