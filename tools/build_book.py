@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 import yaml
-from environment import alone
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
@@ -102,9 +101,16 @@ def jupyter_book(page=""):
     return build.returncode == 0
 
 
+def alone():
+    """Return what lets one build at a time work here."""
+    from environment import alone  # not at the top: who reads the table of contents alone finds no neighbour
+
+    return alone(ROOT)
+
+
 def build():
     """Build the whole book, and leave nothing that the next build would trust where it has a fault."""
-    with alone(ROOT):
+    with alone():
         build_alone()
     print(f"The book is at {SITE / 'index.html'}\nSee it in a browser with: make serve")
 
@@ -135,7 +141,7 @@ def preview(name, port):
         build()
 
     def again():
-        with alone(ROOT):
+        with alone():
             jupyter_book(page)
 
     again()

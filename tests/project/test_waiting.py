@@ -10,8 +10,9 @@ from tests import pages
 from tests.waiting import PATIENCE, once, until
 
 CLOCKS = ("monotonic", "perf_counter", "process_time", "time")
-# Limits that may be short. The first four wait for what must not come, or within a loop that goes on waiting.
+# Limits that may be short. The first five wait for what must not come, or within a loop that goes on waiting.
 SHORT = {
+    "site/test_build_book.py": ["other.join(0.5)"],
     "notebooks/test_lab.py": ["timeout=100", "patience=PATIENCE if name == 'alive' else 2"],
     "site/test_browser.py": ["patience=0"],
     "page_checks.py": ["timeout=2000"],
