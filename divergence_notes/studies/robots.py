@@ -44,8 +44,8 @@ CHANGES = {
     "adam": swing_up.NO_INVERSE | {"optimizer": "adam", "alpha": 1e-3},
 }
 """What our agents change in `mujoco.CONFIG`."""
+# the algorithm and its noise
 BASELINES = {"ddpg": (DDPG, mujoco.CONFIG.noise), "td3": (TD3, mujoco.CONFIG.noise), "sac": (SAC, None)}
-"""The algorithm and its noise."""
 PARAMETERS = {
     "seed": tuple(range(5)),
     "environment": ("HalfCheetah-v5", "Hopper-v5", "Swimmer-v5"),

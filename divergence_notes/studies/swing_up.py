@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 ACTIVATIONS = ("relu", "tanh", "sin")
 STEP_SIZES = ("0.0001", "0.001", "0.01", "0.1")
+# the algorithm and its noise
 BASELINES = {"ddpg": (DDPG, pendulum.CONFIG.noise), "td3": (TD3, pendulum.CONFIG.noise), "sac": (SAC, None)}
-"""The algorithm and its noise."""
 PARAMETERS = {
     "seed": tuple(range(10)),
     "agent": (

@@ -312,7 +312,7 @@ class TestWhereAndHow:
             place.chmod(0o777)
             env = {name: value for name, value in os.environ.items() if name != "HOME"}
             env |= {} if kind == "unset" else {"HOME": str(home)}
-            command = ["make", "--eval=say-home: ; @echo $$HOME", "say-home"]
+            command = ["make", "--no-print-directory", "--eval=say-home: ; @echo $$HOME", "say-home"]
             user = {"user": 65534} if os.geteuid() == 0 else {}
             done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, check=True, **user)
             want = home if kind == "good" else place / "_build" / "home"

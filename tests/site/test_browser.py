@@ -423,7 +423,7 @@ class TestPlantedInPages:
 
     def test_short_slider(self, planted):
         """As it was: the name of a slider before its track, in the same line."""
-        beside = "<style>.bd-content .widget-slider { flex-wrap: nowrap !important }</style>"
+        beside = "<style>.bd-content .widget-slider > .slider-container { flex: 0 0 53px !important }</style>"
         with planted(beside, "key_equation") as (page, _):
             page.wait_for_selector(".widget-slider .noUi-target", state="attached")
             assert check.short_sliders(page)
