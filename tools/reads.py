@@ -145,9 +145,9 @@ def data(notebook):
     return {file for path in there for file in (path, *path.rglob("[!.]*")) if file.suffix in KINDS and file.is_file()}
 
 
-def beside(path):
-    """Return the files beside a module of the package that it reads."""
-    named = {text for text in texts(parsed(path.read_text(encoding="utf-8"))) if text.endswith(SHIPPED)}
+def beside(path, source):
+    """Return the files beside a module of the package that it reads, from its path and its source."""
+    named = {text for text in texts(parsed(source)) if text.endswith(SHIPPED)}
     return {path.parent / name for name in named if (path.parent / name).is_file()}
 
 
@@ -169,7 +169,7 @@ def sources(notebook):
     text = {path: path.read_text(encoding="utf-8") for path in files}
     shown = any(SHOWS_SOURCE & words(tree) for tree in [*cells(notebook), *map(parsed, text.values())])
     modules = {path: (source if shown else without_docstrings(source)).encode() for path, source in text.items()}
-    plain = {ROOT / LOCK, *data(notebook)}.union(*map(beside, files))
+    plain = {ROOT / LOCK, *data(notebook)}.union(*(beside(path, source) for path, source in text.items()))
     return modules | {path: path.read_bytes() for path in plain}
 
 

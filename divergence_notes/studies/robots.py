@@ -31,8 +31,6 @@ from typing import TYPE_CHECKING
 from divergence_notes._extras import needs
 
 with needs("studies"):
-    from stable_baselines3 import DDPG, SAC, TD3
-
     from divergence_notes.studies import mujoco, protocol, swing_up
 
 if TYPE_CHECKING:
@@ -44,12 +42,10 @@ CHANGES = {
     "adam": swing_up.NO_INVERSE | {"optimizer": "adam", "alpha": 1e-3},
 }
 """What our agents change in `mujoco.CONFIG`."""
-# the algorithm and its noise
-BASELINES = {"ddpg": (DDPG, mujoco.CONFIG.noise), "td3": (TD3, mujoco.CONFIG.noise), "sac": (SAC, None)}
 PARAMETERS = {
     "seed": tuple(range(5)),
     "environment": ("HalfCheetah-v5", "Hopper-v5", "Swimmer-v5"),
-    "agent": (*CHANGES, *BASELINES),
+    "agent": (*CHANGES, *swing_up.BASELINES),
 }
 SECONDS = {"preqn": 520, "preqn-tanh": 560, "adam": 540, "ddpg": 560, "td3": 560, "sac": 880}
 FLOAT_FORMAT = "%.7g"
@@ -79,8 +75,8 @@ def run(
     """
     shared = mujoco.SHARED | {"steps": steps, "seed": seed, "checkpoint": checkpoint}
     config = mujoco.CONFIG
-    if agent in BASELINES:
-        algorithm, noise = BASELINES[agent]
+    if agent in swing_up.BASELINES:
+        algorithm, noise = swing_up.BASELINES[agent]
         sizes = {"hidden": config.hidden, "warmup": config.warmup, "batch_size": config.batch_size, "noise": noise}
         return protocol.baseline_curve(algorithm, environment, **sizes, **shared)
     return protocol.preqn_curve(environment, dataclasses.replace(config, **CHANGES[agent]), **shared)
