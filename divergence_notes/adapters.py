@@ -72,6 +72,57 @@ def asked(model: Any) -> Asked:
     raise TypeError(f"model must be a {NAMES}, got {type(model).__name__}: {why}")
 
 
+def settings(model: Any) -> dict[str, Any]:
+    """Return the settings of a model that `diagnosis.diagnose` knows how to read.
+
+    Parameters
+    ----------
+    model : OffPolicyAlgorithm
+        One of `NAMES`.
+
+    Returns
+    -------
+    dict
+        Some keys of `diagnosis.SETTINGS`, each with a text, a number or a truth value; what cannot be found out is
+        left out.
+    """
+    buffer, frequency = model.replay_buffer, model.train_freq
+    optimizer = getattr(model.policy, "optimizer", None) or model.critic.optimizer
+    found = {
+        "algorithm": type(model).__name__,
+        "gamma": float(model.gamma),
+        "learning_rate": float(optimizer.param_groups[0]["lr"]),
+        "optimizer": type(optimizer).__name__,
+        "batch_size": int(model.batch_size),
+        "tau": float(model.tau),
+        "offline": False,
+    }
+    if not isinstance(frequency, int) and frequency.unit.value == "step":
+        made = frequency.frequency * model.n_envs
+        found["updates_per_step"] = model.gradient_steps / made if model.gradient_steps > 0 else 1.0
+    if buffer is not None:
+        found["time_limits_are_ends"] = not getattr(buffer, "handle_timeout_termination", True)
+    limits = [_limit(model, name) for name in ("spec", "_max_episode_steps")]
+    if any(limits):
+        found["time_limit"] = next(filter(None, limits))
+    if hasattr(model, "critic"):
+        shared = {id(p) for p in model.critic.parameters()}
+        moved = {id(p) for group in model.actor.optimizer.param_groups for p in group["params"]}
+        own = {id(p) for p in model.critic.features_extractor.parameters()}
+        found["actor_moves_critic"] = bool(shared & moved - own)
+    return found
+
+
+def _limit(model: Any, name: str) -> int | None:
+    """Return after how many steps the environment is cut off, as one of its attributes says it."""
+    try:
+        (told, *_) = model.get_env().get_attr(name)
+    except Exception:  # whatever an environment of somebody else's may do
+        return None
+    limit = told if isinstance(told, int) else getattr(told, "max_episode_steps", None)
+    return int(limit) if limit else None
+
+
 def _contrib(name: str) -> type | tuple:
     """Return a class of sb3-contrib if whoever made the model has imported it."""
     return getattr(sys.modules.get("sb3_contrib"), name, ())
@@ -98,6 +149,7 @@ def _discrete(model: Any, name: str, values: Any) -> Asked:
         discrete=True,
         modules=(model.policy,),
         renewals=renewals,
+        updates=lambda: model._n_updates,
     )
 
 
@@ -121,6 +173,7 @@ def _continuous(model: Any, errors: Any, renewals: Any) -> Asked:
         modules=(model.policy,),
         ceiling=ceiling,
         renewals=lambda: renewals(model),
+        updates=lambda: model._n_updates,
     )
 
 

@@ -20,7 +20,7 @@ with needs("monitor"):
     from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
     from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-    from divergence_notes import adapters, probe
+    from divergence_notes import adapters, evidence, probe
     from divergence_notes.probe import Episodes, Probe
 
 if TYPE_CHECKING:
@@ -178,6 +178,7 @@ class DivergenceCallback(BaseCallback):
         self.r_max = None if r_max is None else _checks.scalar("r_max", r_max, low=0, low_open=True)
         self.seed = _checks.integer("seed", seed, low=0)
         self._probe: Probe | None = None
+        self._settings: dict[str, Any] = {}
         self._rolled = False
 
     @property
@@ -188,6 +189,11 @@ class DivergenceCallback(BaseCallback):
 
             return pandas.DataFrame([], columns=COLUMNS)
         return self._probe.history
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return what `adapters.settings` said at the first record of the run; empty before that."""
+        return dict(self._settings)
 
     @property
     def layers(self) -> "pandas.DataFrame | None":
@@ -203,9 +209,10 @@ class DivergenceCallback(BaseCallback):
         asked = adapters.asked(self.model)
         self._probe = Probe.of(asked, gamma=self.model.gamma, r_max=self.r_max, pairs=self.pairs)
         self._rng = np.random.default_rng(self.seed)
+        self._settings = {}
         self._logged: dict[str, Any] | None = None
         self._due = 0
-        self._looked = 0
+        self._looked = self._scanned = 0
         self._raw = np.full(4, np.nan)
 
     def _init_callback(self) -> None:
@@ -267,8 +274,22 @@ class DivergenceCallback(BaseCallback):
 
     def _record(self) -> None:
         """Measure everything but the alignment."""
+        with self._probe.unharmed("the buffer"):
+            self._scan()
+            self._settings = self._settings or adapters.settings(self.model)
         self._probe.gamma, self._probe.n_steps = self.model.gamma, getattr(self.model.replay_buffer, "n_steps", 1)
         self._probe.record(self.model.num_timesteps, draw=self._batch, known=self._known, told=self._told)
+
+    def _scan(self) -> None:
+        """Look through the steps that were stored since the last record for what is not finite."""
+        buffer, model = self.model.replay_buffer, self.model
+        new = min(-(-(model.num_timesteps - self._scanned) // buffer.n_envs), buffer.size())
+        self._scanned = model.num_timesteps
+        rows = (buffer.pos - new + np.arange(new)) % buffer.buffer_size
+        seen = buffer.observations
+        parts = [("rewards", buffer.rewards[rows])]
+        parts += [("observations", [p[rows] for p in (seen.values() if isinstance(seen, dict) else [seen])])]
+        self._probe.faulty = self._probe.faulty or evidence.first_not_finite(parts)
 
     def _log(self) -> None:
         record = self._logged = self._probe.records[-1]

@@ -134,6 +134,8 @@ class Observed:
     """Name of each layer in the order in which they ran, and the mean absolute activation of its units, (n_units,)."""
     features: np.ndarray | None = None
     """What the last layer of weights received, shape (n, d)."""
+    inputs: float | None = None
+    """The largest absolute number that the first layer of weights received."""
 
     def layers(self, *, tau: float | int = TAU) -> list[tuple[str, int, int]]:
         """Return the name of each layer, the number of its units, and how many of them are dormant.
@@ -192,6 +194,8 @@ def observe(net: nn.Module) -> Iterator[Observed]:
         def hook(module: nn.Module, given: tuple) -> None:
             if given and isinstance(given[0], torch.Tensor) and given[0].ndim > 1:
                 between[name] = _activity(given[0])
+                if "inputs" not in last:
+                    last["inputs"] = float(given[0].detach().abs().max())
                 if isinstance(module, nn.Linear):
                     last["features"] = given[0].detach().reshape(-1, given[0].shape[-1]).cpu().double().numpy().copy()
 
@@ -211,7 +215,7 @@ def observe(net: nn.Module) -> Iterator[Observed]:
         for hook in hooks:
             hook.remove()
         found.activity = list(after.items()) if after else list(between.items())[1:]
-        found.features = last.get("features")
+        found.features, found.inputs = last.get("features"), last.get("inputs")
 
 
 def _activity(values: torch.Tensor) -> np.ndarray:

@@ -22,7 +22,7 @@ with needs("neural"):
     import torch
     from torch import nn
 
-    from divergence_notes import _passes, ntk, plasticity
+    from divergence_notes import _passes, evidence, ntk, plasticity
 
 if TYPE_CHECKING:
     import pandas
@@ -56,16 +56,29 @@ weight_norm: Euclidean length of all parameters behind the kernel; >= 0
 gradient_norm: length of the gradient of half the mean squared TD error in these parameters; >= 0
 value_churn: mean absolute change since the record before of the values of the pairs of the first batch; >= 0
 action_churn: share of the states of that batch whose greedy action is another now; its mean change if continuous; >= 0
+updates: steps of gradient descent that were made so far
+renewed: how often the target network was renewed so far, times the share of it that is replaced each time
+td_bias: mean TD error of the batch with its sign; below 0 the values lie above their targets, in units of Q
+greedy_gap: mean over the batch of the value of the greedy action minus that of the stored one, in units of Q
+input_size: largest absolute number that the first layer of weights received; >= 0
+reward_low: smallest reward met so far, on the scale on which the network is trained
+reward_high: largest reward met so far
+batch_dependence: how far a value depends on the others of its batch, see `evidence.batch_dependence`; >= 0
+target_coupling: how far the targets move with the network, see `evidence.coupling`; measured once a run; >= 0
+episode_length: steps of the longest stored episode
+same_length: share of the stored episodes that ended and were as long as that, see `evidence.lengths`; 0 to 1
+start_sum: mean sum of rewards, without the discount, of the episodes of start_return
 alarm: whether the verdict is one of `returns.ALARMING`
 verdict: a word of `returns.VERDICTS`
 status: whether a number is not finite, one of the words of `dynamics.Status`
+not_finite: where the first number stands that is not finite: rewards, observations, actions, weights, values, targets
 reason: why something could not be measured, or nothing
 """
 
 COLUMNS = dict(line.split(": ", 1) for line in _MEANINGS.strip().splitlines())
 """Columns of a history, and what each means; all numbers but the step stand in a logger as ``divergence/<column>``."""
 
-WORDS = ("verdict", "status", "reason")
+WORDS = ("verdict", "status", "not_finite", "reason")
 """The columns that are not numbers."""
 
 NUMBERS = [name for name in COLUMNS if name not in ("step", *WORDS)]
@@ -101,6 +114,8 @@ class Asked:
     """The most that entropy can add to the reward of a step, on average over the actions of a policy."""
     renewals: Callable[[], tuple[int, float]] | None = None
     """How often the target network was renewed so far, and the share of it that is replaced each time."""
+    updates: Callable[[], int] | None = None
+    """How many steps of gradient descent were made so far."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,6 +272,9 @@ class Probe:
         self._answers: tuple[np.ndarray, np.ndarray | None] | None = None
         self._bonus = np.full(2, np.nan)
         self._told: Episodes | None = None
+        self._coupling = float("nan")
+        self.faulty = ""
+        """Where a stored number was met that is not finite: "rewards", "observations", or nothing."""
 
     @property
     def history(self) -> "pandas.DataFrame":
@@ -295,17 +313,23 @@ class Probe:
         Raises
         ------
         ValueError
-            If a shape disagrees or a reward is not finite.
+            If a shape disagrees.
 
         Notes
         -----
-        The smallest and largest rewards count for good; what was earned is that of the steps that were told last.
+        Where a reward or an observation is not finite, ``not_finite`` says so from the next record on; such rewards
+        do not count. The smallest and largest rewards count for good; what was earned is that of the steps that were
+        told last.
         """
-        rewards = _checks.array("rewards", rewards)
+        rewards = np.asarray(rewards, dtype=np.float64)
         if not len(rewards):
             raise ValueError("rewards must hold at least one reward")
         last = _flags("terminated", terminated, rewards.shape)
         cut = _flags("truncated", np.zeros(rewards.shape) if truncated is None else truncated, rewards.shape) & ~last
+        told = [("rewards", rewards), ("observations", _listed(observations))]
+        self.faulty = self.faulty or evidence.first_not_finite(told)
+        if not np.isfinite(rewards).all():
+            return
         self.widen(rewards, last)
         pairs = None
         if observations is not None and actions is not None:
@@ -319,7 +343,13 @@ class Probe:
         self._told = Episodes(*columns, whole=True, pairs=pairs)
 
     def __call__(
-        self, batch: Any, *, step: int, renewals: int | None = None, share: float | int = 1.0
+        self,
+        batch: Any,
+        *,
+        step: int,
+        renewals: int | None = None,
+        share: float | int = 1.0,
+        updates: int | None = None,
     ) -> dict[str, Any]:
         """Make a record, and return it.
 
@@ -336,6 +366,8 @@ class Probe:
             values that grow faster than that allows are "too fast".
         share : float
             Part of the target network that a renewal replaces, in (0, 1].
+        updates : int, optional
+            Steps of gradient descent made so far.
 
         Returns
         -------
@@ -353,6 +385,7 @@ class Probe:
         kept = _batch(batch)
         renewals = None if renewals is None else _checks.integer("renewals", renewals, low=0)
         share = _checks.scalar("share", share, low=0, high=1, low_open=True)
+        updates = None if updates is None else _checks.integer("updates", updates, low=0)
         values, modules, policy = self._given
         discrete = _whole_numbers(kept.actions)
         self.asked = Asked(
@@ -364,6 +397,7 @@ class Probe:
             policy=policy,
             modules=modules,
             renewals=None if renewals is None else lambda: (renewals, share),
+            updates=None if updates is None else lambda: updates,
         )
         self.after()
         if self.n_steps == 1 and self.r_max is None:
@@ -495,7 +529,7 @@ class Probe:
             Returns stored steps, or None.
         """
         unknown = dict.fromkeys(NUMBERS, np.nan)
-        words = {"alarm": False, "verdict": "unknown", "status": "undecided", "reason": ""}
+        words = {"alarm": False, "verdict": "unknown", "status": "undecided", "not_finite": "", "reason": ""}
         self.records.append({"step": step, **unknown, **words})
         self.pending = None
         with self.unharmed("the record"), undisturbed(self.asked.modules):
@@ -509,10 +543,12 @@ class Probe:
         if batch is None:
             return
         self.keep()
+        self._attempt("what was done so far", lambda: self._counted(record))
         seen = self._attempt("the values", lambda: self._values(record, batch))
         if seen is None:
             return
         q, taken, error = seen
+        self._attempt("the evidence", lambda: self._evidence(record, batch, seen))
         finite = all(np.isfinite(array).all() for array in seen)
         self._attempt("the churn", lambda: self._churn(record, batch))
         self._attempt("the norms", lambda: self._weights(record))
@@ -526,6 +562,8 @@ class Probe:
             record["gradient_norm"] = max(square, 0.0) ** 0.5 / len(error) if np.isfinite(square) else np.nan
         rewards = self._attempt("the bound", known)
         possible = None
+        if np.isfinite(self.extremes).any():
+            record["reward_low"], record["reward_high"] = np.nanmin(self.extremes), np.nanmax(self.extremes)
         if rewards is not None:
             possible = self._attempt("the bound", lambda: returns.bounds(*rewards, gamma=self.gamma))
         if possible is not None:
@@ -557,9 +595,57 @@ class Probe:
             self._bonus = wider(self._bonus, np.array([min(bonus.min(), 0.0), max(asked.ceiling(), 0.0)]))
         return _array(q), taken, _array(error)
 
+    def _counted(self, record: dict[str, Any]) -> None:
+        """Write down how much was done to the networks so far."""
+        if self.asked.updates is not None:
+            record["updates"] = float(self.asked.updates())
+        if self.asked.renewals is not None:
+            renewals, share = self.asked.renewals()
+            record["renewed"] = renewals * share
+
+    def _evidence(self, record: dict[str, Any], given: Any, seen: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+        """Ask what points at a cause; each batch is a fresh one, in case a function writes into it."""
+        asked, batch, (q, taken, error) = self.asked, _batch(given), seen
+        parts = [("rewards", batch.rewards), ("observations", _listed(batch.observations))]
+        parts += [("observations", _listed(batch.next_observations)), ("actions", batch.actions)]
+        parts += [("weights", [p for module in asked.modules for p in module.parameters()])]
+        parts += [("values", q), ("targets", error)]
+        record["not_finite"] = self.faulty or evidence.first_not_finite(parts)
+        if record["not_finite"]:
+            return
+        record["td_bias"] = float(error.mean())
+        with torch.no_grad():
+            if asked.discrete:
+                record["greedy_gap"] = float((q.max(axis=1) - taken).mean())
+            elif asked.policy is not None:
+                greedy = Batch(batch.observations, asked.policy(_fresh(batch).observations), *[None] * 3)
+                record["greedy_gap"] = float((_array(_all(asked, asked.net, _fresh(greedy)))[:, 0] - taken).mean())
+
+        def first(k: int) -> torch.Tensor:
+            few = _map(lambda part: part[:k], batch)
+            return _all(asked, asked.net, _fresh(few))
+
+        record["batch_dependence"] = evidence.batch_dependence(first, n=_length(batch.observations))
+        if not np.isfinite(self._coupling):
+            device = next((p.device for p in asked.net.parameters()), torch.device("cpu"))
+
+            def values() -> torch.Tensor:
+                fresh = _fresh(batch)
+                return _picked(_all(asked, asked.net, fresh), fresh.actions, asked.discrete)
+
+            def targets() -> torch.Tensor:
+                with torch.random.fork_rng([]), _its_generator(device):  # what is drawn is the same each time
+                    error = asked.errors(_fresh(given))[0]
+                return error + values()
+
+            self._coupling = evidence.coupling(asked.net, values, targets)
+        record["target_coupling"] = self._coupling
+
     def _observed(self, record: dict[str, Any], observed: plasticity.Observed) -> None:
         layers = observed.layers()
         units = sum(count for _, count, _ in layers)
+        if observed.inputs is not None and np.isfinite(observed.inputs):
+            record["input_size"] = observed.inputs
         if units:
             record["dormant"] = sum(asleep for *_, asleep in layers) / units
         self._layers += [
@@ -637,6 +723,8 @@ class Probe:
         over, cut, gamma = told.over, told.cut, self.gamma
         sums, left = returns.to_go(told.rewards, over, gamma=gamma)
         found = {"earned_low": float(sums.min()), "earned_high": float(sums.max())}
+        longest, same = evidence.lengths(over, cut, whole=told.whole)
+        found |= {"episode_length": float(longest) if longest else np.nan, "same_length": same}
         if told.pairs is None:
             return found
         at, env = np.arange(len(over))[:, None], np.arange(over.shape[1])
@@ -650,6 +738,7 @@ class Probe:
         length, was_cut = left[starts, envs], cut[last, env][starts, envs]
         rest = np.where(was_cut, gamma**length * possible[1], 0.0) if bounded else 0.0
         earned = float(sums[starts, envs].mean())
+        plain = returns.to_go(told.rewards, over, gamma=1.0)[0]
         observations, actions = told.pairs(starts, envs)
         batch = Batch(observations, actions, observations, None, None)
         with torch.no_grad():
@@ -661,6 +750,7 @@ class Probe:
         return found | {
             "start_q": value,
             "start_return": earned,
+            "start_sum": float(plain[starts, envs].mean()),
             "overestimation": value - earned - float(np.mean(rest)) - float(np.mean(paid)),
         }
 
@@ -757,6 +847,11 @@ def _batch(given: Any) -> Batch:
 
 def _length(part: Any) -> int:
     return min(map(len, part.values())) if isinstance(part, Mapping) else len(part)
+
+
+def _listed(part: Any) -> list:
+    """Return the arrays of a part."""
+    return [] if part is None else list(part.values()) if isinstance(part, Mapping) else [part]
 
 
 def _map(function: Callable[[Any], Any], part: Any) -> Any:

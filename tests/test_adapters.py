@@ -14,7 +14,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from divergence_notes import adapters, monitor, probe, returns
+from divergence_notes import adapters, diagnosis, monitor, probe, returns
 from divergence_notes.monitor import DivergenceCallback
 
 SMALL = {"net_arch": [16, 16]}
@@ -430,3 +430,41 @@ class Pictureless(gym.Env):
     def step(self, action):
         self.t += 1
         return self.np_random.uniform(-1, 1, 3).astype(np.float32), 0.0, False, self.t >= 20, {}
+
+
+class TestSettings:
+    """What is told of a model beside its log."""
+
+    @pytest.mark.parametrize("name", ALGORITHMS)
+    def test_of_each_algorithm(self, name):
+        model = made(name, learning_rate=2e-3, gamma=0.95, train_freq=4, gradient_steps=2, batch_size=16)
+        told = adapters.settings(model)
+        assert set(told) <= set(diagnosis.SETTINGS)
+        assert told["algorithm"] == name and told["gamma"] == 0.95 and told["learning_rate"] == pytest.approx(2e-3)
+        assert told["optimizer"] == "Adam" and told["updates_per_step"] == 0.5 and told["batch_size"] == 16
+        assert told["time_limit"] == (500 if name in DISCRETE else 200)
+        assert told.get("actor_moves_critic", False) is False and told["offline"] is False
+
+    def test_an_actor_that_moves_the_critic(self):
+        model = made("TD3")
+        model.actor.optimizer.add_param_group({"params": list(model.critic.parameters())})
+        assert adapters.settings(model)["actor_moves_critic"] is True
+        assert (
+            adapters.settings(made("TD3", policy_kwargs={"share_features_extractor": True}))["actor_moves_critic"]
+            is False
+        )
+
+    def test_limits_that_are_taken_for_ends(self):
+        told = {
+            handled: adapters.settings(made("DQN", replay_buffer_kwargs={"handle_timeout_termination": handled}))
+            for handled in (True, False)
+        }
+        assert not told[True]["time_limits_are_ends"] and told[False]["time_limits_are_ends"]
+
+    def test_the_callback_keeps_them(self):
+        model = made("DQN")
+        callback = DivergenceCallback(every=30)
+        assert callback.settings == {}
+        model.learn(80, callback=callback)
+        assert callback.settings == adapters.settings(model)
+        assert callback.history["updates"].tolist() == [0, 2, 10][: len(callback.history)]

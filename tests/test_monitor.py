@@ -515,20 +515,23 @@ def stored(buffer, env):
 
 def earned_by_loops(model, most, last, scale):
     """Return the columns about what was earned, a step at a time."""
-    buffer, gamma, sums, episodes = model.replay_buffer, model.gamma, [], []
+    buffer, gamma, sums, episodes, lengths = model.replay_buffer, model.gamma, [], [], []
     for env in range(buffer.n_envs):
         steps = stored(buffer, env)
         first = not buffer.full
         for k in range(len(steps)):
-            total, factor, over = 0.0, 1.0, 0
+            total, factor, over, plain, length = 0.0, 1.0, 0, 0.0, 0
             for _, reward, done, timeout in steps[k:]:
                 total, factor = total + factor * scale(reward), factor * gamma
+                plain, length = plain + scale(reward), length + 1
                 if done:
                     over = 2 if timeout else 1
                     break
             sums.append(total)
+            if first and over:
+                lengths.append((length, over == 1))
             if first and over and (over == 1 or most < np.inf):  # the rest of a cut episode has a bound
-                episodes.append((k, env, steps[k][0], total, factor * most if over == 2 else 0.0))
+                episodes.append((k, env, steps[k][0], total, factor * most if over == 2 else 0.0, plain))
             first = bool(steps[k][2])
     episodes = sorted(episodes)[-last:]
     values = []
@@ -541,6 +544,7 @@ def earned_by_loops(model, most, last, scale):
             else:
                 action = torch.as_tensor(buffer.actions[row, env])[None]
                 values.append(model.critic(observation, action)[0].item())
+    longest, ended = max(lengths)[0], [length for length, real in lengths if real]
     value, total, rest = (np.mean(x) for x in (values, [e[3] for e in episodes], [e[4] for e in episodes]))
     return {
         "earned_low": min(sums),
@@ -548,6 +552,9 @@ def earned_by_loops(model, most, last, scale):
         "start_q": value,
         "start_return": total,
         "overestimation": value - total - rest,
+        "start_sum": np.mean([e[5] for e in episodes]),
+        "episode_length": longest,
+        "same_length": np.mean([length == longest for length in ended]) if len(ended) >= 3 else np.nan,
     }
 
 
@@ -595,7 +602,7 @@ class TestEarned:
                 with probe.undisturbed((model.policy,)):
                     found = callback._probe.earned(callback._told(), (0.0, most))
                 want = earned_by_loops(model, most, last, lambda reward: reward / spread)
-                assert found == pytest.approx(want, rel=1e-4, abs=1e-5)
+                assert found == pytest.approx(want, rel=1e-4, abs=1e-5, nan_ok=True)
 
     def test_the_record_has_them(self):
         """The columns of the last record are those of the buffer and the network of that moment."""
@@ -615,7 +622,7 @@ class TestEarned:
         model.learn(120, callback=CallbackList([callback, Late()]))
         assert len(seen) >= 5
         for (_, row), want in zip(callback.history.iterrows(), seen, strict=True):
-            assert row[list(want)].to_dict() == pytest.approx(want, rel=1e-4, abs=1e-5)
+            assert row[list(want)].to_dict() == pytest.approx(want, rel=1e-4, abs=1e-5, nan_ok=True)
 
     def test_no_episode_is_over(self):
         callback = DivergenceCallback(every=20)
@@ -884,7 +891,7 @@ class TestImages:
         K = by_loops(model.policy, batch, 0.99)[0]
         model.policy.eval()
         np.testing.assert_allclose(kernel(model, batch), K, rtol=1e-3, atol=1e-3 * np.abs(K).max())
-        of_two = ["growth_rate", "value_churn", "action_churn"]  # records
+        of_two = ["growth_rate", "value_churn", "action_churn", "same_length"]  # records, or three episodes
         assert np.isfinite(callback.history[probe.NUMBERS].drop(columns=of_two).iloc[0].astype(float)).all()
 
     def test_learned_features_of_a_mlp(self, rng):

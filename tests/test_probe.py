@@ -387,10 +387,19 @@ class TestProbeRefuses:
         watching = watch(QNetwork(3, 2), rng)
         with refuses(ValueError, "terminated must have shape (2,), got (1,), while rewards"):
             watching.saw([1.0, 2.0], [False])
-        with refuses(ValueError, "rewards must be finite: rewards[0] is nan"):
-            watching.saw([np.nan], [False])
         with refuses(ValueError, "rewards must hold at least one reward"):
             watching.saw([], [])
+
+    @pytest.mark.parametrize("where", ["rewards", "observations"])
+    def test_told_of_a_nan(self, where, rng):
+        """The loop goes on, and the record says where the first of them stands; the other rewards still count."""
+        watching = watch(QNetwork(3, 2), rng)
+        told = {"rewards": np.ones(3), "observations": np.zeros((3, 3), dtype=np.float32)}
+        told[where][1] = np.nan
+        watching.saw(told["rewards"], [False] * 3, observations=told["observations"], actions=np.zeros(3, dtype=int))
+        record = watching(transitions(rng), step=0)
+        assert record["not_finite"] == where and np.isfinite(record["possible_high"])
+        assert watching(transitions(rng), step=1)["not_finite"] == where
 
     def test_the_loop_goes_on(self, rng, caplog):
         batch = transitions(rng)

@@ -1,0 +1,154 @@
+"""From a log to a cause: what each rule takes for evidence, and that a log of any form is read alike."""
+
+import io
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from divergence_notes import diagnosis, probe
+from tests import pages
+
+ROW = {
+    "max_q": 5.0, "possible_low": 0.0, "possible_high": 100.0, "earned_low": 0.0, "earned_high": 20.0,
+    "start_q": 10.0, "start_return": 9.0, "overestimation": 1.0, "td_error": 0.5, "td_bias": 0.0, "alarm": False,
+    "verdict": "earned", "status": "undecided", "not_finite": "", "dormant": 0.1, "input_size": 3.0,
+    "batch_dependence": 1e-7, "target_coupling": 0.0, "reward_low": 0.0, "reward_high": 1.0, "episode_length": 60.0,
+    "same_length": 0.1, "weight_norm": 10.0, "feature_rank": 20.0, "greedy_gap": 0.5, "value_churn": 0.3,
+    "start_sum": 20.0, "bound_ratio": 0.05, "gradient_norm": 1.0, "feature_norm": 3.0,
+}  # fmt: skip
+WRONG = {"alarm": True, "verdict": "impossible", "max_q": 500.0, "start_q": 400.0, "overestimation": 390.0}
+
+
+def log(n=10, *, wrong_from=None, **columns):
+    """Return records of a run that is well, with some columns replaced; from a record on its values are wrong."""
+    rows = []
+    for k in range(n):
+        row = ROW | {"step": 100 + 20 * k, "updates": 10.0 * k, "renewed": 0.05 * k}
+        row |= WRONG if wrong_from is not None and k >= wrong_from else {}
+        rows.append(row | {name: c[k] if isinstance(c, list) else c for name, c in columns.items()})
+    return rows
+
+
+def names(found):
+    return [finding.name for finding in found]
+
+
+class TestFormsOfALog:
+    """A log is read alike in every form that the monitor, the probe or a logger writes."""
+
+    def forms(self, rows):
+        frame = pd.DataFrame(rows)
+        yield rows
+        yield frame
+        yield {name: frame[name].tolist() for name in frame}
+        yield pd.read_csv(io.StringIO(frame.to_csv(index=False)))
+        logged = frame.drop(columns=["step", *probe.WORDS], errors="ignore").astype(float).add_prefix("divergence/")
+        logged["time/total_timesteps"] = frame["step"]
+        between = pd.DataFrame([{"time/total_timesteps": 1.0, "rollout/ep_rew_mean": 3.0}])
+        yield pd.concat([logged.iloc[:3], between, logged.iloc[3:]], ignore_index=True)
+
+    def test_the_same_finding(self):
+        rows = log(wrong_from=6, target_coupling=0.9)
+        found = [diagnosis.diagnose(form) for form in self.forms(rows)]
+        assert names(found[0]) == ["no-target-network"]
+        assert all(each == found[0] for each in found)
+
+    def test_nothing_in_a_run_that_is_well(self):
+        assert all(diagnosis.diagnose(form) == [] for form in self.forms(log()))
+
+    def test_few_columns_are_enough_to_say_that_something_is_wrong(self):
+        (found,) = diagnosis.diagnose([{"step": 7, "max_q": 500.0, "alarm": True}])
+        assert (found.name, found.since) == ("unexplained", 7)
+
+    @pytest.mark.parametrize("given", [3, [1, 2], None])
+    def test_refuses_what_is_no_log(self, given):
+        with pytest.raises(TypeError, match=r"^log must be a table of records, got "):
+            diagnosis.diagnose(given)
+
+    @pytest.mark.parametrize(("given", "message"), [
+        ([], "log must have a column max_q, got none"),
+        ({"loss": [1.0]}, "log must have a column max_q, got loss"),
+        ({"max_q": [np.nan], "alarm": [np.nan]}, "log must have at least one record"),
+    ])  # fmt: skip
+    def test_refuses_an_empty_one(self, given, message):
+        with pytest.raises(ValueError, match="^" + re.escape(message) + "$"):
+            diagnosis.diagnose(given)
+
+
+class TestRulesOfDiagnosis:
+    """The evidence of each rule, and the run beside it in which it is not enough."""
+
+    def test_no_target_network_needs_values_that_are_wrong(self):
+        """CrossQ has none and is well."""
+        assert diagnosis.diagnose(log(target_coupling=0.9)) == []
+        (found,) = diagnosis.diagnose(log(target_coupling=0.9, wrong_from=6))
+        assert (found.name, found.rests_on, found.since) == ("no-target-network", "behaviour", 0)
+        assert "0.90 times" in found.seen and "from update 60 on" in found.seen
+
+    def test_a_copy_at_every_update_is_none(self):
+        quick = [10.0 * k for k in range(10)]
+        (found,) = diagnosis.diagnose(log(renewed=quick, wrong_from=6))
+        assert (found.name, found.rests_on, found.since) == ("no-target-network", "both", 10)
+        assert "100%" in found.seen
+        assert diagnosis.diagnose(log(renewed=quick)) == []
+
+    def test_a_mixed_batch(self):
+        (found,) = diagnosis.diagnose(log(batch_dependence=[1e-7] * 4 + [0.2] * 6))
+        assert (found.name, found.since) == ("mixed-batch", 40) and "20%" in found.seen
+
+    def test_a_stored_nan(self):
+        (found,) = diagnosis.diagnose(log(not_finite=[""] * 3 + ["rewards"] * 7))
+        assert (found.name, found.since) == ("not-finite", 30) and "rewards that are not finite" in found.seen
+
+    def test_a_nan_after_a_blow_up_comes_last(self):
+        gone = [""] * 8 + ["weights"] * 2
+        found = diagnosis.diagnose(log(not_finite=gone, wrong_from=4, target_coupling=0.9))
+        assert names(found) == ["no-target-network", "not-finite"]
+        alone = diagnosis.diagnose(log(not_finite=gone))
+        assert names(alone) == ["not-finite"] and alone[0].weight > found[1].weight
+
+    def test_large_inputs(self):
+        assert diagnosis.diagnose(log(input_size=1e5)) == []
+        found = diagnosis.diagnose(log(input_size=1e5, wrong_from=3))
+        assert names(found) == ["input-scale"] and "1e+05" in found[0].seen
+
+    def test_a_shared_optimiser(self):
+        (found,) = diagnosis.diagnose(log(), {"actor_moves_critic": True})
+        assert (found.name, found.rests_on) == ("actor-moves-critic", "setting")
+        assert diagnosis.diagnose(log(), {"actor_moves_critic": False}) == []
+
+    def test_time_limits(self):
+        limit = {"time_limit": 60}
+        assert names(diagnosis.diagnose(log(same_length=0.1), limit)) == ["time-limits"]
+        assert diagnosis.diagnose(log(same_length=0.1), {"time_limit": 61}) == []
+        assert diagnosis.diagnose(log(same_length=0.1)) == []
+        assert names(diagnosis.diagnose(log(same_length=1.0))) == ["time-limits"]
+        assert diagnosis.diagnose(log(same_length=np.nan), limit) == []
+
+    def test_the_likeliest_first(self):
+        found = diagnosis.diagnose(log(target_coupling=0.9, wrong_from=3, batch_dependence=0.5, input_size=1e5))
+        weights = [finding.weight for finding in found]
+        assert len(found) == 3 and weights == sorted(weights, reverse=True)
+
+
+class TestTextsOfFindings:
+    """Whatever is found can be said: a title, a reason, a remedy, and a place in the book that is there."""
+
+    def test_every_cause_has_them(self):
+        assert set(diagnosis.CAUSES) == set(diagnosis._TEXTS)
+        for why, chapter, remedy in diagnosis._TEXTS.values():
+            assert why.endswith(".") and remedy.endswith(".") and re.fullmatch(r"[a-z_]+#[a-z-]+", chapter)
+
+    def test_the_headline_is_a_column(self):
+        assert diagnosis.HEADLINE in probe.NUMBERS
+
+    @pytest.mark.parametrize("name", diagnosis.CAUSES)
+    def test_the_page_has_the_place(self, name):
+        """A label, or a title as it stands in an address."""
+        page, _, anchor = diagnosis._TEXTS[name][1].partition("#")
+        text = pages.markdown(pages.BOOK / f"{page}.ipynb")
+        titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        known = {re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") for title in titles}
+        assert anchor in known | set(re.findall(r"^\(([a-z0-9-]+)\)=$", text, re.MULTILINE))
