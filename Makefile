@@ -11,10 +11,10 @@ BIN := .venv/bin
 PYTEST := pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 CORE := mdp dynamics bellman features networks updates contraction norms linearization rowwise ntk remedies
 
-.PHONY: help env env-test book page check test elsewhere nightly firefox links next released serve zip public changed publish wheel lab lock study bench course student clean
+.PHONY: help env env-test book page check test elsewhere nightly firefox links next released serve zip print public changed publish wheel lab lock study bench course student clean
 
 help:
-	@echo "make book [LIVE=0] | page NAME=bellman | check | test | elsewhere | nightly | serve | zip | public [FREEZE=1] | changed | publish | wheel | lab | lock | study NAME=kernels | bench | course SEED=secret | student | clean     see README.md"
+	@echo "make book [LIVE=0] | page NAME=bellman | check | test | elsewhere | nightly | serve | zip | print | public [FREEZE=1] | changed | publish | wheel | lab | lock | study NAME=kernels | bench | course SEED=secret | student | clean     see README.md"
 
 env:
 	@$(PYTHON) tools/environment.py
@@ -68,6 +68,10 @@ serve: book
 
 zip: book
 	@cd _build/html && ../../$(BIN)/python -m zipfile -c ../divergence-notes.zip . && echo "The site, to hand on, is in _build/divergence-notes.zip"
+
+# The book as one PDF, typeset by the Chromium or Chrome on the path.
+print: book env-test
+	@$(BIN)/python tools/print_book.py
 
 # What is published, beside what is built: _build/public. FREEZE=1 adds it as the version that it is, once and for all.
 public: book
