@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from divergence_notes import networks, ntk, studies
@@ -142,6 +143,7 @@ class TestMeasure:
             off += others
         found = kernels.measure(K, gamma=0.9)
         assert found["row_ratio"] == pytest.approx(sum(ratios) / 7)
+        assert found["largest_row_ratio"] == pytest.approx(sorted(ratios)[-1])
         assert found["diagonal"] == pytest.approx(sum(K[i, i] for i in range(7)) / 7)
         assert found["off_diagonal"] == pytest.approx(sum(off) / 42)
         assert found["shortfall"] == pytest.approx(7 * min(ratios) * 19)
@@ -204,10 +206,10 @@ class TestSummaryOfTheKernels:
         """Of 1, 2, 3: mean 2, standard error 1 / sqrt 3, and t(0.975; 2) = 4.302653 from a table."""
         found = kernels.summary(self.data([1.0, 2.0, 3.0]))
         assert list(found["measure"]) == kernels.MEASURES
-        assert found["mean"].tolist() == [2.0] * 5
-        assert (found["high"] - 2).tolist() == pytest.approx([4.302653 / 3**0.5] * 5, rel=1e-6)
-        assert (2 - found["low"]).tolist() == pytest.approx([4.302653 / 3**0.5] * 5, rel=1e-6)
-        assert found["n"].tolist() == [3] * 5
+        assert found["mean"].tolist() == [2.0] * len(kernels.MEASURES)
+        assert (found["high"] - 2).tolist() == pytest.approx([4.302653 / 3**0.5] * len(kernels.MEASURES), rel=1e-6)
+        assert (2 - found["low"]).tolist() == pytest.approx([4.302653 / 3**0.5] * len(kernels.MEASURES), rel=1e-6)
+        assert found["n"].tolist() == [3] * len(kernels.MEASURES)
 
     def test_cells_are_kept_apart(self):
         found = kernels.summary(pd.concat([self.data([1.0, 2.0]), self.data([5.0, 6.0], width=32)]))
@@ -248,7 +250,7 @@ class TestTrends:
     def test_a_power_law(self):
         """Slopes 0.4, 0.5 and 0.6 in three seeds: 0.5, give or take 4.302653 * 0.1 / sqrt 3."""
         found = kernels.trends(self.data(0.5, -1.5))
-        assert len(found) == 3 * 2 * 4
+        assert len(found) == 3 * 2 * len(kernels.POSITIVE)
         assert set(found["n"]) == {3}
         width, depth = (found.query(f"axis == '{axis}'") for axis in ("width", "depth"))
         np.testing.assert_allclose(width["mean"], 0.5)
@@ -289,6 +291,57 @@ class TestCompare:
             kernels.compare(self.data([1.0, 2.0], [1.0, 2.0]), "relu", "cos")
 
 
+class TestAgreement:
+    """Rank correlations: by hand, in one heap and apart, and of what has nothing to do with each other."""
+
+    def test_by_hand(self):
+        """Of 1 2 3 4 and 2 1 4 3: 1 - 6 (1 + 1 + 1 + 1) / (4 * 15) = 0.6; and of 1 2 3 4 and 4 3 2 1: -1."""
+        rows = [{"seed": 0, "a": a, "b": b} for a, b in zip((1, 2, 3, 4), (20, 10, 40, 30), strict=True)]
+        rows += [{"seed": 1, "a": a, "b": -(a**3)} for a in (1, 2, 3, 4)]
+        found = kernels.agreement(pd.DataFrame(rows), "a", "b")
+        assert list(found.columns) == ["mean", "low", "high", "n"] and found["n"].tolist() == [2]
+        assert found["mean"].tolist() == pytest.approx([-0.2])
+        assert found["high"].tolist() == pytest.approx([-0.2 + 12.7062047 * 0.8], rel=1e-6)  # t(0.975; 1) from a table
+
+    def test_ties_as_scipy_has_them(self, rng):
+        data = pd.DataFrame(
+            {"seed": np.repeat([0, 1], 30), "a": rng.integers(5, size=60), "b": rng.integers(5, size=60)}
+        )
+        want = [stats.spearmanr(some.a, some.b).statistic for _, some in data.groupby("seed")]
+        assert kernels.agreement(data, "a", "b")["mean"].tolist() == pytest.approx([np.mean(want)])
+
+    def test_the_heap_can_have_the_other_sign(self, rng):
+        """Simpson's paradox, planted: within each kind b falls with a, and the kinds stand the other way."""
+        data = pd.DataFrame(itertools.product("xyz", range(4), range(8)), columns=["kind", "seed", "a"])
+        shift = data.kind.map({"x": 0, "y": 20, "z": 40})
+        data = data.assign(b=shift - data.a + rng.normal(0, 0.1, len(data)), a=data.a + shift)
+        assert kernels.agreement(data, "a", "b")["low"].item() > 0.7
+        apart = kernels.agreement(data, "a", "b", within=["kind"])
+        assert apart["kind"].tolist() == list("xyz") and apart["high"].max() < -0.9
+
+    def test_over_settings_or_over_seeds(self, rng):
+        """A dial that moves both, and seeds that part them: the order of the settings is not that of the seeds."""
+        data = pd.DataFrame(itertools.product(range(6), range(6)), columns=["scale", "seed"])
+        data = data.assign(a=10 * data.scale + data.seed, b=10 * data.scale - data.seed)
+        assert kernels.agreement(data, "a", "b")["mean"].item() == pytest.approx(1)
+        assert kernels.agreement(data, "a", "b", over=["scale"])["mean"].item() == pytest.approx(-1)
+
+    def test_chance_is_covered(self, rng):
+        """Of quantities without a relation the interval holds 0 as often as it says."""
+        data = pd.DataFrame(itertools.product(range(400), range(10), range(8)), columns=["kind", "seed", "setting"])
+        data = data.assign(a=rng.random(len(data)), b=rng.random(len(data)))
+        found = kernels.agreement(data, "a", "b", within=["kind"], level=0.9)
+        assert ((found.low < 0) & (found.high > 0)).mean() == pytest.approx(0.9, abs=0.04)
+
+    def test_what_does_not_vary_has_no_order(self):
+        data = pd.DataFrame(itertools.product(range(3), range(4)), columns=["seed", "a"])
+        data = data.assign(b=np.where(data.seed == 0, 7, data.a))
+        found = kernels.agreement(data, "a", "b")
+        assert found["n"].item() == 2 and found["mean"].item() == pytest.approx(1)
+        with pytest.raises(ValueError, match="at least two correlations"):
+            kernels.agreement(data[data.seed < 2], "a", "b")
+
+
 class TestCommittedKernels:
     """book/results/kernels holds the whole grid, once, and what the code computes."""
 
@@ -307,3 +360,8 @@ class TestCommittedKernels:
         kept = data.query("environment == 'Walker2d-v5' and initialisation == 'pytorch'")
         assert kept["activation"].tolist() == found["activation"].tolist()
         np.testing.assert_allclose(kept[kernels.MEASURES], found[kernels.MEASURES], rtol=0.05)
+
+    def test_the_largest_is_no_less_than_the_mean(self):
+        data = studies.load("kernels")
+        assert (data["largest_row_ratio"] >= data["row_ratio"]).all()
+        assert (data["shortfall"] / 199 / 1000 <= data["row_ratio"] * (1 + 1e-6)).all()

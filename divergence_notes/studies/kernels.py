@@ -52,7 +52,7 @@ GAMMA = 0.99
 OPTIONS = {"Ant-v5": {"include_cfrc_ext_in_observation": False}}
 
 CELL = ["environment", "initialisation", "activation", "depth", "width"]
-MEASURES = ["row_ratio", "diagonal", "off_diagonal", "dominant", "shortfall"]
+MEASURES = ["row_ratio", "largest_row_ratio", "diagonal", "off_diagonal", "dominant", "shortfall"]
 POSITIVE = [name for name in MEASURES if name != "dominant"]
 
 
@@ -128,6 +128,8 @@ def measure(kernel: np.ndarray, *, gamma: float | int = GAMMA) -> dict[str, floa
     dict
         row_ratio
             Mean over rows.
+        largest_row_ratio
+            Of the worst row, of which row dominance and the theorem on the worst process speak.
         diagonal
             Mean of the diagonal.
         off_diagonal
@@ -141,6 +143,7 @@ def measure(kernel: np.ndarray, *, gamma: float | int = GAMMA) -> dict[str, floa
     own = np.diag(kernel)
     return {
         "row_ratio": float(ratio.mean()),
+        "largest_row_ratio": float(ratio.max()),
         "diagonal": float(own.mean()),
         "off_diagonal": float((np.abs(kernel).sum() - own.sum()) / max(n * (n - 1), 1)),
         "dominant": float((contraction.row_dominance(kernel, np.full(n, 1 / n), gamma=gamma) > 0).mean()),
@@ -274,6 +277,59 @@ def compare(data: "pandas.DataFrame", first: str, second: str, *, level: float |
     long = np.log(one / other).reset_index().melt([*keys, "seed"], var_name="measure")
     table = _intervals(long, [*keys, "measure"], level)
     return table.assign(**{name: np.exp(table[name]) for name in ("mean", "low", "high")})
+
+
+def agreement(
+    data: "pandas.DataFrame",
+    first: str,
+    second: str,
+    *,
+    within: Sequence[str] = (),
+    over: Sequence[str] = ("seed",),
+    level: float | int = 0.95,
+) -> "pandas.DataFrame":
+    """Return how far two quantities put networks into the same order: Spearman's rank correlation, with a t interval.
+
+    Networks of several kinds in one heap can have another order than those of each kind. So what counts as a kind is
+    said by the caller, and what the interval is about as well.
+
+    Parameters
+    ----------
+    data : DataFrame
+        A row for each network.
+    first, second : str
+        Two columns.
+    within : sequence of str
+        Columns: each of their combinations has a correlation of its own. Without any, all networks are one heap.
+    over : sequence of str
+        Columns: a correlation is taken in each of their combinations, and the mean and the interval are over these.
+        "seed" asks for the order of settings, the columns of a setting for that of the seeds in it.
+    level : float
+        Of the interval, in (0, 1).
+
+    Returns
+    -------
+    DataFrame
+        The columns `within`, then mean, low, high, and n, the number of correlations. One in which a quantity is the
+        same for all networks is not defined, and left out.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two correlations are left somewhere, or `level` is out of range.
+    """
+    keys, rows = list(within), []
+    import pandas
+
+    for cell, group in data.groupby([*keys, *over], sort=False):
+        ranks = group[[first, second]].rank()
+        if ranks.nunique().min() > 1:
+            rows.append((*cell[: len(keys)], np.corrcoef(ranks.T)[0, 1]))
+    heap = [] if keys else ["heap"]
+    long = pandas.DataFrame(rows, columns=[*keys, "value"]).assign(**dict.fromkeys(heap, 0))
+    if len(long) < 2 or long.groupby(keys or heap)["value"].count().min() < 2:
+        raise ValueError("data must leave at least two correlations for each mean: an interval needs them")
+    return _intervals(long, keys or heap, level).drop(columns=heap)
 
 
 def _once(data: "pandas.DataFrame") -> None:
