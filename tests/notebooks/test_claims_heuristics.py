@@ -9,6 +9,7 @@ import pytest
 from divergence_notes import contraction, diagnostics, dynamics, examples, features, studies, updates
 from divergence_notes.grading import find
 from divergence_notes.mdp import FiniteMDP
+from divergence_notes.studies import kernels
 from divergence_notes.updates import KernelUpdate
 from tests import oracles
 from tests.attacks import attack, kernel_updates, processes, radius, size
@@ -422,6 +423,31 @@ def test_no_row_of_the_robots_is_certified():
     data = studies.load("kernels")
     assert len(data) > 1000 and (data.dominant == 0).all() and data.shortfall.min() > 100
     assert (diagnostics.row_margins(np.eye(3), gamma=0.99) > 0).all()
+
+
+def test_a_deeper_relu_network_has_the_better_worst_row():
+    """On each robot by itself, with PyTorch's weights; with Glorot's, or another activation, it is refuted."""
+    slopes = kernels.trends(studies.load("kernels"))
+    slopes = slopes[slopes.axis == "depth"].set_index(["measure", "environment", "initialisation", "activation"])
+
+    def parted(scheme, activation):
+        def claim(robot):
+            mean = slopes.loc[("row_ratio", robot, scheme, activation)]
+            worst = slopes.loc[("largest_row_ratio", robot, scheme, activation)]
+            return mean.low > 0 > worst.high
+
+        return claim
+
+    attack(
+        kernels.PARAMETERS["environment"],
+        parted("pytorch", "relu"),
+        {
+            "with Glorot's weights": parted("glorot", "relu"),
+            "with tanh": parted("pytorch", "tanh"),
+            "with sin": parted("pytorch", "sin"),
+            "the mean falls": lambda robot: slopes.loc[("row_ratio", robot, "pytorch", "relu")].high < 0,
+        },
+    )
 
 
 def test_199():
