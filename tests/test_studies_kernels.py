@@ -291,7 +291,7 @@ class TestCompare:
             kernels.compare(self.data([1.0, 2.0], [1.0, 2.0]), "relu", "cos")
 
 
-class TestAgreement:
+class TestOrdersOfNetworks:
     """Rank correlations: by hand, in one heap and apart, and of what has nothing to do with each other."""
 
     def test_by_hand(self):
