@@ -80,7 +80,7 @@ def faults(site=SITE):
         found.append("no index.html")
     for path in sorted(site.rglob("*")):
         name = path.relative_to(site).as_posix()
-        if any(part in name for part in (".venv", "site-packages", "node_modules", "made-from")):
+        if any(part in name for part in (".venv", "site-packages", "node_modules", "made-from", "esbuild")):
             found.append(f"{name} is no part of the site")
         if path.suffix == ".html":
             text = path.read_text(encoding="utf-8")

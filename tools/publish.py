@@ -3,7 +3,8 @@
     publish.py fetch        what is published, into _build/public
     publish.py put          the built site into it as latest/
     publish.py freeze       and as the folder of its version, such as 0.1/, which is never written again
-    publish.py changed      which pages of the built site differ from those that are published as latest/
+    publish.py changed      which pages of the built site differ from those that are published as latest/; they lie in
+                            _build/preview, with what they load, Python in the page aside
     publish.py push         what is in _build/public, as the one commit of the branch that is published
 
 The branch and the address stand in _config.yml. What a page is, is the business of `book_site`.
@@ -23,6 +24,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "_build" / "html"
 PUBLIC = ROOT / "_build" / "public"
+PREVIEW = ROOT / "_build" / "preview"
 INDEX = ROOT / "_build" / "public.index"
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 BRANCH, LATEST = CONFIG["sphinx"]["config"]["html_context"]["site_branch"].split("/")
@@ -78,11 +80,13 @@ def put(*, freeze=False):
         shutil.copytree(SITE, PUBLIC / folder)
     links = "".join(f'<li><a href="{ADDRESS}{name}/">{name}</a></li>\n' for name in [LATEST, *versions()])
     title = CONFIG["title"]
+    other = f"<p>Every version that is published:</p>\n<ul>\n{links}</ul>"
     lost = f'<p>There is no such page in <a href="{ADDRESS}{LATEST}/">{title}</a>.</p>\n<ul>\n{links}</ul>'
     here = f'<p><a href="{LATEST}/">Here</a> it is.</p>'
     onward = f'<meta http-equiv="refresh" content="0; url={LATEST}/"><link rel="canonical" href="{ADDRESS}{LATEST}/">'
     # the host serves 404.html whatever the address was, so its links are whole ones
     write("404.html", PAGE.format(head="", title=f"{title}: no such page", text=lost))
+    write("versions.html", PAGE.format(head="", title=f"{title}: versions", text=other))
     write("index.html", PAGE.format(head=onward, title=title, text=here))
     write("sitemap.xml", sitemap())
     write(".nojekyll", "")
@@ -120,6 +124,28 @@ def changed():
     return sorted(found + [f"changed: {path}" for path in old.keys() & new.keys() if old[path] != new[path]])
 
 
+def preview():
+    """Put the pages that are new or different, with what they load, where one can look at them; say which they are."""
+    shutil.rmtree(PREVIEW, ignore_errors=True)
+    PREVIEW.mkdir(parents=True)
+    lines = changed()
+    names = [line.partition(": ")[2] for line in lines if not line.startswith("gone")]
+    pictures = set()
+    for name in names:
+        text = (SITE / name).read_text(encoding="utf-8")
+        pictures |= {SITE / found for found in re.findall(r"_images/[\w.-]+", text)}
+    folders = [SITE / folder for folder in ("_static", "vendor")]
+    shared = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    for path in [*(SITE / name for name in names), *filter(Path.is_file, pictures), *shared]:
+        copy = PREVIEW / path.relative_to(SITE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    links = "".join(f'<li><a href="{name}">{name}</a></li>\n' for name in names)
+    text = f"<p>Pages that differ from those that are published:</p>\n<ul>\n{links}</ul>"
+    (PREVIEW / "preview.html").write_text(PAGE.format(head="", title="Preview", text=text), encoding="utf-8")
+    return lines
+
+
 def push():
     """Publish as a branch of one commit: what is frozen is in it, and the rest can be built again."""
     INDEX.unlink(missing_ok=True)
@@ -137,7 +163,7 @@ if __name__ == "__main__":
         case ["freeze"]:
             put(freeze=True)
         case ["changed"]:
-            print(*changed() or ["nothing"], sep="\n")
+            print(*preview() or ["nothing"], sep="\n")
         case ["push"]:
             push()
         case _:

@@ -10,6 +10,8 @@ import publish
 import pytest
 from bs4 import BeautifulSoup
 
+from tests.pages import ROOT
+
 OWN = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
 PAGE = '<!DOCTYPE html><title>{0}</title><script src="a.js?v={1}"></script><p>{0}</p>'
 
@@ -34,6 +36,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "ROOT", root)
     monkeypatch.setattr(publish, "SITE", site)
     monkeypatch.setattr(publish, "PUBLIC", root / "_build" / "public")
+    monkeypatch.setattr(publish, "PREVIEW", root / "_build" / "preview")
     monkeypatch.setattr(publish, "INDEX", root / "_build" / "public.index")
     return SimpleNamespace(root=root, site=site, public=root / "_build" / "public", origin=tmp_path / "origin")
 
@@ -49,6 +52,7 @@ FIRST = {
     "404.html",
     "index.html",
     "sitemap.xml",
+    "versions.html",
     "latest/index.html",
     "latest/book/index.html",
     "latest/_static/macros.html",
@@ -110,6 +114,30 @@ def test_which_pages_have_changed(place):
     assert publish.changed() == ["gone: book/index.html", "new: book/more.html"]
 
 
+def test_a_preview_is_what_has_changed_and_what_it_loads(place):
+    """Not the pages that are as they were, nor their pictures, nor Python in the page."""
+    picture = PAGE + '<img src="../_images/{0}.png">'
+    for name in ("old", "new", "gone"):
+        (place.site / "book" / f"{name}.html").write_text(picture.format(name, "1b"))
+    for file in ("_images/old.png", "_images/new.png", "live/python.wasm", "vendor/fonts/a.woff2"):
+        (place.site / file).parent.mkdir(exist_ok=True, parents=True)
+        (place.site / file).write_text(file)
+    publish.put()
+    (place.site / "book" / "new.html").write_text(picture.format("new", "1b") + "more")
+    (place.site / "book" / "gone.html").unlink()
+    assert publish.preview() == ["changed: book/new.html", "gone: book/gone.html"]
+    files = {path.relative_to(place.root / "_build" / "preview").as_posix() for path in kept(place)}
+    shared = {"_static/macros.html", "vendor/fonts/a.woff2"}
+    assert files == {"preview.html", "book/new.html", "_images/new.png", *shared}
+    page = BeautifulSoup((place.root / "_build" / "preview" / "preview.html").read_text(), "html.parser")
+    assert [link["href"] for link in page.select("a")] == ["book/new.html"]
+
+
+def kept(place):
+    """Return the files of the preview."""
+    return [path for path in (place.root / "_build" / "preview").rglob("*") if path.is_file()]
+
+
 def test_what_belongs_to_all_versions(place):
     """The way from the root, the page for a wrong address, whose links are whole, and the list for who searches."""
     for version in ("0.9.0", "0.10.0"):
@@ -121,7 +149,14 @@ def test_what_belongs_to_all_versions(place):
     lost = BeautifulSoup((place.public / "404.html").read_text(), "html.parser")
     links = [link["href"] for link in lost.select("a")]
     assert links[1:] == [f"{publish.ADDRESS}{name}/" for name in ("latest", "0.10", "0.9")]
+    menu = BeautifulSoup((place.public / "versions.html").read_text(), "html.parser")
+    assert [link["href"] for link in menu.select("a")] == links[1:]
     sitemap = ET.fromstring((place.public / "sitemap.xml").read_text())
     places = [found.text for found in sitemap.iter("{http://www.sitemaps.org/schemas/sitemap/0.9}loc")]
     assert places == [f"{publish.ADDRESS}latest/book/index.html"]
     assert re.fullmatch(r"https://[\w.-]+/[\w-]+/", publish.ADDRESS)
+
+
+def test_a_page_of_the_book_leads_to_the_versions():
+    """A menu in each page would have to ask another host which versions there are: the site asks none."""
+    assert f"]({publish.ADDRESS}versions.html)" in (ROOT / "book" / "changes.md").read_text(encoding="utf-8")

@@ -8,6 +8,9 @@ import threading
 import build_book
 import environment
 import pytest
+import yaml
+from sphinx.util.fileutil import copy_asset
+from sphinx.util.matching import Matcher
 
 from tests.pages import ROOT
 from tests.waiting import PATIENCE
@@ -182,3 +185,15 @@ parts:
     monkeypatch.setattr(build_book, "ROOT", tmp_path)
     assert build_book.toc_files() == [*"abcdefg"]
     assert build_book.toc_files(numbered=True) == [*"bcde"]
+
+
+def test_what_made_the_site_is_no_part_of_it(tmp_path):
+    """Sphinx copies what lies in _offline but for the settings; a file that came along would be a fault."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    for name in ("_offline/vendor/require.js", "_offline/esbuild", "_offline/made-from"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    copy_asset(tmp_path / "_offline", tmp_path / "site", excluded=Matcher(config["exclude_patterns"]))
+    assert [path.name for path in (tmp_path / "site").rglob("*") if path.is_file()] == ["require.js"]
+    (tmp_path / "site" / "esbuild").write_text("")
+    assert "esbuild is no part of the site" in build_book.faults(tmp_path / "site")
