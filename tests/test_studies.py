@@ -319,16 +319,16 @@ SWING = '''
 import os
 from pathlib import Path
 
-from divergence_notes.studies import pendulum
+from divergence_notes.studies import swing_up
 
-FLOAT_FORMAT = pendulum.FLOAT_FORMAT
+FLOAT_FORMAT = swing_up.FLOAT_FORMAT
 PARAMETERS = {"agent": ("preqn-sin", "td3"), "seed": (0, 1, 2)}
 SECONDS = 2
 
 
 def run(**parameters):
     (Path(__file__).parent / f"worker-{os.getpid()}").touch()
-    return pendulum.run(**parameters, steps=1_100)
+    return swing_up.run(**parameters, steps=1_100)
 '''
 
 

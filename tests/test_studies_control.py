@@ -24,7 +24,6 @@ from divergence_notes.studies import (
     alignment,
     collapse,
     dials,
-    pendulum,
     protocol,
     runner,
     swimmers,
@@ -406,8 +405,8 @@ class TestAlignments:
 @pytest.fixture
 def small(monkeypatch):
     """Make the runs of every study small."""
-    monkeypatch.setattr(pendulum, "CONFIG", SMALL)
-    monkeypatch.setattr(pendulum, "SHARED", EVALUATION)
+    monkeypatch.setattr(swing_up, "CONFIG", SMALL)
+    monkeypatch.setattr(swing_up, "SHARED", EVALUATION)
     monkeypatch.setattr(robots, "CONFIG", SMALL)
     monkeypatch.setattr(robots, "SHARED", EVALUATION)
     bases = {name: (SMALL, {"steps": 100} | EVALUATION) for name in ablation.BASES}
@@ -466,65 +465,12 @@ FULL = {
     "bound": 1e6,
     "seed": 0,
 }
-"""What a PreQN is in the pendulum study."""
+"""What a PreQN is on the pendulum."""
 LARGE = FULL | {"hidden": (256, 256), "policy_hidden": (256, 256), "batch_size": 100, "warmup": 10_000}
 """What it is on robots."""
 SWING = {"steps": 10_000, "seed": 2, "eval_every": 500, "eval_episodes": 5, "env_id": PENDULUM}
 ROBOTS = {"steps": 100_000, "seed": 2, "eval_every": 5_000, "eval_episodes": 5}
 """How they are trained there."""
-
-
-class TestPendulum:
-    """Nine agents, one change at a time."""
-
-    @pytest.mark.parametrize("agent", pendulum.PARAMETERS["agent"])
-    def test_runs(self, agent, small):
-        found = pendulum.run(agent=agent, seed=1, steps=60)
-        assert list(found.columns) == columns(agent)
-        assert found["step"].tolist() == [30, 60]
-        assert set(found["ending"]) == {"finished"}
-
-    @pytest.mark.parametrize(
-        "agent, changes",
-        [
-            ("preqn-relu", {"activation": "relu"}),
-            ("preqn-tanh", {"activation": "tanh"}),
-            ("preqn-sin", {}),
-            ("plain-0.0001", {"solver": "none", "alpha": 0.0001, "eta": -1}),
-            ("plain-0.001", {"solver": "none", "alpha": 0.001, "eta": -1}),
-            ("plain-0.01", {"solver": "none", "alpha": 0.01, "eta": -1}),
-            ("plain-0.1", {"solver": "none", "alpha": 0.1, "eta": -1}),
-        ],
-    )
-    def test_ours(self, agent, changes, asked):
-        pendulum.run(agent=agent, seed=2)
-        (call,) = asked
-        assert dataclasses.asdict(call.pop("config")) == FULL | changes
-        assert call == SWING
-
-    @pytest.mark.parametrize("agent, algorithm, noise", [("td3", TD3, 0.1), ("sac", SAC, None)])
-    def test_baselines(self, agent, algorithm, noise, asked):
-        pendulum.run(agent=agent, seed=2)
-        given = {"algorithm": algorithm, "noise": noise, "hidden": (64, 64), "warmup": 1_000}
-        assert asked == [SWING | given]
-
-    def test_the_plain_step_is_the_mean_semi_gradient(self):
-        """The step that the agent takes, against autograd on the squared TD error with fixed targets."""
-        config = dataclasses.replace(SMALL, solver="none", alpha=0.01, eta=-1, gamma=0.9)
-        box = gymnasium.spaces.Box(-1, 1, (3,), np.float32), gymnasium.spaces.Box(-2, 2, (1,), np.float32)
-        agent = preqn.PreQN(*box, config)
-        g = torch.Generator().manual_seed(0)
-        obs, next_obs = torch.randn(16, 3, generator=g), torch.randn(16, 3, generator=g)
-        action, reward = 4 * torch.rand(16, 1, generator=g) - 2, torch.randn(16, generator=g)
-        done = torch.arange(16) % 5 == 0
-        net = copy.deepcopy(agent.net)
-        with torch.no_grad():
-            after = net(torch.cat([next_obs, torch.tanh(agent.policy(next_obs))], dim=1))[:, 0]
-        error = reward + 0.9 * torch.where(done, 0, after) - net(torch.cat([obs, action / 2], dim=1))[:, 0]
-        (error[:12].square().mean() / 2).backward()
-        agent.update(replay.Batch(obs, action, reward, next_obs, done))
-        for p, q in zip(net.parameters(), agent.net.parameters(), strict=True):
-            torch.testing.assert_close(q, p - 0.01 * p.grad)
 
 
 class TestRobots:
@@ -553,7 +499,14 @@ NO_INVERSE = {"solver": "none", "eta": -1}
 
 
 class TestSwingUp:
-    """As the pendulum study, and one control for each thing that PreQN does."""
+    """Nineteen agents, one control for each thing that PreQN does."""
+
+    @pytest.mark.parametrize("agent", swing_up.PARAMETERS["agent"])
+    def test_runs(self, agent, small):
+        found = swing_up.run(agent=agent, seed=1, steps=60)
+        assert list(found.columns) == columns(agent)
+        assert found["step"].tolist() == [30, 60]
+        assert set(found["ending"]) == {"finished"}
 
     @pytest.mark.parametrize(
         "agent, changes",
@@ -585,7 +538,44 @@ class TestSwingUp:
 
     def test_the_grid(self):
         assert swing_up.PARAMETERS["seed"] == tuple(range(10))
-        assert set(pendulum.PARAMETERS["agent"]) < set(swing_up.PARAMETERS["agent"])
+        assert len(set(swing_up.PARAMETERS["agent"])) == 19
+
+    def test_what_is_compared(self):
+        """Agents of the grid, each pair once."""
+        known = set(swing_up.PARAMETERS["agent"])
+        assert {agent for pair in swing_up.COMPARED for agent in pair} <= known
+        assert len({frozenset(pair) for pair in swing_up.COMPARED}) == len(swing_up.COMPARED) == 13
+        assert set(swing_up.PILOT["agents"]) < known
+        assert set(swing_up.PILOT["seeds"]) < set(swing_up.PARAMETERS["seed"])
+        assert swing_up.NEVER == 10_500
+
+    def test_one_thing(self, asked):
+        """What the config of the one has otherwise than the other."""
+        apart = []
+        for pair in swing_up.COMPARED[:7]:
+            for agent in pair:
+                swing_up.run(agent=agent, seed=0)
+            ours, theirs = (dataclasses.asdict(call["config"]) for call in asked[-2:])
+            apart.append({key for key in ours if ours[key] != theirs[key]})
+        assert apart == 4 * [{"solver", "eta", "optimizer", "alpha"}] + 2 * [{"policy_activation"}] + [{"target_rate"}]
+
+    def test_the_plain_step_is_the_mean_semi_gradient(self):
+        """The step that the agent takes, against autograd on the squared TD error with fixed targets."""
+        config = dataclasses.replace(SMALL, solver="none", alpha=0.01, eta=-1, gamma=0.9)
+        box = gymnasium.spaces.Box(-1, 1, (3,), np.float32), gymnasium.spaces.Box(-2, 2, (1,), np.float32)
+        agent = preqn.PreQN(*box, config)
+        g = torch.Generator().manual_seed(0)
+        obs, next_obs = torch.randn(16, 3, generator=g), torch.randn(16, 3, generator=g)
+        action, reward = 4 * torch.rand(16, 1, generator=g) - 2, torch.randn(16, generator=g)
+        done = torch.arange(16) % 5 == 0
+        net = copy.deepcopy(agent.net)
+        with torch.no_grad():
+            after = net(torch.cat([next_obs, torch.tanh(agent.policy(next_obs))], dim=1))[:, 0]
+        error = reward + 0.9 * torch.where(done, 0, after) - net(torch.cat([obs, action / 2], dim=1))[:, 0]
+        (error[:12].square().mean() / 2).backward()
+        agent.update(replay.Batch(obs, action, reward, next_obs, done))
+        for p, q in zip(net.parameters(), agent.net.parameters(), strict=True):
+            torch.testing.assert_close(q, p - 0.01 * p.grad)
 
 
 class TestRelatives:
@@ -609,6 +599,10 @@ class TestRelatives:
         sizes = {"hidden": (256, 256), "warmup": 10_000, "batch_size": 100}
         known = [(DDPG, 0.1), (TD3, 0.1), (SAC, None)]
         assert theirs == [rest | sizes | {"algorithm": each, "noise": noise} for each, noise in known]
+
+    def test_what_is_compared(self):
+        assert {agent for pair in relatives.COMPARED for agent in pair} == set(relatives.PARAMETERS["agent"])
+        assert len({frozenset(pair) for pair in relatives.COMPARED}) == len(relatives.COMPARED) == 9
 
     def test_what_it_says_of_the_baselines(self):
         """What the protocol names as their differences is how stable-baselines3 makes them."""
@@ -646,7 +640,7 @@ class TestDials:
             assert call == every | {"env_id": "Swimmer-v5", "checkpoint": None}
 
     def test_its_seeds_are_its_own(self):
-        grids = [study.PARAMETERS["seed"] for study in (relatives, robots, swing_up, pendulum)]
+        grids = [study.PARAMETERS["seed"] for study in (relatives, robots, swing_up)]
         assert not set(dials.PARAMETERS["seed"]) & {seed for seeds in grids for seed in seeds}
 
 
@@ -699,7 +693,7 @@ class TestAblation:
 
 
 class TestCollapse:
-    """The run of the pendulum study, but longer, with Q asked beside the policy."""
+    """The run of the pendulum, but longer, with Q asked beside the policy."""
 
     @pytest.mark.nightly
     def test_q_is_asked_at_the_same_states(self, small):
@@ -727,7 +721,7 @@ class TestCollapse:
         changes = {"alpha-0.1": {}, "alpha-0.3": {"alpha": 0.3}, "slow-policy": {"policy_learning_rate": 1e-4}}
         assert set(collapse.VARIANTS) == set(collapse.PARAMETERS["variant"])
         for name, settings in collapse.VARIANTS.items():
-            config = dataclasses.replace(pendulum.CONFIG, activation="tanh", **settings)
+            config = dataclasses.replace(swing_up.CONFIG, activation="tanh", **settings)
             assert dataclasses.asdict(config) == FULL | {"activation": "tanh"} | changes[name]
         assert collapse.STEPS == 20_000
 
@@ -838,12 +832,11 @@ class TestAlignmentStudy:
 
 STUDIES = {
     study.__name__.rpartition(".")[2]: study
-    for study in (pendulum, robots, ablation, alignment, collapse, swimmers, swing_up, relatives, dials)
+    for study in (robots, ablation, alignment, collapse, swimmers, swing_up, relatives, dials)
 }
 LENGTHS = {PENDULUM: (500, 10_000), "HalfCheetah-v5": (2_500, 25_000)}
 """Steps from one row to the next, and in all, of the ablation."""
 SPACING = {
-    "pendulum": (500, 10_000),
     "mujoco": (5_000, 100_000),
     "collapse": (250, 20_000),
     "swimmers": (2_500, 40_000),
@@ -879,7 +872,7 @@ class TestCommittedRuns:
             assert runner.find(name) is study
 
     def test_some_are_there(self):
-        assert self.there("pendulum")
+        assert self.there("swing_up")
 
     @pytest.mark.parametrize("name", STUDIES)
     def test_parameters(self, name):

@@ -46,12 +46,12 @@ EXERCISES = (
             ),
             Mistake(
                 "as-the-others",
-                "That is what TD3 and SAC take in the study below: about 5000; this agent takes some hundred",
+                "DDPG, TD3 and SAC take so many in the study below, about 3000 to 6000; this agent takes some hundred",
                 "B",
             ),
         ),
         insight="Some hundred updates, with one network and nothing that stands still; but one seed proves little, and "
-        "the study below has five.",
+        "the study below has ten.",
         phrases={
             "A": ("within a thousand", "hundreds", "some hundred", "a few hundred", "500", "less than 1000"),
             "B": ("after some thousand", "thousands", "some thousand", "several thousand", "5000"),

@@ -1,6 +1,6 @@
 """Which parts of PreQN matter: the activation of Q, the line search, the jitter of the solver, the step size.
 
-Each variant changes one setting of the default, whose Q has sines. Pendulum-v1 as in the study `pendulum`, 10,000
+Each variant changes one setting of the default, whose Q has sines. Pendulum-v1 as in the study `swing_up`, 10,000
 steps; HalfCheetah-v5 as in the study `mujoco` but with 5,000 random steps and 25,000 in all.
 
 - ``default``; ``relu``, ``tanh``: the activation of Q;
@@ -9,7 +9,7 @@ steps; HalfCheetah-v5 as in the study `mujoco` but with 5,000 random steps and 2
 - ``minimum-norm``: no jitter, the shortest least-squares solution;
 - ``alpha-0.03``, ``alpha-1``: the first step size, instead of 0.1.
 
-Columns as in the study `pendulum`.
+Columns as in the study `swing_up`.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from divergence_notes._extras import needs
 
 with needs("studies"):
-    from divergence_notes.studies import mujoco, pendulum, protocol
+    from divergence_notes.studies import mujoco, protocol, swing_up
 
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ PARAMETERS = {
 SECONDS = 100
 FLOAT_FORMAT = "%.7g"
 BASES = {
-    "Pendulum-v1": (pendulum.CONFIG, {"steps": 10_000} | pendulum.SHARED),
+    "Pendulum-v1": (swing_up.CONFIG, {"steps": 10_000} | swing_up.SHARED),
     "HalfCheetah-v5": (
         dataclasses.replace(mujoco.CONFIG, warmup=5_000),
         {"steps": 25_000, "eval_every": 2_500, "eval_episodes": 5},

@@ -5,7 +5,7 @@ minibatch that the update saw and once on as many other transitions, drawn from 
 replacement: while the buffer is small, some of them are in the minibatch too, which flatters the second number). 1: the
 values move in proportion to their errors; 0: at a right angle; below 0: away from their targets.
 
-- ``preqn-sin``, ``preqn-relu``: PreQN as in the studies `pendulum` and `mujoco`;
+- ``preqn-sin``, ``preqn-relu``: PreQN as in the studies `swing_up` and `mujoco`;
 - ``td3``, ``ddpg``: of stable-baselines3, as there. Q is the first critic; the TD errors are those of the targets that
   the algorithm computes, with its target networks, without the noise that smooths TD3's.
 

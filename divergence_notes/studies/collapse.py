@@ -2,14 +2,14 @@
 
 In earlier trials single runs with tanh in Q had fallen back at about 10,000 steps, where they ended. Here such runs are
 twice as long and evaluated twice as often, so that a fall can be told from a dip. Pendulum-v1, 20,000 steps, tanh, else
-as in the study `pendulum`.
+as in the study `swing_up`.
 
 - ``alpha-0.1``, ``alpha-0.3``: the first step size;
 - ``slow-policy``: alpha 0.1, and a tenth of the policy's step size, 1e-4.
 
 Every 250 steps two policies play five episodes each from the same initial states: the agent's, in the column `return`,
 and the one that asks Q alone, in `greedy`: at each step it takes the best of 41 torques. If the first fails and the
-second does not, Q knows what to do and the policy does not do it. Other columns as in the study `pendulum`.
+second does not, Q knows what to do and the policy does not do it. Other columns as in the study `swing_up`.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ with needs("studies"):
     import torch
 
     from divergence_notes import preqn
-    from divergence_notes.studies import pendulum, protocol
+    from divergence_notes.studies import protocol, swing_up
 
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ def run(*, seed: int, variant: str, steps: int = STEPS) -> "pandas.DataFrame":
     DataFrame
         A row for each evaluation.
     """
-    config = dataclasses.replace(pendulum.CONFIG, activation="tanh", **VARIANTS[variant])
+    config = dataclasses.replace(swing_up.CONFIG, activation="tanh", **VARIANTS[variant])
     evaluation = {"eval_every": 250, "eval_episodes": 5, "others": {"greedy": greedy_action}}
-    return protocol.preqn_curve(pendulum.ENVIRONMENT, config, steps=steps, seed=seed, **evaluation)
+    return protocol.preqn_curve(swing_up.ENVIRONMENT, config, steps=steps, seed=seed, **evaluation)
 
 
 @torch.no_grad()
@@ -69,9 +69,9 @@ def greedy_action(agent: preqn.PreQN, obs: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     agent : PreQN
-        With Q and a policy for the pendulum.
+        With Q and a policy for the swing_up.
     obs : ndarray of shape (3,)
-        An observation of the pendulum.
+        An observation of the swing_up.
 
     Returns
     -------

@@ -20,7 +20,7 @@ from divergence_notes._extras import needs
 with needs("studies"):
     from stable_baselines3 import TD3
 
-    from divergence_notes.studies import pendulum, protocol
+    from divergence_notes.studies import protocol, swing_up
 
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ FLOAT_FORMAT = "%.7g"
 STEPS = 100_000
 SHARED = {"eval_every": 5_000, "eval_episodes": 5}
 CONFIG = dataclasses.replace(
-    pendulum.CONFIG, hidden=(256, 256), policy_hidden=(256, 256), batch_size=100, warmup=10_000
+    swing_up.CONFIG, hidden=(256, 256), policy_hidden=(256, 256), batch_size=100, warmup=10_000
 )
-"""As in the pendulum study but for sizes and warm-up."""
+"""As on the pendulum but for sizes and warm-up."""
 ACTIVATIONS = {"preqn": CONFIG.activation, "preqn-tanh": "tanh"}
 """Of Q, for each of our agents."""
 

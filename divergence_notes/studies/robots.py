@@ -18,7 +18,10 @@ second update only. SAC has two critics and copies of them, a policy that is ran
 own way to explore, and Adam with step size 3e-4.
 
 What is measured, decided before the runs: the mean return over the last ten evaluations, that is the second half of a
-run, in units of TD3's mean on that robot.
+run, in units of TD3's mean on that robot. Decided before those returns were read: which agents are compared
+(`COMPARED`), by `comparison.compared` over the three robots together and on each alone; that a run that diverged counts
+as the worst evaluation of any run on its robot; and that the spread that says what could be seen is the largest of any
+agent of the study `mujoco` on each robot, three seeds, in the same units.
 
 One row for each evaluation: `step`, `return`, `ending`, and for our agents the metrics of the updates since the row
 before, as `preqn.PreQN.update` names them. A run that diverged ends with a row without a return.
@@ -47,6 +50,14 @@ PARAMETERS = {
     "environment": ("HalfCheetah-v5", "Hopper-v5", "Swimmer-v5"),
     "agent": (*CHANGES, *swing_up.BASELINES),
 }
+COMPARED = (
+    ("preqn", "adam"),
+    ("preqn-tanh", "preqn"),
+    ("preqn", "ddpg"),
+    ("adam", "ddpg"),
+    *((agent, "td3") for agent in ("preqn", "preqn-tanh", "adam", "ddpg", "sac")),
+)
+"""Which agents are compared with which."""
 SECONDS = {"preqn": 520, "preqn-tanh": 560, "adam": 540, "ddpg": 560, "td3": 560, "sac": 880}
 FLOAT_FORMAT = "%.7g"
 STEPS = 100_000

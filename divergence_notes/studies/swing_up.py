@@ -1,10 +1,11 @@
 """Is it undoing the kernel, or another step, or a target network, that lets one Q-network swing up a pendulum.
 
-The protocol of the study `pendulum`, with the controls that it lacks and ten seeds: Pendulum-v1, 10,000 steps, one
-update of 256 transitions after each but the first 1,000, which are random; every 500 steps five episodes without noise.
-Our agents share one code and one network of sines, and differ in what is named here and in nothing else:
+Pendulum-v1, 10,000 steps, one update of 256 transitions after each but the first 1,000, which are random. Every 500
+steps five episodes without noise, the same initial states for every agent with the same seed; random play earns about
+-1200, a policy that swings up and balances about -150. All networks have two hidden layers of 64 units. Our agents
+share one code and one network of sines, and differ in what is named here and in nothing else:
 
-- ``preqn-relu``, ``preqn-tanh``, ``preqn-sin``: PreQN (`pendulum.CONFIG`), which differ in the activation of Q.
+- ``preqn-relu``, ``preqn-tanh``, ``preqn-sin``: PreQN (`CONFIG`), which differ in the activation of Q.
 - ``adam-relu``, ``adam-tanh``, ``adam-sin``: no inverse of the kernel, no line search; Adam with step size 1e-3 takes
   the mean semi-gradient. One Q, no target network. Adam changes the conditioning and the length of a step at once.
 - ``preqn-sins``, ``adam-sins``: as ``preqn-sin`` and ``adam-sin``, and the policy has sines too, where all others of
@@ -18,7 +19,10 @@ Our agents share one code and one network of sines, and differ in what is named 
 
 What is measured, decided before the runs: the step of the first evaluation of at least -200, and the share of the
 later evaluations below -200. The settings of PreQN were chosen in short trials on this very task, those of the others
-were not.
+were not. Which agents are compared (`COMPARED`), and that the step decides, was written down when the runs were known;
+the first seven pairs differ in one thing, and DDPG from ``adam-relu`` in the copies and in its code. The pilot that
+says how large a difference ten seeds can find is older than this protocol: the seeds 0 to 4 of PreQN, TD3 and SAC
+(`PILOT`).
 
 One row for each evaluation: `step`, `return`, `ending`, and for our agents the metrics of the updates since the row
 before, as `preqn.PreQN.update` names them. A run that diverged ends with a row without a return.
@@ -33,15 +37,43 @@ from divergence_notes._extras import needs
 with needs("studies"):
     from stable_baselines3 import DDPG, SAC, TD3
 
-    from divergence_notes.studies import pendulum, protocol
+    from divergence_notes import preqn
+    from divergence_notes.studies import protocol
 
 if TYPE_CHECKING:
     import pandas
 
 ACTIVATIONS = ("relu", "tanh", "sin")
 STEP_SIZES = ("0.0001", "0.001", "0.01", "0.1")
+ENVIRONMENT = "Pendulum-v1"
+SHARED = {"eval_every": 500, "eval_episodes": 5}
+CONFIG = preqn.PreQNConfig(
+    hidden=(64, 64),
+    activation="sin",
+    policy_hidden=(64, 64),
+    policy_activation="relu",
+    gamma=0.99,
+    solver="cholesky",
+    jitter=1e-4,
+    alpha=0.1,
+    eta=0.97,
+    shrink=0.5,
+    max_backtracks=10,
+    optimizer="none",
+    target_rate=1,
+    policy_learning_rate=1e-3,
+    policy_every=1,
+    initialisation="pytorch",
+    policy_scale=1,
+    noise=0.1,
+    batch_size=256,
+    held_out=16,
+    warmup=1_000,
+    update_every=1,
+)
+"""All settings, written out so that new defaults do not change the study."""
 # the algorithm and its noise
-BASELINES = {"ddpg": (DDPG, pendulum.CONFIG.noise), "td3": (TD3, pendulum.CONFIG.noise), "sac": (SAC, None)}
+BASELINES = {"ddpg": (DDPG, CONFIG.noise), "td3": (TD3, CONFIG.noise), "sac": (SAC, None)}
 PARAMETERS = {
     "seed": tuple(range(10)),
     "agent": (
@@ -57,6 +89,23 @@ FLOAT_FORMAT = "%.7g"
 STEPS = 10_000
 NO_INVERSE = {"solver": "none", "eta": -1}
 """What the controls share."""
+LEVEL = -200
+"""What an agent has to earn, on average over an evaluation, to have arrived."""
+NEVER = STEPS + SHARED["eval_every"]
+"""What a run counts that never did: the first evaluation that it did not have."""
+COMPARED = (
+    *((f"preqn-{kind}", f"adam-{kind}") for kind in (*ACTIVATIONS, "sins")),
+    ("preqn-sins", "preqn-sin"),
+    ("adam-sins", "adam-sin"),
+    ("target-0.001", "plain-0.001"),
+    ("ddpg", "adam-relu"),
+    *(("preqn-sin", baseline) for baseline in BASELINES),
+    ("adam-sins", "ddpg"),
+    ("ddpg", "td3"),
+)
+"""Which agents are compared with which."""
+PILOT = {"agents": (*(f"preqn-{activation}" for activation in ACTIVATIONS), "td3", "sac"), "seeds": tuple(range(5))}
+"""Whose spread says what could be seen: the largest of any of these agents, over these seeds."""
 
 
 def run(*, seed: int, agent: str, steps: int = STEPS, checkpoint: Path | None = None) -> "pandas.DataFrame":
@@ -78,11 +127,11 @@ def run(*, seed: int, agent: str, steps: int = STEPS, checkpoint: Path | None = 
     DataFrame
         A row for each evaluation.
     """
-    shared = pendulum.SHARED | {"steps": steps, "seed": seed, "checkpoint": checkpoint}
+    shared = SHARED | {"steps": steps, "seed": seed, "checkpoint": checkpoint}
     if agent in BASELINES:
         algorithm, noise = BASELINES[agent]
-        sizes = {"hidden": pendulum.CONFIG.hidden, "warmup": pendulum.CONFIG.warmup, "noise": noise}
-        return protocol.baseline_curve(algorithm, pendulum.ENVIRONMENT, **sizes, **shared)
+        sizes = {"hidden": CONFIG.hidden, "warmup": CONFIG.warmup, "noise": noise}
+        return protocol.baseline_curve(algorithm, ENVIRONMENT, **sizes, **shared)
     kind, _, detail = agent.partition("-")
     if detail == "sins":
         changes: dict[str, Any] = {"policy_activation": "sin"}
@@ -92,4 +141,4 @@ def run(*, seed: int, agent: str, steps: int = STEPS, checkpoint: Path | None = 
         changes |= NO_INVERSE | {"optimizer": "adam", "alpha": 1e-3}
     if kind == "target":
         changes |= {"target_rate": 0.005}
-    return protocol.preqn_curve(pendulum.ENVIRONMENT, dataclasses.replace(pendulum.CONFIG, **changes), **shared)
+    return protocol.preqn_curve(ENVIRONMENT, dataclasses.replace(CONFIG, **changes), **shared)

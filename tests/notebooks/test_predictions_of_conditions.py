@@ -122,7 +122,7 @@ PARTS = {"a quarter": 1 / 4, "three quarters": 3 / 4, "all": 1}
 
 def first_above(agent, level=-200):
     """Return for each seed of the study how many updates an agent took to earn so much."""
-    runs = studies.load("pendulum")
+    runs = studies.load("swing_up")
     returns = runs[runs.agent == agent].pivot(index="step", columns="seed", values="return")
     return (returns >= level).idxmax() - 1000
 
@@ -337,9 +337,9 @@ class TestReasons:
             assert "from 4.0 to 1.5" in reason("ex-heuristics-watch-prediction", name)
 
     def test_of_the_pendulum(self):
-        for agent in ("td3", "sac"):
-            assert first_above(agent).median() == 5000
-        assert "about 5000" in reason("ex-preqn-pendulum-prediction", "as-the-others")
+        needed = {agent: float(first_above(agent).median()) for agent in ("ddpg", "sac", "td3")}
+        assert needed == {"ddpg": 3250, "sac": 5000, "td3": 6000}
+        assert "about 3000 to 6000" in reason("ex-preqn-pendulum-prediction", "as-the-others")
 
     def test_of_the_bracket(self):
         """It begins N times as long, and is I minus a power that goes to 0."""
