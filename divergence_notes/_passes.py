@@ -1,4 +1,4 @@
-"""Passing a network without leaving a trace, and the gradients that arrive: of each linear layer, or of each row alone.
+"""Passing a network without leaving a trace, and the gradients that arrive: at each layer, or of each row alone.
 
 Parameters, buffers, attributes and generators are put back after each pass. What the gradients are good for is
 `linearization`; whether the rows see each other, without which they are none of single rows, is asked by `_rowwise`.
@@ -7,7 +7,7 @@ Parameters, buffers, attributes and generators are put back after each pass. Wha
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -16,7 +16,17 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, grad, vmap
 
 from divergence_notes import _checks, networks
-from divergence_notes.linearization import ByLayer, ByRow, Linearization, _Layer, _own_precision
+from divergence_notes.linearization import (
+    ByLayer,
+    ByRow,
+    Dense,
+    Formed,
+    Geometry,
+    Layer,
+    Linearization,
+    Shared,
+    _own_precision,
+)
 
 ALONE = "net must treat each row on its own, the same each time"
 LOOK = "look for what runs over the batch, a mean, a norm, an attention or a recurrence along axis 0"
@@ -157,36 +167,52 @@ def refuse_long_rows(trainable: dict[str, nn.Parameter], n: int) -> None:
     _checks.memory("the gradients of all rows", n, sum(p.numel() for p in trainable.values()), itemsize=itemsize)
 
 
-_Seen = tuple[nn.Linear, torch.Tensor, int, GradientEdge | None]
-"""A linear layer that ran, its input, how often that had been overwritten by then, and where its output stands in the
-graph; None where no gradient passes."""
+_Seen = tuple[nn.Module, torch.Tensor, int, GradientEdge | None]
+"""A layer that ran, its input, how often that had been overwritten by then, and where its output stands in the graph;
+None where no gradient passes."""
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def linear_layers(net: nn.Module) -> dict[nn.Linear, str]:
-    """Return the layers that can be watched, with their names: those that no one else watches or has compiled."""
-    modules = dict(net.named_modules())
-    if any(type(module).__name__ == "OptimizedModule" for module in modules.values()):
-        return {}
-    return {
-        module: where
-        for where, module in modules.items()
-        if type(module) is nn.Linear and not module._forward_hooks and not module._forward_pre_hooks
-    }
+def layers(net: nn.Module) -> list[nn.Module]:
+    """Return the modules that own parameters that move, where all of them can be watched; else none.
+
+    They are layers: they hold no other modules, no one else watches them, and no one has compiled them.
+    """
+    modules = list(net.modules())
+    if any(type(module).__name__ == "OptimizedModule" for module in modules):
+        return []
+    owners = [module for module in modules if any(p.requires_grad for p in module.parameters(recurse=False))]
+    fine = all(
+        not module._modules and not _watched(module) and not isinstance(module, torch.jit.ScriptModule)
+        for module in owners
+    )
+    return owners if fine and (net not in owners or type(net) is nn.Linear) else []
 
 
-def run(net: nn.Module, linear: dict[nn.Linear, str], x: torch.Tensor) -> tuple[torch.Tensor, list[_Seen]]:
-    """Return the output of the network, and what each linear layer saw and gave, in the order they ran."""
+def _watched(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def run(
+    net: nn.Module, owners: list[nn.Module], x: torch.Tensor, during: AbstractContextManager | None = None
+) -> tuple[torch.Tensor, list[_Seen]]:
+    """Return the output of the network, and what each layer saw and gave, in the order they ran."""
     met: list[_Seen] = []
 
-    def remember(module: nn.Linear, given: tuple, named: dict, out: torch.Tensor) -> None:
-        a = given[0] if given else named["input"]
+    def remember(module: nn.Module, given: tuple, named: dict, out: object) -> None:
+        a, *more = [*given, *named.values()]
+        if more or not isinstance(a, torch.Tensor) or not isinstance(out, torch.Tensor):
+            met.append((module, x.new_empty(0), 0, None))  # no layer of which anything is known
+            return
         # the edge, not the tensor: a rectifier in place will overwrite the tensor
         edge = get_gradient_edge(out) if out.requires_grad else None
         met.append((module, a.detach(), a._version, edge))  # returns nothing, else it would replace the output
 
-    hooks = [module.register_forward_hook(remember, with_kwargs=True) for module in linear]
+    hooks = [module.register_forward_hook(remember, with_kwargs=True) for module in owners]
     try:
-        return forward(net, x), met
+        with nullcontext() if during is None else during:
+            return forward(net, x), met
     finally:
         for hook in hooks:
             hook.remove()
@@ -195,7 +221,7 @@ def run(net: nn.Module, linear: dict[nn.Linear, str], x: torch.Tensor) -> tuple[
 def linearized(
     net: nn.Module,
     trainable: dict[str, nn.Parameter],
-    linear: dict[nn.Linear, str],
+    owners: list[nn.Module],
     x: torch.Tensor,
     chosen: torch.Tensor,
     out: torch.Tensor,
@@ -204,31 +230,66 @@ def linearized(
     """Return the network to first order, given what a pass forward left behind."""
     values = picked(out, chosen)
     parameters = list(trainable.values())
-    layers = _layers(linear, trainable, met, values)
-    if layers is None:
-        return ByRow(values.detach(), parameters, row_gradients(net, trainable, x, chosen))
-    return ByLayer(values.detach(), parameters, layers)
+    found = _layers(owners, trainable, met, values) if owners else None
+    if found is None:
+        return ByRow(values.detach(), parameters, out.detach(), row_gradients(net, trainable, x, chosen))
+    return ByLayer(values.detach(), parameters, out.detach(), found)
 
 
 def _layers(
-    linear: dict[nn.Linear, str], trainable: dict[str, nn.Parameter], met: list[_Seen], values: torch.Tensor
-) -> "list[_Layer] | None":
-    """Return what each linear layer saw and owes, or None where the rule of a linear layer does not say it all."""
-    owned = [p for module in linear for p in module.parameters() if p.requires_grad]
+    owners: list[nn.Module], trainable: dict[str, nn.Parameter], met: list[_Seen], values: torch.Tensor
+) -> list[Layer] | None:
+    """Return what each layer saw and owes, or None where the rules of layers do not say it all."""
+    owned = [p for module in owners for p in module.parameters() if p.requires_grad]
     once = len(owned) == len({id(p) for p in owned}) and len(met) == len({module for module, *_ in met})
     if not once or {id(p) for p in owned} != {id(p) for p in trainable.values()}:
         return None
-    if any(a.ndim != 2 or len(a) != len(values) or a._version != version for _, a, version, _ in met):
+    if any(not _of_rows(module, a, len(values)) or a._version != version for module, a, version, _ in met):
         return None
     reached, uses = _graph(values)
     seen = [each for each in met if each[3] is not None and each[3].node in reached]
     expected = Counter(id(p) for module, *_ in seen for p in module.parameters() if p.requires_grad)
     if uses != expected:  # a weight is used by hand as well, or instead
         return None
-    seen = [each for each in seen if any(p.requires_grad for p in each[0].parameters())]
     upstream = torch.ones_like(values)  # rows do not see each other: the gradient of the sum has one row for each
     slopes = gradients(values, [edge for *_, edge in seen], upstream) if seen else []
-    return [_Layer(module, a, b) for (module, a, *_), b in zip(seen, slopes, strict=True)]
+    found = [_layer(module, a, b) for (module, a, *_), b in zip(seen, slopes, strict=True)]
+    return None if None in found else found
+
+
+def _of_rows(module: nn.Module, a: torch.Tensor, n: int) -> bool:
+    """Return whether an input of a layer has a row for each row of the network, as far as its shape says it."""
+    if a.ndim < 2 or len(a) != n:
+        return False
+    if type(module) is nn.Linear:
+        return n not in a.shape[1:-1]  # tokens, then rows: which of them are which?
+    return type(module) not in CONVOLUTIONS or a.ndim == 2 + len(module.kernel_size)
+
+
+def _layer(module: nn.Module, a: torch.Tensor, b: torch.Tensor) -> Layer | None:
+    """Return a layer with what it saw and owes, or None where its gradients cannot be taken a row at a time."""
+    if type(module) is nn.Linear and a.ndim == 2:
+        return Dense(module, a, b)
+    if type(module) is nn.Linear:
+        return Shared(module, a.flatten(1, -2).transpose(1, 2), b.flatten(1, -2).transpose(1, 2), Geometry())
+    if type(module) in CONVOLUTIONS:
+        return Shared(module, a, b, Geometry.of(module))
+    if b.ndim < 2 or len(b) != len(a):
+        return None
+    moving = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    refuse_long_rows(moving, len(a))
+    held = {name: p.detach() for name, p in moving.items()}
+
+    def owed(p: dict, row: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+        return (functional_call(module, p, row.clone()[None])[0] * slope).sum()
+
+    try:
+        with put_back(module), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what has no rule for a batch is slow, and says so
+            slopes = vmap(grad(owed), in_dims=(None, 0, 0))(held, a, b)
+    except Exception:  # no rule for a batch of these operations
+        return None
+    return Formed(module, [(p, slopes[name].reshape(len(a), -1)) for name, p in moving.items()])
 
 
 _SLOPES = {
@@ -239,38 +300,69 @@ _SLOPES = {
 """What each activation a = f(z) makes of a gradient b at a: the gradient at z, as autograd computes it."""
 
 
-def is_plain(net: nn.Module) -> bool:
-    """Return whether a network is linear layers with activations between them, which no one else watches."""
-    if type(net) is not networks.MLP:
-        return False
-    modules = list(net._modules.values())
-    return (
-        all(type(module) is nn.Linear for module in modules[::2])
-        and all(type(module) in _SLOPES for module in modules[1::2])
-        and not any(module._forward_hooks or module._forward_pre_hooks for module in (net, *modules))
-    )
+def chain(net: nn.Module) -> list[nn.Module]:
+    """Return the linear layers and activations that a network applies one after another, or nothing.
+
+    Where it is nothing else, and no one watches a part of it or has changed its forward pass, each row is on its own:
+    that needs no check.
+    """
+    if type(net) not in (nn.Sequential, networks.MLP) or not _itself(net) or nn.modules.module._has_any_global_hook():
+        return []
+    found: list[nn.Module] = []
+    for module in net._modules.values():
+        if type(module) is nn.Sequential:
+            inner = chain(module)
+            if not inner:
+                return []
+            found += inner
+        elif not _itself(module) or getattr(module, "inplace", False):
+            return []
+        elif type(module) is nn.Linear or type(module) in _SLOPES:
+            found.append(module)
+        else:
+            return []
+    linear = [module for module in found if type(module) is nn.Linear]
+    owned = [p for module in linear for p in module.parameters()]
+    alone = len({id(p) for p in owned}) == len(owned) and len(set(linear)) == len(linear)
+    return found if alone and all(type(p) is nn.Parameter and not p._backward_hooks for p in owned) else []
 
 
-@torch.no_grad()
-def plainly(net: networks.MLP, x: torch.Tensor, name: str, outputs: torch.Tensor | int | None) -> ByLayer:
-    """Return what `linearized` does for a network that `is_plain`, by the chain rule and without autograd."""
-    with _own_precision(x.device):
-        modules = list(net._modules.values())
-        seen, before, a = [], [], x
-        for linear, activation in zip(modules[::2], [*modules[1::2], None], strict=True):
-            z = linear(a)
-            seen.append((linear, a))
-            before.append(z)
-            a = z if activation is None else activation(z)
-        which = chosen(name, outputs, a, len(x))
-        b = torch.zeros_like(a).scatter_(1, which[:, None], 1.0)
-        layers = [_Layer(modules[-1], seen[-1][1], b)]
-        for k in range(len(seen) - 2, -1, -1):
-            linear, above = seen[k][0], seen[k + 1]
-            b = _SLOPES[type(modules[2 * k + 1])](before[k], above[1], b @ above[0].weight)
-            layers.append(_Layer(linear, seen[k][1], b))
-        layers = [layer for layer in reversed(layers) if layer.weight_moves or layer.bias_moves]
-        return ByLayer(picked(a, which), [p for p in net.parameters() if p.requires_grad], layers)
+def _itself(module: nn.Module) -> bool:
+    """Return whether a module does what its class says, and nothing besides."""
+    backward = module._backward_hooks or module._backward_pre_hooks
+    return not (_watched(module) or backward or "forward" in module.__dict__ or "__call__" in module.__dict__)
+
+
+def plainly(
+    net: nn.Module,
+    steps: list[nn.Module],
+    x: torch.Tensor,
+    name: str,
+    outputs: torch.Tensor | int | None,
+    during: AbstractContextManager | None = None,
+) -> ByLayer:
+    """Return what `linearized` does for a `chain` of modules, by the chain rule and without autograd."""
+    with torch.inference_mode(False), torch.no_grad(), _own_precision(x.device):  # the first lets gradients flow
+        seen = [x.clone()]
+        with nullcontext() if during is None else during:
+            for step in steps:
+                seen.append(step(seen[-1]))
+        out = seen[-1]
+        which = chosen(name, outputs, out, len(x))
+        b = torch.zeros_like(out).scatter_(1, which[:, None], 1.0)
+        found: list[Layer] = []
+        moving = [k for k, step in enumerate(steps) if any(p.requires_grad for p in step.parameters())]
+        first = moving[0] if moving else len(steps)
+        for k in range(len(steps) - 1, first - 1, -1):
+            step = steps[k]
+            if type(step) is not nn.Linear:
+                b = _SLOPES[type(step)](seen[k], seen[k + 1], b)
+                continue
+            if k in moving:
+                found.append(Dense(step, seen[k], b))
+            if k > first:
+                b = b @ step.weight
+        return ByLayer(picked(out, which), [p for p in net.parameters() if p.requires_grad], out, found[::-1])
 
 
 def _graph(values: torch.Tensor) -> tuple[set, Counter]:

@@ -67,9 +67,9 @@ def _nearby(net: nn.Module, x: torch.Tensor, chosen: torch.Tensor, found: Linear
         other += 0.3 * size * torch.cos(2.4 * (pattern + 1)).to(x.dtype)
     try:
         trainable = _passes.trainable(net)
-        linear = _passes.linear_layers(net) if isinstance(found, ByLayer) else {}
-        out, met = _passes.run(net, linear, other)
-        again = _passes.linearized(net, trainable, linear, other, chosen[rows], out, met)
+        owners = _passes.layers(net) if isinstance(found, ByLayer) else []
+        out, met = _passes.run(net, owners, other)
+        again = _passes.linearized(net, trainable, owners, other, chosen[rows], out, met)
         return _compare(net, other, chosen[rows], out.detach(), again, torch.arange(len(rows), device=x.device))[0]
     except (ValueError, RuntimeError, IndexError):  # the network is not made for such rows
         return None
@@ -96,7 +96,7 @@ def _compare(
         given.requires_grad_()
     slack = tolerance(out.dtype) * out[rows].abs().max()
     again, complaint = same_values(net, x, out, rows, given, slack)
-    for k in [] if len(rows) < len(x) else rows[:3].tolist():
+    for k in rows[:3].tolist():  # what is divided by the largest row is the same wherever that row is
         one = torch.arange(k, k + 1, device=x.device)
         complaint = complaint or same_values(net, x, out, one, x[one], slack)[1]
     if complaint:
@@ -162,7 +162,8 @@ def _of_gradients(net: nn.Module, found: Linearization, missed: float) -> str:
     if isinstance(found, ByLayer):
         return (
             f"{ALONE}, and use each weight as its layer does: the gradients of the layers do not add up to that of "
-            f"the network, by {missed:.2g} of a row's length; J = per_sample_gradients(net, x) may have it: J @ J.T"
+            f"the network, by {missed:.2g} of a row's length; {LOOK}{_passes.call_eval(net)}; "
+            "J = per_sample_gradients(net, x) may have it: J @ J.T"
         )
     return (
         f"{ALONE}: the gradients of the rows alone do not add up to that of the batch, by {missed:.2g} of a row's "

@@ -4,6 +4,8 @@ Each function here takes a network and inputs, and answers or refuses with a sen
 `linearization`; the kernel of a linear Q-function is `features.kernel`; what a kernel means is judged by `contraction`.
 """
 
+from contextlib import AbstractContextManager
+
 import numpy as np
 
 from divergence_notes import _checks
@@ -54,7 +56,7 @@ def per_sample_gradients(net: nn.Module, x: torch.Tensor, *, outputs: torch.Tens
         out = _passes.forward(net, x)
         chosen = _passes.chosen("outputs", outputs, out, len(x))
         J = _passes.row_gradients(net, trainable, x, chosen)
-        found = ByRow(_passes.picked(out, chosen).detach(), list(trainable.values()), J)
+        found = ByRow(_passes.picked(out, chosen).detach(), list(trainable.values()), out.detach(), J)
         _rowwise.judge(net, x, chosen, out.detach(), found)
         return J
 
@@ -68,7 +70,7 @@ def gram(
     y_outputs: torch.Tensor | int | None = None,
     tile: int = 384,
 ) -> torch.Tensor:
-    """Return the kernel K(x, y) = J(x) J(y)^T, without forming J where the network is made of linear layers.
+    """Return the kernel K(x, y) = J(x) J(y)^T, without forming J where the network is made of layers that are known.
 
     Parameters
     ----------
@@ -82,7 +84,7 @@ def gram(
         Which output a row, or a column, is about: one for all, or one for each, such as the action taken. May be left
         out where there is only one; `y_outputs` also where `outputs` is one for all.
     tile : int
-        Rows and columns that are worked on at a time.
+        Rows and columns that are worked on at a time, fewer where a convolution would form too much.
 
     Returns
     -------
@@ -101,13 +103,20 @@ def gram(
     Notes
     -----
     Label ``eq-kernel``. A weight between an input a and a pre-activation z has the gradient b a^T, where b is the
-    gradient at z, so that a linear layer adds ``(a_i . a_j + 1) (b_i . b_j)``. Any other module that holds a parameter,
-    a convolution or a layer norm, and a parameter that is used twice, is left to `per_sample_gradients`: slower, the
-    same result.
+    gradient at z, so that a linear layer adds ``(a_i . a_j + 1) (b_i . b_j)``. A convolution, and a linear layer
+    on each token of a row, uses one weight at several places: with the patches P of a row, (fan_in, places), and the
+    gradients b, (fan_out, places), its gradient is b P^T. That is formed for a few entries of the kernel at a time,
+    `linearization.AT_ONCE` numbers, or the inner products are summed over pairs of places, whichever takes fewer
+    multiplications.
 
-    A few rows are passed once more, in other company and alone, and all in another order. Values that differ, and
-    gradients of the few that do not add up to those of autograd, are an error and not a wrong kernel, to 3 square roots
-    of the precision of the network.
+    Of other layers, such as a norm or a transposed convolution, the gradients in their own parameters are formed. A
+    parameter that is used twice, or outside of its layer, a layer with a hook, and one that torch cannot take a row at
+    a time leave everything to `per_sample_gradients`: slower, the same result.
+
+    Linear layers and rectifiers, tanh or sines one after another, in a ``torch.nn.Sequential`` or a `networks.MLP`,
+    treat each row on its own by definition. Of any other network a few rows are passed once more, in other company and
+    alone, and all in another order. Values that differ, and gradients of the few that do not add up to those of
+    autograd, are an error and not a wrong kernel, to 3 square roots of the precision of the network.
     Where fewer than two of these rows answer to their inputs, agreement says little: then rows nearby are asked too.
     """
     tile = _checks.integer("tile", tile, low=1)
@@ -121,7 +130,12 @@ def gram(
 
 
 def linearize(
-    net: nn.Module, x: torch.Tensor, *, outputs: torch.Tensor | int | None = None, check: bool = True
+    net: nn.Module,
+    x: torch.Tensor,
+    *,
+    outputs: torch.Tensor | int | None = None,
+    check: bool = True,
+    during: AbstractContextManager | None = None,
 ) -> Linearization:
     """Return values, kernel and gradient steps of a network at some inputs, from one pass forward and one backward.
 
@@ -131,12 +145,15 @@ def linearize(
         As in `gram`.
     check : bool
         Whether to look for what `gram` refuses. Leave it out only where the same network has passed: a training loop
-        checks its first batch. A `networks.MLP` is then taken by hand, without autograd, to the same last bit.
+        checks its first batch.
+    during : context manager, optional
+        Entered for the pass of all rows and left before the checks: what it watches, such as `plasticity.observe`,
+        sees one pass.
 
     Returns
     -------
     Linearization
-        Holds what each linear layer saw and owes, n * (fan_in + fan_out) numbers; J itself only for other modules.
+        Holds what each layer saw and owes; J itself only where a parameter is used otherwise than by its own layer.
 
     Raises
     ------
@@ -147,24 +164,33 @@ def linearize(
     -----
     Label ``eq-kernel``.
     """
-    return _linearize(net, x, "outputs", outputs, check=check)
+    return _linearize(net, x, "outputs", outputs, check=check, during=during)
 
 
 def _linearize(
-    net: nn.Module, x: torch.Tensor, name: str, outputs: torch.Tensor | int | None, *, check: bool
+    net: nn.Module,
+    x: torch.Tensor,
+    name: str,
+    outputs: torch.Tensor | int | None,
+    *,
+    check: bool,
+    during: AbstractContextManager | None = None,
 ) -> Linearization:
-    if not check and _passes.is_plain(net):
-        return _passes.plainly(net, x, name, outputs)
+    steps = _passes.chain(net) if x.ndim == 2 else []
+    if steps and not check:
+        return _passes.plainly(net, steps, x, name, outputs, during)
     trainable = _passes.trainable(net)
+    owners = _passes.layers(net)
+    width = sum(m.in_features + m.out_features for m in owners if type(m) is nn.Linear)
+    _checks.memory("inputs and slopes of the layers", len(x), width, itemsize=x.element_size())
+    if steps:  # nothing to check
+        return _passes.plainly(net, steps, x, name, outputs, during)
     with _passes.undisturbed(net):
         if check:
             _rowwise.refuse_training_modules(net)
-        linear = _passes.linear_layers(net)
-        width = sum(layer.in_features + layer.out_features for layer in linear)
-        _checks.memory("inputs and slopes of the layers", len(x), width, itemsize=x.element_size())
-        out, met = _passes.run(net, linear, x)
+        out, met = _passes.run(net, owners, x, during)
         chosen = _passes.chosen(name, outputs, out, len(x))
-        found = _passes.linearized(net, trainable, linear, x, chosen, out, met)
+        found = _passes.linearized(net, trainable, owners, x, chosen, out, met)
         if check:
             _rowwise.judge(net, x, chosen, out.detach(), found)
         return found

@@ -1,14 +1,17 @@
 """The kernel without the Jacobian: the same numbers where that is allowed, and never tried where it is not."""
 
+import math
 import re
 import warnings
 
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from divergence_notes import _passes, networks, ntk
+from divergence_notes import _passes, linearization, networks, ntk
 
 STACKS = {
     "relu": lambda: nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 1)),
@@ -97,7 +100,57 @@ def tied():
     return net
 
 
-OTHERS = {
+class Tokens(nn.Module):
+    """A layer on each of five tokens; first the rows or, in vain, first the tokens."""
+
+    def __init__(self, rows_first):
+        super().__init__()
+        self.embed, self.last, self.rows_first = nn.Linear(1, 4), nn.Linear(20, 1), rows_first
+
+    def forward(self, x):
+        if self.rows_first:
+            hidden = self.embed(x[:, :, None])
+        else:
+            hidden = self.embed(x.T[:, :, None]).transpose(0, 1)
+        return self.last(torch.tanh(hidden).flatten(1))
+
+
+class Learned(nn.Module):
+    """A scale that is a layer of one's own, whose weight is used once."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(8))
+
+    def forward(self, x):
+        return x.sin() * self.scale
+
+
+class Twice(nn.Module):
+    """A convolution that is passed twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.last = nn.Conv1d(1, 1, 3, padding=1), nn.Linear(5, 1)
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.layer(torch.tanh(self.layer(x[:, None])))).flatten(1))
+
+
+def spectral_norm():
+    """Return a network with a convolution whose weight is computed from another."""
+    conv = nn.utils.parametrizations.spectral_norm(nn.Conv1d(1, 3, 2))
+    return nn.Sequential(nn.Unflatten(1, (1, 5)), conv, nn.ReLU(), nn.Flatten(), nn.Linear(12, 1)).eval()
+
+
+def shared_kernel():
+    """Return two convolutions that own one weight."""
+    first, second = nn.Conv1d(1, 1, 3, padding=1), nn.Conv1d(1, 1, 3, padding=1)
+    second.weight = first.weight
+    return nn.Sequential(nn.Unflatten(1, (1, 5)), first, nn.Tanh(), second, nn.Flatten(), nn.Linear(5, 1))
+
+
+LAYERS = {
     "layer norm": lambda: nn.Sequential(nn.Linear(5, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 1)),
     "convolution": lambda: nn.Sequential(
         nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(12, 1)
@@ -105,10 +158,22 @@ OTHERS = {
     "image": lambda: nn.Sequential(
         nn.Linear(5, 36), nn.Unflatten(1, (1, 6, 6)), nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(32, 1)
     ),
-    "batch norm at rest": lambda: nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Linear(8, 1)).eval(),
-    "layers on each token": lambda: nn.Sequential(
-        nn.Unflatten(1, (5, 1)), nn.Linear(1, 4), nn.Tanh(), nn.Flatten(), nn.Linear(20, 1)
+    "transposed convolution": lambda: nn.Sequential(
+        nn.Unflatten(1, (1, 5)), nn.ConvTranspose1d(1, 2, 2, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(20, 1)
     ),
+    "batch norm at rest": lambda: nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Linear(8, 1)).eval(),
+    "batch norm of images at rest": lambda: nn.Sequential(
+        nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 3, 2), nn.BatchNorm1d(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 1)
+    ).eval(),
+    "a layer of one's own": lambda: nn.Sequential(nn.Linear(5, 8), Learned(), nn.Linear(8, 1)),
+    "layers on each token": lambda: Tokens(rows_first=True),
+}
+
+OTHERS = {
+    "tokens, then rows": lambda: Tokens(rows_first=False),
+    "a convolution twice": Twice,
+    "spectral norm of a convolution": spectral_norm,
+    "two convolutions with one weight": shared_kernel,
     "old weight norm": weight_norm,
     "called from outside": Bypassed,
     "reused, with a layer norm": lambda: nn.Sequential(Reused(), nn.LayerNorm(1), nn.Linear(1, 1)),
@@ -169,6 +234,7 @@ LAYERWISE = {
     "residual": Residual,
     "backwards": Backwards,
     "rectifier in place": lambda: nn.Sequential(nn.Linear(5, 8), nn.ReLU(inplace=True), nn.Linear(8, 1)),
+    **LAYERS,
     **FROZEN,
 }
 
@@ -547,3 +613,151 @@ class TestPlainNetworks:
         net[1].register_forward_hook(lambda module, given, out: 2 * out)
         torch.testing.assert_close(ntk.linearize(net, x, check=False).gram(), ntk.linearize(net, x).gram())
         assert not torch.allclose(ntk.linearize(net, x, check=False).gram(), before)
+
+
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+@st.composite
+def convolutions(draw):
+    """Draw a network with a convolution of any kind that torch knows, and inputs that fit."""
+    axes = draw(st.integers(1, 3))
+    each = st.lists(st.integers(1, 3), min_size=axes, max_size=axes)
+    kernel, stride, dilation = draw(each), draw(each), draw(st.lists(st.integers(1, 2), min_size=axes, max_size=axes))
+    mode = draw(st.sampled_from(["zeros", "reflect", "replicate", "circular"]))
+    padding = draw(
+        st.one_of(st.sampled_from(["same", "valid"]), st.lists(st.integers(0, 2), min_size=axes, max_size=axes))
+    )
+    assume(padding != "same" or stride == [1] * axes)
+    groups = draw(st.integers(1, 3))
+    channels, fan_out = groups * draw(st.integers(1, 2)), groups * draw(st.integers(1, 3))
+    size = [d * (k - 1) + 1 + draw(st.integers(0, 2)) for d, k in zip(dilation, kernel, strict=True)]
+    pads = [0] * axes if padding == "valid" else [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    pads = padding if isinstance(padding, list) else pads
+    assume(mode == "zeros" or all(p < n for p, n in zip(pads, size, strict=True)))
+    torch.manual_seed(draw(st.integers(0, 1000)))
+    conv = CONVOLUTIONS[axes](
+        channels,
+        fan_out,
+        tuple(kernel),
+        stride=tuple(stride),
+        padding=padding if isinstance(padding, str) else tuple(padding),
+        dilation=tuple(dilation),
+        groups=groups,
+        bias=draw(st.booleans()),
+        padding_mode=mode,
+    )
+    if draw(st.booleans()):
+        conv.weight.data = conv.weight.data.transpose(0, 1).contiguous().transpose(0, 1)  # not in a row in memory
+    for p in conv.parameters():
+        p.requires_grad_(draw(st.integers(0, 3)) > 0)
+    width = math.prod(size) * channels
+    after = conv(torch.zeros(1, channels, *size)).numel()
+    assume(width <= 200 and after <= 400)
+    layers = [nn.Unflatten(1, (channels, *size)), conv, nn.Tanh(), nn.Flatten(), nn.Linear(after, 3)]
+    if draw(st.booleans()):
+        layers = [nn.Linear(width, width, bias=False), *layers]
+    return nn.Sequential(*layers), width
+
+
+class TestConvolutions:
+    """The products of a convolution in closed form are those of its gradients, whatever kind it is."""
+
+    @pytest.mark.filterwarnings("ignore:Using padding='same'")  # it is slow, says torch
+    @given(
+        made=convolutions(),
+        n=st.sampled_from([1, 2, 5, 9]),
+        dtype=st.sampled_from([torch.float64, torch.float32]),
+        at_once=st.sampled_from([1, 50, 700, 2**22]),
+        by_places=st.sampled_from([None, True, False]),
+        seed=st.integers(0, 1000),
+    )
+    @settings(max_examples=150)
+    def test_against_one_backward_pass_for_each_row(self, made, n, dtype, at_once, by_places, seed):
+        net, width = made
+        net.to(dtype)
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(n, width, generator=generator, dtype=torch.float64).to(dtype)
+        y = torch.randn(4, width, generator=generator, dtype=torch.float64).to(dtype)
+        outputs, others = (torch.randint(3, (k,), generator=generator) for k in (n, 4))
+        J, H = one_by_one(net, x, outputs).double(), one_by_one(net, y, others).double()
+        w = torch.linspace(-1, 2, n, dtype=dtype)
+        bound = 1e-11 if dtype == torch.float64 else 1e-4
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_passes, "row_gradients", lambda *_: pytest.fail("formed the Jacobian"))
+            patch.setattr(linearization, "AT_ONCE", at_once)
+            if by_places is not None:
+                patch.setattr(linearization.Shared, "by_places", by_places)
+            line = ntk.linearize(net, x, outputs=outputs)
+            wide = ntk.gram(net, x, y, outputs=outputs, y_outputs=others)
+            found = line.gram(tile=3)
+            step = torch.cat([slope.ravel() for slope in line.pull_back(w)]).double()
+            lengths = line._lengths().double()
+        assert torch.equal(found, found.T)
+        assert (found.double() - J @ J.T).abs().max() <= bound * (J @ J.T).abs().max()
+        assert (wide.double() - J @ H.T).abs().max() <= bound * J.norm(dim=1).max() * H.norm(dim=1).max()
+        assert (step - J.T @ w.double()).norm() <= bound * (J.T * w.double()).norm()
+        assert (line._jacobian().double() - J).abs().max() <= bound * J.abs().max()
+        torch.testing.assert_close(lengths, J.norm(dim=1), rtol=max(bound, 1e-7), atol=1e-12)
+
+    @pytest.mark.parametrize(
+        ("fan_in", "fan_out", "size", "kernel", "n", "by_places"),
+        [(4, 32, 84, 8, 128, False), (64, 64, 9, 3, 128, False), (64, 64, 3, 3, 128, True), (64, 64, 4, 3, 8, True)],
+    )
+    def test_the_cheaper_way_is_taken(self, fan_in, fan_out, size, kernel, n, by_places):
+        """By counting: a weight of 64 x 64 x 3 x 3 is more than a single place of each of two rows."""
+        conv = nn.Conv2d(fan_in, fan_out, kernel)
+        a = torch.empty(n, fan_in, size, size, device="meta")
+        b = torch.empty(n, fan_out, *[size - kernel + 1] * 2, device="meta")
+        layer = linearization.Shared(conv, a, b, linearization.Geometry.of(conv))
+        places, weight = (size - kernel + 1) ** 2, fan_in * fan_out * kernel**2
+        forming = n * weight * places + n * n * weight
+        pairing = n * n * places**2 * (fan_out + fan_in * kernel**2)
+        assert layer.by_places == by_places == (pairing < forming)
+
+    def test_few_numbers_are_formed_at_a_time(self):
+        """Nothing that is made has more numbers than the passes have, or than are allowed; J has 64 times as many."""
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Unflatten(1, (4, 36, 36)),
+            nn.Conv2d(4, 32, 8, stride=4),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 4, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 2),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(256, 64),
+            nn.ReLU(),
+            nn.Linear(64, 4),
+        )
+        x, largest = torch.randn(64, 4 * 36 * 36), []
+
+        class Sizes(TorchDispatchMode):
+            def __torch_dispatch__(self, function, kinds, given=(), named=None):
+                out = function(*given, **(named or {}))
+                parts = out if isinstance(out, (tuple, list)) else [out]
+                largest.extend(part.untyped_storage().nbytes() // 4 for part in parts if isinstance(part, torch.Tensor))
+                return out
+
+        sizes = [p.numel() for p in net.parameters()]
+        with Sizes():
+            K = ntk.gram(net, x, outputs=0)
+        assert K.shape == (64, 64)
+        assert max(largest) <= max(x.numel(), linearization.AT_ONCE)
+        assert 64 * sum(sizes) > 1.5 * max(largest)
+        with Sizes():
+            ntk.per_sample_gradients(net, x, outputs=0)
+        assert max(largest) >= 64 * sum(sizes)  # the measure sees what is formed
+
+    @pytest.mark.parametrize("kind", [nn.Conv1d, nn.Linear])
+    def test_a_layer_that_is_watched_is_taken_a_row_at_a_time(self, kind, monkeypatch):
+        """A hook may change what it gives."""
+        layer = kind(5, 3) if kind is nn.Linear else nn.Sequential(nn.Unflatten(1, (5, 1)), kind(5, 3, 1), nn.Flatten())
+        net, x, _ = made(lambda: nn.Sequential(layer, nn.Tanh(), nn.Linear(3, 1)))
+        (layer if kind is nn.Linear else layer[1]).register_forward_hook(lambda module, given, out: 3 * out)
+        called, honest = [], _passes.row_gradients
+        monkeypatch.setattr(_passes, "row_gradients", lambda *given: called.append(1) or honest(*given))
+        J = one_by_one(net, x)
+        torch.testing.assert_close(ntk.gram(net, x), J @ J.T)
+        assert called

@@ -446,6 +446,10 @@ REFUSED = {
         lambda: Of(lambda s, x: s.net(x / x.abs().max()), net=stack(nn.LayerNorm(8), nn.Tanh())),
         BATCH,
     ),
+    "linear layers, divided by the largest": (
+        lambda: Of(lambda s, x: s.net(x / x.abs().max()), net=stack(nn.Tanh())),
+        BATCH,
+    ),
     "layer norm over the wrong axis": (
         lambda: Of(
             lambda s, x: s.b((lambda h: (h - h.mean(0)) / (h.std(0, correction=0) + 1e-5))(s.a(x))),
