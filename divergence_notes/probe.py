@@ -8,7 +8,7 @@ It needs no library of agents. Here is how a record is made without a trace in t
 import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ with needs("neural"):
     from torch import nn
 
     from divergence_notes import _passes, evidence, ntk, plasticity
+    from divergence_notes.linearization import Linearization
 
 if TYPE_CHECKING:
     import pandas
@@ -544,7 +545,8 @@ class Probe:
             return
         self.keep()
         self._attempt("what was done so far", lambda: self._counted(record))
-        seen = self._attempt("the values", lambda: self._values(record, batch))
+        line = self._attempt("the kernel", lambda: self._linearized(record, batch))
+        seen = self._attempt("the values", lambda: self._values(record, batch, line))
         if seen is None:
             return
         q, taken, error = seen
@@ -552,7 +554,7 @@ class Probe:
         finite = all(np.isfinite(array).all() for array in seen)
         self._attempt("the churn", lambda: self._churn(record, batch))
         self._attempt("the norms", lambda: self._weights(record))
-        kernel = self._attempt("the kernel", lambda: self.kernel(batch))
+        kernel = None if line is None else self._attempt("the kernel", lambda: _array(line.gram()))
         if kernel is None:  # one row stands for all: a kernel that is too large is too large full of nan as well
             kernel, errors = np.full((1, 1), np.nan), np.abs(error[:, None]).mean(axis=0)
         else:
@@ -579,15 +581,23 @@ class Probe:
         record["growth_rate"] = self._growth()
         self.pending = (batch, taken, error)
 
-    def _values(self, record: dict[str, Any], given: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _linearized(self, record: dict[str, Any], given: Any) -> Linearization:
+        """Return values and kernel of the batch, and note what the hidden layers did, all from one pass."""
+        return self._linear(given, during=self._observing(record))
+
+    def _values(
+        self, record: dict[str, Any], given: Any, line: Linearization | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the values in the states of the batch, those of its pairs, and the TD errors of its pairs."""
         asked, batch = self.asked, _fresh(_batch(given))
         with torch.no_grad():
-            with plasticity.observe(asked.net) as observed:
-                q = _all(asked, asked.net, batch)
+            if line is not None:
+                q = line.outputs
+            else:  # a network without a kernel has values
+                with self._observing(record):
+                    q = _all(asked, asked.net, batch)
             taken = _array(_picked(q, batch.actions, asked.discrete))
             error, bonus = asked.errors(_fresh(given))
-        self._attempt("the plasticity", lambda: self._observed(record, observed))
         record["bonus"] = 0.0
         if bonus is not None:
             bonus = _array(bonus)
@@ -641,11 +651,20 @@ class Probe:
             self._coupling = evidence.coupling(asked.net, values, targets)
         record["target_coupling"] = self._coupling
 
+    @contextmanager
+    def _observing(self, record: dict[str, Any]) -> Iterator[None]:
+        """Note what the hidden layers did in the pass that is made inside of the block."""
+        with plasticity.observe(self.asked.net) as observed:
+            yield
+        self._attempt("the plasticity", lambda: self._observed(record, observed))
+
     def _observed(self, record: dict[str, Any], observed: plasticity.Observed) -> None:
         layers = observed.layers()
         units = sum(count for _, count, _ in layers)
         if observed.inputs is not None and np.isfinite(observed.inputs):
             record["input_size"] = observed.inputs
+        while self._layers and self._layers[-1]["step"] == record["step"]:  # of a pass whose kernel was refused
+            self._layers.pop()
         if units:
             record["dormant"] = sum(asleep for *_, asleep in layers) / units
         self._layers += [
@@ -691,12 +710,16 @@ class Probe:
         -------
         ndarray of shape (n, n)
         """
+        return _array(self._linear(given).gram())
+
+    def _linear(self, given: Any, during: AbstractContextManager | None = None) -> Linearization:
+        """Return the values of the actions taken to first order, from one pass of the batch."""
         batch = _fresh(_batch(given))
         outputs = batch.actions.long().reshape(-1) if self.asked.discrete else None
         parts = (batch.observations,) if self.asked.discrete else (batch.observations, batch.actions)
         rows, split = _join(parts, next(self.asked.learner[0].parameters()).dtype)
         net = _Rows(self.asked, split)
-        return _array(ntk.gram(net, rows, outputs=outputs if self.asked.discrete else None))
+        return ntk.linearize(net, rows, outputs=outputs, during=during)
 
     def _kernel_of_pairs(self) -> np.ndarray:
         observations, actions = (_map(self._tensor, part) for part in self.pairs)
@@ -1012,8 +1035,11 @@ def _join(parts: tuple, dtype: torch.dtype) -> tuple[torch.Tensor, Callable[[tor
         def take(place: int) -> torch.Tensor:
             first, shape, kind = shapes[place]
             part = rows[:, first : first + widths[place]].reshape(len(rows), *shape)
-            # images stay numbers through which gradients pass; what is counted must be whole
-            return part.to(kind) if kind in (torch.int16, torch.int32, torch.int64, torch.bool) else part
+            if kind in (torch.int16, torch.int32, torch.int64, torch.bool):  # what is counted must be whole
+                return part.to(kind)
+            # an image is what the network knows, and numbers where gradients pass or where it is none
+            whole = part if kind.is_floating_point or rows.requires_grad else part.to(kind)
+            return whole if torch.equal(whole.to(part.dtype), part) else part
 
         def walk(place: Any) -> Any:
             return {name: walk(each) for name, each in place.items()} if isinstance(place, Mapping) else take(place)

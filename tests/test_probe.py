@@ -300,6 +300,41 @@ class TestRecord:
         assert list(record) == list(probe.COLUMNS) and record["step"] == 7 and record["bonus"] == 0
         assert set(probe.COLUMNS) == {"step", *probe.NUMBERS, *probe.WORDS}
 
+    @pytest.mark.parametrize("over_batch", [False, True])
+    def test_one_pass_for_values_kernel_and_units(self, over_batch, rng):
+        """Beside it one to look whether rows see each other, and that of the TD errors; where they do, one for all."""
+        net, batch, seen = QNetwork(3, 2), transitions(rng), []
+        centred = lambda net, observations: net(observations - observations.mean(0))  # noqa: E731
+        values = {"values": centred} if over_batch else {}
+        watching = Probe(net, lambda batch: seen.append("targets") or torch.zeros(12), gamma=0.9, **values)
+        net.register_forward_hook(lambda module, given, out: seen.append(len(out)))
+        record = watching(batch, step=0)
+        passes = seen[: seen.index("targets")].count(12)
+        assert passes == (4 if over_batch else 3)
+        assert np.isnan(record["row_ratio"]) == over_batch and ("the kernel" in record["reason"]) == over_batch
+        shown = batch["observations"] - batch["observations"].mean(0) * over_batch
+        assert record["max_q"] == pytest.approx(net(shown).abs().max().item())
+        assert record["feature_rank"] >= 1 and record["dormant"] >= 0
+        assert len(watching.layers) == 2 == watching.layers["layer"].nunique()  # none twice
+
+    def test_a_network_that_looks_at_the_kind_of_its_images(self, rng):
+        """Its values are those of whole numbers, and it has no kernel: no gradient passes through these."""
+
+        class Particular(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.head = nn.Linear(16, 2)
+
+            def forward(self, images):
+                return self.head((images / 255.0 if images.dtype == torch.uint8 else images).flatten(1))
+
+        net, batch = Particular(), transitions(rng)
+        for name in ("observations", "next_observations"):
+            batch[name] = torch.from_numpy(rng.integers(0, 256, (12, 1, 4, 4), dtype=np.uint8))
+        record = Probe(net, lambda batch: torch.zeros(12), gamma=0.9)(batch, step=0)
+        assert record["max_q"] == pytest.approx(net(batch["observations"]).abs().max().item())
+        assert np.isnan(record["row_ratio"]) and "net must treat each row on its own" in record["reason"]
+
     @pytest.mark.parametrize("kind", ["arrays", "an object", "dictionaries", "images"])
     def test_batches_of_every_kind(self, kind, rng):
         torch.manual_seed(0)
