@@ -16,17 +16,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, grad, vmap
 
 from divergence_notes import _checks, networks
-from divergence_notes.linearization import (
-    ByLayer,
-    ByRow,
-    Dense,
-    Formed,
-    Geometry,
-    Layer,
-    Linearization,
-    Shared,
-    _own_precision,
-)
+from divergence_notes._layers import Dense, Formed, Geometry, Layer, Shared
+from divergence_notes.linearization import ByLayer, ByRow, Linearization, _own_precision
 
 ALONE = "net must treat each row on its own, the same each time"
 LOOK = "look for what runs over the batch, a mean, a norm, an attention or a recurrence along axis 0"
@@ -226,18 +217,24 @@ def linearized(
     chosen: torch.Tensor,
     out: torch.Tensor,
     met: list[_Seen],
+    *,
+    again: bool = False,
 ) -> Linearization:
-    """Return the network to first order, given what a pass forward left behind."""
+    """Return the network to first order, given what a pass forward left behind; `again` if that is needed again."""
     values = picked(out, chosen)
     parameters = list(trainable.values())
-    found = _layers(owners, trainable, met, values) if owners else None
+    found = _layers(owners, trainable, met, values, again) if owners else None
     if found is None:
         return ByRow(values.detach(), parameters, out.detach(), row_gradients(net, trainable, x, chosen))
     return ByLayer(values.detach(), parameters, out.detach(), found)
 
 
 def _layers(
-    owners: list[nn.Module], trainable: dict[str, nn.Parameter], met: list[_Seen], values: torch.Tensor
+    owners: list[nn.Module],
+    trainable: dict[str, nn.Parameter],
+    met: list[_Seen],
+    values: torch.Tensor,
+    again: bool,
 ) -> list[Layer] | None:
     """Return what each layer saw and owes, or None where the rules of layers do not say it all."""
     owned = [p for module in owners for p in module.parameters() if p.requires_grad]
@@ -252,7 +249,7 @@ def _layers(
     if uses != expected:  # a weight is used by hand as well, or instead
         return None
     upstream = torch.ones_like(values)  # rows do not see each other: the gradient of the sum has one row for each
-    slopes = gradients(values, [edge for *_, edge in seen], upstream) if seen else []
+    slopes = gradients(values, [edge for *_, edge in seen], upstream, again=again) if seen else []
     found = [_layer(module, a, b) for (module, a, *_), b in zip(seen, slopes, strict=True)]
     return None if None in found else found
 

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from divergence_notes import _passes
+from divergence_notes._layers import wide
 from divergence_notes._passes import ALONE, LOOK
-from divergence_notes.linearization import ByLayer, ByRow, Linearization, _wide
+from divergence_notes.linearization import ByLayer, ByRow, Linearization
 
 HOOKED = "net must have gradients that no hook of a parameter changes: remove the hook, clip what the optimizer sees"
 _FEW = 8
@@ -30,8 +31,19 @@ def tolerance(dtype: torch.dtype) -> float:
     return min(3 * torch.finfo(dtype).eps ** 0.5, 0.1)
 
 
-def judge(net: nn.Module, x: torch.Tensor, chosen: torch.Tensor, out: torch.Tensor, found: Linearization) -> None:
-    """Raise unless values and gradients are those of each row alone, as far as a few rows can say."""
+def judge(
+    net: nn.Module,
+    x: torch.Tensor,
+    chosen: torch.Tensor,
+    out: torch.Tensor,
+    found: Linearization,
+    *,
+    whole: bool = True,
+) -> None:
+    """Raise unless values and gradients are those of each row alone, as far as a few rows can say.
+
+    All rows are passed once more unless `whole` says that their values were looked at before.
+    """
     n = len(x)
     if not n:
         return
@@ -43,7 +55,7 @@ def judge(net: nn.Module, x: torch.Tensor, chosen: torch.Tensor, out: torch.Tens
         # a rectifier at its kink may have switched; all together switch as before
         complaint, live, sure = _compare(net, x, chosen, out, found, every)
         sure = True
-    if not complaint and len(few) < n:  # what some rows only do to each other shows in the values of all
+    if whole and not complaint and len(few) < n:  # what some rows only do to each other shows in the values of all
         other = torch.cat([every[::2], every[1::2]])
         slack = tolerance(out.dtype) * torch.nan_to_num(out, posinf=0.0, neginf=0.0).abs().max()
         complaint = same_values(net, x, out, other, x[other], slack)[1]
@@ -116,10 +128,10 @@ def _compare(
     if torch.equal(given, given[:1].expand_as(given)):  # rows that are the same see nothing new in each other
         live = 0
     missed = [
-        (_passes.flat(slope, p) - mine.reshape(-1)).to(_wide(p))
+        (_passes.flat(slope, p) - mine.reshape(-1)).to(wide(p))
         for slope, p, mine in zip(slopes, parameters, part.pull_back(weights), strict=True)
     ]
-    missed = nn.utils.get_total_norm(missed) / torch.linalg.vector_norm(weights.to(_wide(weights)) * unit)
+    missed = nn.utils.get_total_norm(missed) / torch.linalg.vector_norm(weights.to(wide(weights)) * unit)
     if missed.isfinite() and missed > tolerance(out.dtype):
         return _of_gradients(net, found, float(missed)), live, False
     return None, live, True

@@ -17,7 +17,7 @@ with needs("neural"):
     from torch import nn
 
     from divergence_notes import _passes, _rowwise, networks
-    from divergence_notes.linearization import ByRow, Linearization, products
+    from divergence_notes.linearization import ByLayer, ByRow, Linearization, products
 
 
 def per_sample_gradients(net: nn.Module, x: torch.Tensor, *, outputs: torch.Tensor | int | None = None) -> torch.Tensor:
@@ -105,8 +105,8 @@ def gram(
     Label ``eq-kernel``. A weight between an input a and a pre-activation z has the gradient b a^T, where b is the
     gradient at z, so that a linear layer adds ``(a_i . a_j + 1) (b_i . b_j)``. A convolution, and a linear layer
     on each token of a row, uses one weight at several places: with the patches P of a row, (fan_in, places), and the
-    gradients b, (fan_out, places), its gradient is b P^T. That is formed for a few entries of the kernel at a time,
-    `linearization.AT_ONCE` numbers, or the inner products are summed over pairs of places, whichever takes fewer
+    gradients b, (fan_out, places), its gradient is b P^T. That is formed for a few entries of the kernel at a time, 16
+    MiB in single precision, or the inner products are summed over pairs of places, whichever takes fewer
     multiplications.
 
     Of other layers, such as a norm or a transposed convolution, the gradients in their own parameters are formed. A
@@ -165,6 +165,46 @@ def linearize(
     Label ``eq-kernel``.
     """
     return _linearize(net, x, "outputs", outputs, check=check, during=during)
+
+
+def linearize_each(net: nn.Module, x: torch.Tensor, *, check: bool = True) -> list[Linearization]:
+    """Return what `linearize` does for every output of a network, an ensemble for example, from one pass forward.
+
+    Parameters
+    ----------
+    net, x, check
+        As in `linearize`.
+
+    Returns
+    -------
+    list of Linearization
+        One for each output, in their order. What the layers saw is held once for all of them.
+
+    Raises
+    ------
+    ValueError
+        As `gram`.
+
+    Notes
+    -----
+    Label ``eq-kernel``. Each output has a backward pass of its own. Layers at which nothing of it arrives, those of the
+    other members of an ensemble, are left out of its kernel.
+    """
+    trainable, owners = _passes.trainable(net), _passes.layers(net)
+    check = check and not (x.ndim == 2 and _passes.chain(net))
+    with _passes.undisturbed(net):
+        if check:
+            _rowwise.refuse_training_modules(net)
+        out, met = _passes.run(net, owners, x)
+        _passes.chosen("outputs", 0, out, len(x))  # says what is wrong with their shape
+        found = []
+        for k in range(out.shape[1]):
+            chosen, again = torch.full((len(x),), k, device=out.device), k + 1 < out.shape[1]
+            line = _passes.linearized(net, trainable, owners, x, chosen, out, met, again=again)
+            if check:
+                _rowwise.judge(net, x, chosen, out.detach(), line, whole=k == 0)
+            found.append(line.reached() if isinstance(line, ByLayer) else line)
+        return found
 
 
 def _linearize(

@@ -545,10 +545,16 @@ class Probe:
             return
         self.keep()
         self._attempt("what was done so far", lambda: self._counted(record))
-        line = self._attempt("the kernel", lambda: self._linearized(record, batch))
+        line, refused = None, None
+        try:
+            line = self._linear(batch, during=self._observing(record))
+        except Exception as error:  # a network without a kernel has values, which may say what is wrong
+            refused = error
         seen = self._attempt("the values", lambda: self._values(record, batch, line))
         if seen is None:
             return
+        if refused is not None:
+            self.note("the kernel", refused)
         q, taken, error = seen
         self._attempt("the evidence", lambda: self._evidence(record, batch, seen))
         finite = all(np.isfinite(array).all() for array in seen)
@@ -581,10 +587,6 @@ class Probe:
         record["growth_rate"] = self._growth()
         self.pending = (batch, taken, error)
 
-    def _linearized(self, record: dict[str, Any], given: Any) -> Linearization:
-        """Return values and kernel of the batch, and note what the hidden layers did, all from one pass."""
-        return self._linear(given, during=self._observing(record))
-
     def _values(
         self, record: dict[str, Any], given: Any, line: Linearization | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -593,7 +595,7 @@ class Probe:
         with torch.no_grad():
             if line is not None:
                 q = line.outputs
-            else:  # a network without a kernel has values
+            else:
                 with self._observing(record):
                     q = _all(asked, asked.net, batch)
             taken = _array(_picked(q, batch.actions, asked.discrete))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from divergence_notes import _passes, linearization, networks, ntk
+from divergence_notes import _layers, _passes, networks, ntk
 
 STACKS = {
     "relu": lambda: nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 1)),
@@ -685,9 +685,9 @@ class TestConvolutions:
         bound = 1e-11 if dtype == torch.float64 else 1e-4
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_passes, "row_gradients", lambda *_: pytest.fail("formed the Jacobian"))
-            patch.setattr(linearization, "AT_ONCE", at_once)
+            patch.setattr(_layers, "AT_ONCE", at_once)
             if by_places is not None:
-                patch.setattr(linearization.Shared, "by_places", by_places)
+                patch.setattr(_layers.Shared, "by_places", by_places)
             line = ntk.linearize(net, x, outputs=outputs)
             wide = ntk.gram(net, x, y, outputs=outputs, y_outputs=others)
             found = line.gram(tile=3)
@@ -709,7 +709,7 @@ class TestConvolutions:
         conv = nn.Conv2d(fan_in, fan_out, kernel)
         a = torch.empty(n, fan_in, size, size, device="meta")
         b = torch.empty(n, fan_out, *[size - kernel + 1] * 2, device="meta")
-        layer = linearization.Shared(conv, a, b, linearization.Geometry.of(conv))
+        layer = _layers.Shared(conv, a, b, _layers.Geometry.of(conv))
         places, weight = (size - kernel + 1) ** 2, fan_in * fan_out * kernel**2
         forming = n * weight * places + n * n * weight
         pairing = n * n * places**2 * (fan_out + fan_in * kernel**2)
@@ -744,7 +744,7 @@ class TestConvolutions:
         with Sizes():
             K = ntk.gram(net, x, outputs=0)
         assert K.shape == (64, 64)
-        assert max(largest) <= max(x.numel(), linearization.AT_ONCE)
+        assert max(largest) <= max(x.numel(), _layers.AT_ONCE)
         assert 64 * sum(sizes) > 1.5 * max(largest)
         with Sizes():
             ntk.per_sample_gradients(net, x, outputs=0)
@@ -761,3 +761,79 @@ class TestConvolutions:
         J = one_by_one(net, x)
         torch.testing.assert_close(ntk.gram(net, x), J @ J.T)
         assert called
+
+
+class Ensemble(nn.Module):
+    """Members that share nothing, a column each."""
+
+    def __init__(self, members=3):
+        super().__init__()
+        one = lambda: nn.Sequential(nn.Linear(5, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 1))  # noqa: E731
+        self.members = nn.ModuleList(one() for _ in range(members))
+
+    def forward(self, x):
+        return torch.cat([member(x) for member in self.members], dim=1)
+
+
+SEVERAL = {
+    "an ensemble": Ensemble,
+    "a trunk": lambda: nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)),
+    "a trunk that is checked": lambda: nn.Sequential(nn.Linear(5, 8), nn.GELU(), nn.Linear(8, 3)),
+    "a tied trunk": lambda: nn.Sequential(tied(), nn.Linear(1, 3)),
+    "one output": STACKS["relu"],
+    "dead": lambda: nn.Sequential(
+        nn.Linear(5, 2).requires_grad_(False), nn.ReLU(), nn.Linear(2, 2), nn.Threshold(99, 0)
+    ),
+}
+
+
+class TestEachOutput:
+    """One pass forward for the kernels of all outputs."""
+
+    @pytest.mark.parametrize("kind", SEVERAL)
+    @pytest.mark.parametrize("check", [True, False])
+    def test_as_one_after_another(self, kind, check):
+        net, x, _ = made(SEVERAL[kind])
+        found = ntk.linearize_each(net, x, check=check)
+        assert len(found) == net(x).shape[1]
+        for k, line in enumerate(found):
+            J = one_by_one(net, x, [k] * len(x))
+            torch.testing.assert_close(line.gram(), J @ J.T, rtol=1e-11, atol=1e-11)
+            torch.testing.assert_close(line.values, net(x)[:, k].detach())
+            step = torch.cat([slope.ravel() for slope in line.pull_back(torch.ones_like(line.values))])
+            torch.testing.assert_close(step, J.sum(dim=0), rtol=1e-11, atol=1e-11)
+
+    @pytest.mark.parametrize("check", [True, False])
+    def test_one_pass_forward_and_its_own_layers_for_each_member(self, check):
+        net, x, _ = made(Ensemble)
+        forward = []
+        for member in net.members:
+            member.register_forward_hook(lambda module, given, out: forward.append(len(out)))
+        found = ntk.linearize_each(net, x, check=check)
+        assert forward.count(13) == 3 * (1 + check)  # and once to look for rows that see each other
+        assert [[layer.module for layer in line.layers] for line in found] == [
+            [member[0], member[1], member[3]] for member in net.members
+        ]
+
+    def test_refuses(self):
+        net, x, _ = made(lambda: nn.Sequential(Centred(), nn.Linear(1, 3)))
+        with pytest.raises(ValueError, match=r"^net must treat .* look for what runs over the batch"):
+            ntk.linearize_each(net, x)
+
+    def test_a_slip_of_the_second_output_alone(self):
+        """The values of all outputs are looked at, and the gradients of each."""
+
+        class Second(nn.Module):
+            def __init__(self, gradient):
+                super().__init__()
+                self.first, self.second, self.gradient = nn.Linear(5, 1), nn.Linear(5, 1), gradient
+
+            def forward(self, x):
+                q = self.second(x)
+                mean = q.mean(0) - self.gradient * q.mean(0).detach()
+                return torch.cat([self.first(x), q + mean], dim=1)
+
+        for gradient in (True, False):
+            net, x, _ = made(lambda gradient=gradient: Second(gradient))
+            with pytest.raises(ValueError, match=r"^net must treat .* look for what runs over the batch"):
+                ntk.linearize_each(net, x)

@@ -1096,7 +1096,7 @@ class TestPromise:
         model, callback = dqn(), DivergenceCallback(every=20)
         model.learn(40)
         if where == "gram":
-            monkeypatch.setattr(probe.ntk, "gram", odd)
+            monkeypatch.setattr(probe.ntk, "linearize", odd)
         elif where == "values":
             monkeypatch.setattr(probe.Probe, "_values", odd)
         elif where in ("to_go", "reach"):
@@ -1180,7 +1180,7 @@ class TestPromise:
         def stop(*given, **named):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(probe.ntk, "gram", stop)
+        monkeypatch.setattr(probe.ntk, "linearize", stop)
         with pytest.raises(KeyboardInterrupt):
             dqn().learn(100, callback=DivergenceCallback())
 
