@@ -150,11 +150,12 @@ class DivergenceCallback(BaseCallback):
     The logger is written out at each record, so that TensorBoard and CSV hold every one.
 
     The run is not changed: no random number of numpy or torch is used up, gradients, training flags, parameters and
-    buffers stay as they are. A copy of the network is kept as it was before training. The kernel of a network with
-    convolutions or with layers that normalise needs batch_size * n_parameters numbers.
+    buffers stay as they are. A copy of the network is kept as it was before training. The kernel of a network that uses
+    a parameter otherwise than by its own layer, see `ntk.gram`, needs batch_size * n_parameters numbers.
 
     A record of 128 transitions took 5 ms of CPU time for the default DQN, 12 ms for the default TD3 and 10 ms for SAC,
-    with one thread. Where a million steps are stored, their rewards and returns take some milliseconds more.
+    with one thread; for the default policy of DQN on images 0.35 s and 170 MB. Where a million steps are stored, their
+    rewards and returns take some milliseconds more.
     """
 
     def __init__(

@@ -720,6 +720,7 @@ class Probe:
         outputs = batch.actions.long().reshape(-1) if self.asked.discrete else None
         parts = (batch.observations,) if self.asked.discrete else (batch.observations, batch.actions)
         rows, split = _join(parts, next(self.asked.learner[0].parameters()).dtype)
+        _checks.memory("the kernel", len(rows), len(rows), itemsize=rows.element_size())
         net = _Rows(self.asked, split)
         return ntk.linearize(net, rows, outputs=outputs, during=during)
 
