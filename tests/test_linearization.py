@@ -9,6 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import prune
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from divergence_notes import _layers, _passes, networks, ntk
@@ -837,3 +838,144 @@ class TestEachOutput:
             net, x, _ = made(lambda gradient=gradient: Second(gradient))
             with pytest.raises(ValueError, match=r"^net must treat .* look for what runs over the batch"):
                 ntk.linearize_each(net, x)
+
+
+def altered(change):
+    """Return a chain of layers after a change to it."""
+    net = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1))
+    change(net)
+    return net
+
+
+def replaced(module, other):
+    """Let a module do something else than its class says."""
+    honest = module.forward
+    module.forward = lambda x: other(honest, x)
+
+
+class Shifted(nn.Tanh):
+    """What looks like an activation, and sees the batch."""
+
+    def forward(self, x):
+        return torch.tanh(x - x.mean(dim=0))
+
+
+class Quadratic(nn.Linear):
+    """What looks like a linear layer."""
+
+    def forward(self, x):
+        return super().forward(x) ** 2
+
+
+class Lowered(nn.Sequential):
+    """What looks like a stack of layers, and sees the batch."""
+
+    def forward(self, x):
+        return super().forward(x) - x.mean(dim=0).sum()
+
+
+def one_activation():
+    act = nn.Tanh()
+    return nn.Sequential(nn.Linear(5, 4), act, nn.Linear(4, 4), act, nn.Linear(4, 1))
+
+
+CHAINS = {
+    **STACKS,
+    **FROZEN,
+    "nested": lambda: nn.Sequential(nn.Sequential(nn.Linear(5, 4), nn.Sequential(nn.ReLU())), nn.Linear(4, 1)),
+    "an activation first": lambda: nn.Sequential(nn.Tanh(), nn.Linear(5, 1)),
+    "an activation last": lambda: nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1), nn.Tanh()),
+    "one activation twice": one_activation,
+    "weights that are not in a row": lambda: altered(
+        lambda net: setattr(net[0].weight, "data", net[0].weight.data.T.contiguous().T)
+    ),
+}
+
+ROW_BY_ROW = {
+    "hooks that scale gradients": lambda: altered(
+        lambda net: net[1].register_full_backward_hook(lambda module, into, out: (2 * into[0],))
+    ),
+    "hooks that scale gradients before": lambda: altered(
+        lambda net: net[2].register_full_backward_pre_hook(lambda module, out: (2 * out[0],))
+    ),
+    "another forward pass": lambda: altered(lambda net: replaced(net, lambda honest, x: 3 * honest(x))),
+    "an activation with another forward pass": lambda: altered(
+        lambda net: replaced(net[1], lambda honest, x: honest(x) ** 2)
+    ),
+    "pruned": lambda: altered(lambda net: prune.l1_unstructured(net[0], "weight", 0.5)),
+    "a subclass": lambda: nn.Sequential(Quadratic(5, 4), nn.Tanh(), nn.Linear(4, 1)),
+    "tied": tied,
+}
+
+NO_CHAIN = {
+    "a stack that sees the batch": lambda: Lowered(nn.Linear(5, 1)),
+    "an activation that sees the batch": lambda: nn.Sequential(nn.Linear(5, 4), Shifted(), nn.Linear(4, 1)),
+    "a hook that sees the batch": lambda: altered(
+        lambda net: net[1].register_forward_hook(lambda module, given, out: out - out.mean(dim=0))
+    ),
+    "a hook before, that sees the batch": lambda: altered(
+        lambda net: net[1].register_forward_pre_hook(lambda module, given: given[0] - given[0].mean(dim=0))
+    ),
+    "a hook inside of a stack": lambda: nn.Sequential(
+        altered(lambda net: net.register_forward_hook(lambda module, given, out: out - out.mean(dim=0))),
+        nn.Linear(1, 1),
+    ),
+    "another linear layer": lambda: altered(lambda net: replaced(net[0], lambda honest, x: 2 * honest(x))),
+    "a hook of a parameter": lambda: altered(lambda net: net[0].weight.register_hook(lambda slope: 0 * slope)),
+}
+
+
+class TestChains:
+    """Layers one after another need no check; what only looks like it is looked at."""
+
+    @pytest.mark.parametrize("name", CHAINS)
+    def test_no_check(self, name, monkeypatch):
+        net, x, _ = made(CHAINS[name])
+        monkeypatch.setattr(ntk._rowwise, "judge", lambda *_, **__: pytest.fail("looked"))
+        J, line = one_by_one(net, x), ntk.linearize(net, x)
+        torch.testing.assert_close(line.gram(), J @ J.T, rtol=1e-12, atol=1e-12)
+        step = torch.cat([slope.ravel() for slope in line.pull_back(torch.ones(13, dtype=x.dtype))])
+        torch.testing.assert_close(step, J.sum(dim=0), rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(line.outputs, net(x).detach())
+        K = line.gram()
+        x.zero_()
+        assert torch.equal(line.gram(), K)  # it holds what it saw
+
+    @pytest.mark.parametrize("name", ROW_BY_ROW)
+    @pytest.mark.parametrize("check", [True, False])
+    def test_what_is_none_is_right(self, name, check):
+        net, x, _ = made(ROW_BY_ROW[name])
+        J = torch.stack(
+            [
+                torch.cat([slope.ravel() for slope in torch.autograd.grad(net(row[None])[0, 0], [*net.parameters()])])
+                for row in x
+            ]
+        )
+        torch.testing.assert_close(ntk.linearize(net, x, check=check).gram(), J @ J.T, rtol=1e-11, atol=1e-11)
+
+    @pytest.mark.parametrize("name", NO_CHAIN)
+    def test_what_is_none_is_refused(self, name):
+        net, x, _ = made(NO_CHAIN[name])
+        with pytest.raises(ValueError, match=r"^net must "):
+            ntk.gram(net, x)
+
+    def test_a_hook_of_all_modules(self):
+        net, x, _ = made(STACKS["relu"])
+        hook = nn.modules.module.register_module_forward_hook(
+            lambda module, given, out: out - out.mean(dim=0) if isinstance(module, nn.ReLU) else None
+        )
+        try:
+            with pytest.raises(ValueError, match=r"^net must "):
+                ntk.gram(net, x)
+        finally:
+            hook.remove()
+        assert ntk.gram(net, x).shape == (13, 13)
+
+    @pytest.mark.parametrize("where", ["no_grad", "inference"])
+    def test_what_the_caller_switched_off(self, where):
+        net, x, _ = made(STACKS["relu"])
+        J = one_by_one(net, x)
+        with {"no_grad": torch.no_grad, "inference": torch.inference_mode}[where]():
+            K = ntk.gram(net, x)
+        torch.testing.assert_close(K.clone(), J @ J.T, rtol=1e-12, atol=1e-12)
+        assert ntk.gram(net, x.requires_grad_()).requires_grad is False
