@@ -34,6 +34,8 @@ REACHED = {
     "torch.nn.Module._modules": "a pass gives back what it found",
     "torch.nn.Module._forward_hooks": "a layer that someone else watches has no closed form",
     "torch.nn.Module._forward_pre_hooks": "a layer that someone else watches has no closed form",
+    "torch.nn.Module._backward_pre_hooks": "a layer whose gradients someone changes is not what its class says",
+    "torch.nn.modules.module._has_any_global_hook": "a hook of all modules changes what each of them gives",
     "torch.nn.Parameter._backward_hooks": "a hook changes gradients, and the kernel with them",
     "torch.nn.Parameter._version": "an input that was overwritten is not what the layer saw",
     "torch.nn.modules.dropout._DropoutNd": "a dropout that is training draws random numbers",
