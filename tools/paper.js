@@ -12,7 +12,8 @@ globalThis.paper = (() => {
       const long = formula.querySelector("mjx-math").getBoundingClientRect().width;
       if (!formula.hasAttribute("display")) { // in a line, which it must not leave
         const line = formula.closest("p, li, td, th, dd, dt, figcaption, h1, h2, h3, h4, div").getBoundingClientRect().width;
-        if (long > line && line > 0) shrink(line);
+        const most = long > line / SMALL ? line + width - column : line;
+        if (long > most && most > 0) shrink(most);
         continue;
       }
       const box = formula.closest("div.math") ?? formula, number = box.querySelector(".eqno") ? 14 * mm : 0;
@@ -34,6 +35,17 @@ globalThis.paper = (() => {
       if (table.getBoundingClientRect().width > width + 1) table.style.zoom = width / table.getBoundingClientRect().width;
     }
   };
+  const outputs = (column, width) => { // what is printed in columns keeps them
+    for (const text of all(".cell_output pre")) {
+      text.style.whiteSpace = "pre";
+      if (text.scrollWidth > text.clientWidth) {
+        const box = text.closest(".highlight"), own = box.getBoundingClientRect().width;
+        box.style.width = `${own + width - column}px`;
+        if (text.scrollWidth > text.clientWidth) text.style.fontSize = `${(7.8 * text.clientWidth) / text.scrollWidth}pt`;
+      }
+      text.style.overflow = "hidden";
+    }
+  };
   const mark = (where, name, end) => {
     const element = document.createElement("span");
     element.id = name;
@@ -51,13 +63,15 @@ globalThis.paper = (() => {
       column *= mm; width *= mm;
       formulas(column, width);
       wide(column, width);
+      outputs(column, width);
       boxes = all(kept).filter((box) => !box.matches(".solution, .proof:not(.theorem, .lemma, .algorithm)"));
       for (const box of boxes) box.classList.toggle("tall", box.getBoundingClientRect().height > PAGE);
       boxes = boxes.filter((box) => !box.classList.contains("tall"));
       boxes.forEach((box, number) => { mark(box, `box-${number}-start`, false); mark(box, `box-${number}-end`, true); });
       const right = document.body.getBoundingClientRect().right + 1;
-      return all("main *").filter((part) => !part.closest("svg, mjx-container") && part.getBoundingClientRect().right > right)
-        .map((part) => `wider than the page: ${part.outerHTML.slice(0, 120)}`);
+      const cut = all(".cell_output pre").filter((text) => text.scrollWidth > text.clientWidth + 1);
+      const out = all("main *").filter((part) => !part.closest("svg, mjx-container") && part.getBoundingClientRect().right > right);
+      return [...cut, ...out].map((part) => `wider than the page: ${part.outerHTML.slice(0, 120)}`);
     },
     // Chromium puts into the PDF those places to which a link leads: so, for a time, each mark has one, behind the last page.
     mark() {

@@ -147,9 +147,8 @@ def explorer(pages, name, view):
         figure = new("figure", figure_of(picture))
         figure.append(new("figcaption", label))
         box.append(figure)
-    box.append(
-        new("p", f"{len(chosen)} of the {total} pictures through which the controls lead on the web.", class_="says")
-    )
+    which = f"{len(chosen)} of the {total}" if len(chosen) < total else f"The {total}"
+    box.append(new("p", f"{which} pictures through which the controls lead on the web.", class_="says"))
     return box
 
 
@@ -218,6 +217,9 @@ def clean(pages, name):
     for cell in page.select(".cell"):
         if not cell.get_text(strip=True) and not cell.select("img, svg"):
             cell.decompose()
+    for section in page.select("section > section"):  # of which nothing is left but the title
+        if not section.find_all(lambda part: part.name not in ("h2", "h3", "a"), recursive=False):
+            section.decompose()
     for part in page.select("pre a, .pst-scrollable-table-container, .bet-fold"):
         part.unwrap()
     return taken_solutions(pages, page, name), answers

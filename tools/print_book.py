@@ -31,6 +31,14 @@ LEFT_OUT = re.compile(r"book/(api.*|students|instructors|claims|changes|status)|
 BEHIND = "book/corrections"
 """The first page after the solutions."""
 PASSES = 6
+MATH = """{
+    options: {processHtmlClass: "math", enableAssistiveMml: false, enableMenu: false},
+    startup: {pageReady: async () => {
+        await Promise.all([...document.fonts].map((font) => font.load()));
+        return MathJax.startup.defaultPageReady();
+    }},
+}"""
+"""Formulas are as large as the letters beside them, so that the fonts of these come first."""
 PREPARE = (Path(__file__).parent / "paper.js").read_text(encoding="utf-8")
 
 
@@ -54,9 +62,7 @@ def document(names=()):
     styles = "../html/_static/pygments.css", "paper.css"
     head = "".join(f'<link rel="stylesheet" href="{style}">' for style in styles)
     head += f"<title>{CONFIG['title']}</title><meta name='author' content='{CONFIG['author']}'>"
-    head += (
-        "<script>MathJax = {options: {processHtmlClass: 'math', enableAssistiveMml: false, enableMenu: false}}</script>"
-    )
+    head += f"<script>MathJax = {MATH}</script>"
     head += '<script defer src="../html/vendor/mathjax/es5/tex-mml-chtml.js"></script>'
     cover = f"""<div class="cover"><h1>{CONFIG["title"]}</h1>
 <p class="question">When does Q-learning with a function approximator blow up, when can it not, and how can you
