@@ -43,6 +43,7 @@ elsewhere: env-test
 
 nightly: book env-test
 	$(BIN)/python -m $(PYTEST) -m nightly
+	DIVERGENCE_NOTES_SUBFOLDER=/a/b $(BIN)/python -m $(PYTEST) $(addprefix tests/site/test_,bets.py browser.py live.py moved.py)
 	$(BIN)/python tools/another_machine.py $(PYTEST) book
 	$(BIN)/python -m tests.judge 2000
 

@@ -17,17 +17,25 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 ALLOWED = {}
 
 
+SUBFOLDER = os.environ.get("DIVERGENCE_NOTES_SUBFOLDER", "")
+"""Where below the root of the server every folder is served, such as /a/b: a site that is published lies in one."""
+
+
 @contextlib.contextmanager
-def served(directory):
-    """Serve a folder on loopback; yield its address."""
+def served(directory, below=SUBFOLDER):
+    """Serve a folder on loopback, below some path; yield its address."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
             pass
 
+        def translate_path(self, path):
+            inside = path.startswith(f"{below}/")
+            return super().translate_path(path.removeprefix(below)) if inside else f"{directory}/outside/of/it"
+
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=directory)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http://127.0.0.1:{server.server_port}{below}"
         server.shutdown()
 
 
@@ -73,7 +81,7 @@ def opened(browser, url, home, *, scale=1, asked=None):
     A pixel of the page is `scale` pixels of the screen.
 
     A complaint is an error in the console that is not in `ALLOWED`, an answer of 400 or more, or a request to anything
-    that is not below `home`. What the page asks for is added to the list `asked`.
+    that is not below `home`. What the page asks for is added to the list `asked`, each without `home`.
     """
     complaints = []
     view = {"viewport": {"width": 1280, "height": 900}, "device_scale_factor": scale}
@@ -86,7 +94,7 @@ def opened(browser, url, home, *, scale=1, asked=None):
             complaints.append(text)
 
     page.on("request", lambda made: complain(not made.url.startswith((home, "data:", "blob:")), f"asked {made.url}"))
-    page.on("request", lambda made: asked is None or asked.append(made.url))
+    page.on("request", lambda made: asked is None or asked.append(made.url.removeprefix(home)))
     page.on("response", lambda answer: complain(answer.status >= 400, f"{answer.status} {answer.url}"))
     page.on("pageerror", lambda error: complain(True, f"error: {error}"))
     page.on(

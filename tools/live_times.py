@@ -53,7 +53,7 @@ def write(page, editor, text):
     page.keyboard.insert_text(text)
 
 
-def verdicts(page, asked, home, name):
+def verdicts(page, asked, name):
     """Yield what is measured in a box: the first verdict, the next, and the first after Stop."""
     box = page.locator(f"#{name}")
     verdict, go = box.locator(".live-verdict"), box.locator(".live-tools button").first
@@ -69,7 +69,7 @@ def verdicts(page, asked, home, name):
 
     before = len(asked)
     yield FIRST, judged()
-    files = {url.removeprefix(f"{home}/") for url in asked[before:]}
+    files = {url.lstrip("/") for url in asked[before:]}
     yield "MB gz to it", (sum(packed(SITE / file) for file in files) / 1e6,)
     yield "the next verdict", judged()
     write(page, box.locator(".cm-content"), "while True: pass")
@@ -131,7 +131,7 @@ def main(chapter="bellman"):
                 page_at = f"{home}/book/{chapter}.html"
                 with launched() as browser, opened(browser, page_at, home, asked=asked) as (page, _):
                     unfold_bets(page)
-                    for what, value in verdicts(page, asked, home, name) if in_box else cells(page, printing):
+                    for what, value in verdicts(page, asked, name) if in_box else cells(page, printing):
                         found.setdefault(what, []).append(value)
     alone = {
         FIRST: (RIGHT + JUDGE).format(name=name, answer="it"),

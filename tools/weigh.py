@@ -25,7 +25,7 @@ def weight(browser, address, name, site):
     """Return {file: bytes} for all that a page requests."""
     page, asked = browser.new_page(), []
     page.set_default_timeout(600_000)  # against hanging
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: asked.append(request.url.removeprefix(address)))
     page.goto(f"{address}/{name}.html", wait_until="networkidle")
     page.close()
     return weighed(asked, site)

@@ -322,23 +322,28 @@ def test_a_picture_that_fades_has_the_ground_of_the_page(browser, address, theme
         assert ground == f"rgb{corner}"
 
 
-def test_works_in_a_subfolder(browser, tmp_path):
+def test_works_in_a_subfolder(browser):
     """The site may live below any address: nothing is asked from outside of its folder."""
-    (tmp_path / "some").mkdir()
-    (tmp_path / "some" / "sub").symlink_to(SITE)
-    with served(tmp_path) as address:
-        home = f"{address}/some/sub/"
-        with opened(browser, f"{home}{CHAPTER}.html", home) as (page, complaints):
+    with served(SITE, below="/some/sub") as home:
+        with opened(browser, f"{home}/{CHAPTER}.html", f"{home}/") as (page, complaints):
             assert check.untypeset(page) + check.dead_controls(page) == []
             page.keyboard.press("Control+K")
             page.keyboard.type("contraction")
             page.keyboard.press("Enter")
             page.wait_for_selector("#search-results li a")
             page.locator("#search-results li a").first.click()
-            page.wait_for_url(f"{home}book/*.html*")
-            page.goto(home)
-            page.wait_for_url(f"{home}book/index.html")
+            page.wait_for_url(f"{home}/book/*.html*")
+            page.goto(f"{home}/")
+            page.wait_for_url(f"{home}/book/index.html")
             assert complaints == []
+
+
+def test_what_is_asked_from_outside_of_a_subfolder_is_found(browser, tmp_path):
+    (tmp_path / "one.html").write_text("<link rel='stylesheet' href='/one.css'>")
+    (tmp_path / "one.css").write_text("")
+    for below, wrong in (("", 0), ("/some/sub", 2)):  # it is asked, and not there
+        with served(tmp_path, below=below) as home, opened(browser, f"{home}/one.html", f"{home}/") as (_, complaints):
+            assert len([line for line in complaints if "/one.css" in line]) == wrong
 
 
 def test_opens_from_the_disk(browser):
