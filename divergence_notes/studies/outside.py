@@ -182,7 +182,7 @@ def score(error: np.ndarray, direction: np.ndarray) -> dict[str, np.number | np.
     whole = np.square(error).sum()
     along, size = error @ direction / whole, np.square(direction).sum(axis=0) / whole
     best = np.divide(np.maximum(along, 0) ** 2, size, out=np.zeros_like(size), where=size > 0)
-    return {"along": along, "size": size, "best": best}
+    return {"along": along, "size": size, "best": best[()]}
 
 
 def guesses(kernel: np.ndarray, x: np.ndarray, errors: np.ndarray) -> dict[str, np.ndarray]:
