@@ -14,7 +14,7 @@ CORE := mdp dynamics bellman features networks updates contraction norms lineari
 .PHONY: help env env-test book page check test elsewhere nightly firefox links next released serve zip print public changed publish wheel lab lock study bench course student clean
 
 help:
-	@echo "make book [LIVE=0] | page NAME=bellman | check | test | elsewhere | nightly | serve | zip | print | public [FREEZE=1] | changed | publish | wheel | lab | lock | study NAME=kernels | bench | course SEED=secret | student | clean     see README.md"
+	@echo "make book [LIVE=0] | page NAME=bellman | check | test | elsewhere | nightly | serve | zip | print | public [FREEZE=1] | changed | publish | wheel | lab | lock | study NAME=kernels | bench | course SEED=secret [ROOT=directory] | student | clean     see README.md"
 
 env:
 	@$(PYTHON) tools/environment.py
@@ -102,10 +102,10 @@ bench:
 	@$(PYTHON) benchmarks/run.py $(if $(ONLY),--only $(ONLY))
 
 course: env-test
-	@$(BIN)/python coursework/course.py $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python coursework/course.py $(if $(SEED),--seed $(SEED)) $(if $(ROOT),--root "$(ROOT)")
 
 student: env-test
-	@$(BIN)/python coursework/course.py --student
+	@$(BIN)/python coursework/course.py --student $(if $(ROOT),--root "$(ROOT)")
 
 clean:
 	rm -rf .venv .venv-* _build dist _offline node_modules .pytest_cache .ruff_cache .hypothesis .import_linter_cache

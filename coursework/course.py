@@ -1,15 +1,18 @@
 """Make the editions of the assignments out of `coursework/source`, by nbgrader; how they are graded is in `grade.py`.
 
-    course.py [--seed SEED]
-    course.py --student
+    course.py [--seed SEED] [--root DIRECTORY]
+    course.py --student [--root DIRECTORY]
 
 Writes `coursework/release`, what students get, and `coursework/instructor`, nbgrader's course directory: the sources
-with this class's numbers, the solutions with marking notes, the gradebook, the seed. Without a seed that of the last
+with this class's numbers and points, the solutions with marking notes, the gradebook, the seed. All of it is made
+aside and moved last, as `change` says: a build that fails leaves the course as it was. Without a seed that of the last
 time is taken, or, the first time, one that nobody knows. With --student it packs `coursework/student`, and a zip file
-of it: all that a student needs, and nothing of the solutions.
+of it: all that a student needs, and nothing of the solutions. With --root the course is in a directory of its own,
+such as one for each section or year, with `handout` and `student` in it.
 """
 
 import argparse
+import ast
 import importlib
 import os
 import re
@@ -18,8 +21,12 @@ import shutil
 import sys
 from pathlib import Path
 
+import change
 import marking
 import nbformat
+import roster
+import term
+import weights
 from grader.sandbox import Limits
 from packaging.requirements import Requirement
 
@@ -111,32 +118,88 @@ def mistakes(name):
     return "\n".join(lines)
 
 
+def places(root=None):
+    """Return the course directory, where the release goes, and where what students get is packed."""
+    if root is None:
+        return COURSEWORK / "instructor", COURSEWORK / "release", COURSEWORK / "student"
+    root = Path(root).expanduser().resolve()
+    return root, root / "handout", root / "student"
+
+
 def build(*, seed, root, release, only=None):
-    """Make both editions of each assignment."""
+    """Make both editions of each assignment, aside, and move them to their places when all are whole.
+
+    Raises
+    ------
+    roster.Refused
+        If what there is of submissions does not allow the change, with a sentence that says what does.
+    """
     root.mkdir(parents=True, exist_ok=True)
+    change.settle(root)
+    names = assignments() if only is None else only
+    class_list = roster.of(root)
+    dates = term.of(root, assignments=assignments(), students=None if class_list is None else class_list.students)
     note = root / "seed.txt"
     before = note.read_text(encoding="utf-8").strip() if note.exists() else None
     seed = seed or before or secrets.token_hex(16)
     if before not in (None, seed) and any((root / "submitted").glob("*/*")):
-        raise ValueError(f"seed must stay that of {note}: there are submissions with its numbers")
-    note.write_text(f"{seed}\n", encoding="utf-8")
+        raise roster.Refused(
+            f"seed must stay that of {note}: there are submissions with its numbers; for another class or year give "
+            "another --root, or make course ROOT=..."
+        )
+    aside = change.aside(root)
+    (aside / note.name).write_text(f"{seed}\n", encoding="utf-8")
     config = (COURSEWORK / "nbgrader_config.py").read_text(encoding="utf-8")
-    (root / "nbgrader_config.py").write_text(config.replace("{COURSEWORK}", str(COURSEWORK)), encoding="utf-8")
-    api = nbgrader_api(root)
-    for name in assignments() if only is None else only:
-        target = root / "source" / name
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
-        for path in sorted((SOURCE / name).glob("*.ipynb")):
-            notebook = nbformat.read(path, as_version=4)
-            nbformat.write(with_parameters(notebook, marking.draw_parameters(name, seed)), target / path.name)
-        said(api.generate_assignment(name, force=True), f"the student's edition of {name}")
-        said(solution(api, name), f"the instructor's edition of {name}")
-        (root / "solution" / name / "mistakes.md").write_text(mistakes(name), encoding="utf-8")
-        shutil.rmtree(release / name, ignore_errors=True)
-        shutil.copytree(root / "release" / name, release / name)
-    (release / "README.md").write_text(HOW_TO.format(seconds=Limits().total, start=START), encoding="utf-8")
+    (aside / "nbgrader_config.py").write_text(config.replace("{COURSEWORK}", str(COURSEWORK)), encoding="utf-8")
+    try:
+        api = nbgrader_api(aside)
+        for name in names:
+            _assignment(api, name, seed, root if before == seed else None, aside, dates or term.Term())
+        change.check(root, aside, names)
+        (aside / "handout").mkdir(exist_ok=True)
+        how = HOW_TO.format(seconds=Limits().total, start=START)
+        (aside / "handout" / "README.md").write_text(how, encoding="utf-8")
+        change.ready(root, aside, names, release)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    finally:
+        os.environ["COURSE_ROOT"] = str(root)
+    change.settle(root)
     return seed
+
+
+def _assignment(api, name, seed, old, aside, dates):
+    """Make the editions of one assignment in `aside`; `old` is the course whose numbers it keeps."""
+    target = aside / "source" / name
+    target.mkdir(parents=True)
+    for path in sorted((SOURCE / name).glob("*.ipynb")):
+        notebook = weights.weigh(nbformat.read(path, as_version=4), dates.points.get(name, {}), name)
+        nbformat.write(with_parameters(notebook, numbers(old, name, seed)), target / path.name)
+    said(api.generate_assignment(name, force=True), f"the student's edition of {name}")
+    said(solution(api, name), f"the instructor's edition of {name}")
+    (aside / "solution" / name / "mistakes.md").write_text(mistakes(name), encoding="utf-8")
+    shutil.copytree(aside / "release" / name, aside / "handout" / name)
+
+
+def numbers(old, name, seed):
+    """Return the numbers of an assignment: those that were handed out, where there are some, else newly drawn ones."""
+    drawn, place = marking.draw_parameters(name, seed), old and old / "source" / name / f"{name}.ipynb"
+    if not place or not place.exists():
+        return drawn
+    cells = nbformat.read(place, as_version=4).cells
+    (text,) = (cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
+    known = ast.literal_eval(text.partition("=")[2].strip())
+    kept = {key: known.get(key, value) for key, value in drawn.items()}
+    if kept == drawn:
+        return drawn
+    if not marking.apart(name, kept):
+        raise roster.Refused(
+            f"{name}: the questions need other numbers than those that were handed out, {known}; keep the old "
+            "questions for this class, or make the course anew with another --root"
+        )
+    print(f"{name} keeps the numbers that were handed out; another --root and seed draw others.")
+    return kept
 
 
 def pinned(names):
@@ -176,18 +239,28 @@ def student(*, release, place):
     return Path(shutil.make_archive(str(place), "zip", place.parent, place.name))
 
 
-def main():
+def main(words=None):
     """Make the editions that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", help="draws the numbers of the questions and of the hidden tests; keep it secret")
     parser.add_argument("--student", action="store_true", help="pack what students get, out of what was made last")
-    options = parser.parse_args()
-    if options.student:
-        packed = student(release=COURSEWORK / "release", place=COURSEWORK / "student")
-        print(f"What students get is in coursework/student, and packed in {packed.relative_to(ROOT)}.")
-        return
-    build(seed=options.seed, root=COURSEWORK / "instructor", release=COURSEWORK / "release")
-    print(f"{len(assignments())} assignments: coursework/release for students, coursework/instructor for you alone.")
+    parser.add_argument("--root", help="the course directory, if it is not coursework/instructor")
+    options = parser.parse_args(words)
+    root, release, place = places(options.root)
+    try:
+        if options.student:
+            packed = student(release=release, place=place)
+            print(f"What students get is in {_short(place)}, and packed in {_short(packed)}.")
+            return
+        build(seed=options.seed, root=root, release=release)
+    except roster.Refused as error:
+        parser.error(str(error))
+    print(f"{len(assignments())} assignments: {_short(release)} for students, {_short(root)} for you alone.")
+    change.tell(root, print)
+
+
+def _short(path):
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 if __name__ == "__main__":

@@ -5,13 +5,15 @@
     grade.py feedback ASSIGNMENT...
     grade.py table ASSIGNMENT... [--worksheet FILE]
     grade.py term ASSIGNMENT...
+    grade.py solutions ASSIGNMENT... [--early]
 
 FROM is an archive of Moodle or Canvas, the inbound folder of nbgrader's exchange, or a folder or zip of
 <student>.ipynb or <student>/<anything>.ipynb; TIMES is Moodle's grading worksheet, a CSV with the columns student and
 time, or the word files. Who is in the class stands in `roster.csv`, and when work is due in `term.toml`.
 
-All of it in `coursework/instructor`, which `make course` made; nbgrader's own commands and formgrader work there too.
-How one submission is read, run and cleaned is in `grader`; how an answer is judged is in `divergence_notes.grading`.
+All of it in `coursework/instructor`, which `make course` made, or in the directory of --root; nbgrader's own commands
+and formgrader work there too. How one submission is read, run and cleaned is in `grader`; how an answer is judged is in
+`divergence_notes.grading`; what a regrading changed, in `marks`.
 """
 
 import argparse
@@ -29,15 +31,19 @@ import threading
 import time
 import traceback
 import warnings
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import change
 import inbox
 import marking
+import marks
 import roster
+import solutions
 import tables
 import term
-from course import COURSEWORK, assignments, nbgrader_api
+from course import assignments, nbgrader_api, places
 from grader import intake, sandbox
 
 LARGEST = intake.LARGEST
@@ -75,6 +81,7 @@ def collect(root, assignment, source, times=None):
                 raise roster.Unplaced(f"larger than {LARGEST // 2**20} MB")
             handed = inbox.whose(piece, assignment, class_list, clock)
             if handed is not None:
+                handed = replace(handed, student=dates.holder(assignment, handed.student))
                 found.setdefault(handed.student, []).append(handed)
         except roster.Unplaced as reason:
             lost.append((piece, "", str(reason)))
@@ -190,10 +197,17 @@ def record(root, assignment, student):
 
 
 def fingerprint(root, assignment, student):
-    """Return what changes when a submission or its test changes."""
-    places = [root / "source" / assignment, root / "submitted" / student / assignment]
+    """Return what changes when a submission, its questions and their points, or its tests change."""
+    return {
+        "submission": _digest(sorted((root / "submitted" / student / assignment).glob("*.ipynb"))),
+        "questions": _digest(sorted((root / "source" / assignment).glob("*.ipynb"))),
+        "tests": _digest([root / "seed.txt", *marking.tests(assignment)]),
+    }
+
+
+def _digest(places):
     digest = hashlib.sha256()
-    for path in sorted(path for place in places for path in place.glob("*.ipynb")):
+    for path in places:
         try:
             digest.update(intake.contents(path))
         except intake.Unreadable as reason:
@@ -201,18 +215,32 @@ def fingerprint(root, assignment, student):
     return digest.hexdigest()
 
 
-def outcome(root, assignment, student):
-    """Return what is written down about the submission as it stands, or None."""
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+def _known(root, assignment, student):
+    """Return what is written down about a submission, as it stands or as it stood, or None."""
+    with contextlib.suppress(OSError, ValueError):
         said = json.loads(record(root, assignment, student).read_text(encoding="utf-8"))
-        if said["fingerprint"] == fingerprint(root, assignment, student):
-            return said
+        return said if isinstance(said, dict) else None
     return None
 
 
-def write(root, assignment, student, status, seconds, detail="", notes=()):
+def outcome(root, assignment, student):
+    """Return what is written down about the submission as it stands, or None."""
+    said = _known(root, assignment, student)
+    return said if said and said.get("fingerprint") == fingerprint(root, assignment, student) else None
+
+
+def standing(root, assignment, student):
+    """Return the status of a submission: that of its outcome, or that there is none, or none of how things are now."""
+    said = outcome(root, assignment, student)
+    if said:
+        return said["status"]
+    return "not graded yet" if _known(root, assignment, student) is None else "out of date"
+
+
+def write(root, assignment, student, status, seconds, detail="", notes=(), questions=None):
     """Write down an outcome."""
     said = {"status": status, "seconds": round(seconds, 1), "notes": list(notes), "detail": detail[-2000:]}
+    said["questions"] = questions or {}
     _put(root, assignment, student, said | {"fingerprint": fingerprint(root, assignment, student)})
 
 
@@ -235,10 +263,11 @@ def _with(parent):
 def _grade_one(root, assignment, student):
     start = time.monotonic()
 
-    def say(status, detail="", notes=()):
-        write(root, assignment, student, status, time.monotonic() - start, detail, notes)
+    def say(status, detail="", notes=(), questions=None):
+        write(root, assignment, student, status, time.monotonic() - start, detail, notes, questions)
 
     submitted, read = (root / place / student / assignment for place in ("submitted", "read"))
+    before = marks.before(root, assignment, student)
     shutil.rmtree(read, ignore_errors=True)
     shutil.rmtree(root / "autograded" / student / assignment, ignore_errors=True)  # of an earlier time
     if not roster.STUDENT.fullmatch(student):
@@ -256,12 +285,17 @@ def _grade_one(root, assignment, student):
     if not result["success"]:
         why = ["nbgrader stopped at this one: see its record"]
         return say("cannot be graded", f"{result['log']}\n{result.get('error') or ''}", notes + why)
+    marks.keep_read(root, assignment, student, before)
     graded = root / "autograded" / student / assignment / f"{assignment}.ipynb"
-    say("graded", notes=notes + json.loads(graded.read_text(encoding="utf-8"))["metadata"].get("notes", []))
+    notes += json.loads(graded.read_text(encoding="utf-8"))["metadata"].get("notes", [])
+    say("graded", notes=notes, questions=marks.questions(root, assignment, student))
 
 
 def autograde(root, *assignments, workers=2, again=False, limit=LIMIT):
-    """Grade every submission that has not been graded as it stands, each in a process of its own, all in one batch."""
+    """Grade every submission that has not been graded as it stands, each in a process of its own, all in one batch.
+
+    Returns a line for each that was graded before and has other marks now, as `marks.report` does.
+    """
     import nbgrader.apps  # noqa: F401, what every process needs is imported once, here
 
     os.environ["COURSE_ROOT"] = str(root)
@@ -269,10 +303,12 @@ def autograde(root, *assignments, workers=2, again=False, limit=LIMIT):
     handed_in = [(assignment, student) for assignment in assignments for student in students(root, assignment)]
     waiting = [one for one in handed_in if again or outcome(root, *one) is None]
     for one in waiting:
+        marks.remember(root, *one, _known(root, *one))
         record(root, *one).unlink(missing_ok=True)
     for one, seconds, late in _each(_grade_one, root, waiting, workers=workers, limit=limit):
         if late or outcome(root, *one) is None:
             write(root, *one, "out of time" if late else "cannot be graded", seconds)
+    return marks.report(root, assignments)
 
 
 def _each(work, root, waiting, *, workers, limit):
@@ -325,39 +361,49 @@ def table(root, assignment, now=None):
     now, waiting = now or datetime.now(UTC), _waiting(root, assignment)
     names = students(root, assignment)
     known = {} if class_list is None else class_list.students
+    groups = dates.groups.get(assignment, {})
+    everybody = {*names, *known, *(one for members in groups.values() for one in members)} - groups.keys()
     rows = []
     with Gradebook(f"sqlite:///{root / 'gradebook.db'}?timeout=60") as gradebook:
         highest = gradebook.find_assignment(assignment).max_score
-        for student in sorted({*names, *known}):
+        for student in sorted(everybody):
             one, due = known.get(student, roster.Student(student)), dates.due(assignment, student)
+            group = dates.holder(assignment, student)
+            holder = group if group in names else student
             row = {"student_id": student, "assignment": assignment, "score": 0.0, "max_score": highest}
             row |= {"late_seconds": 0, "needs_manual_grade": False, "status": "nothing handed in", "note": ""}
             row |= {"penalty": 0.0, "points": 0.0, "name": one.name, "section": one.section, "handed_in": ""}
             row |= {"due": due.isoformat() if due else "", "final": due is not None and due < now}
-            notes = [waiting[student]] if student in waiting else []
-            if student in names:
-                said = outcome(root, assignment, student) or {"status": "not graded yet"}
-                row["status"], notes = said["status"], notes + list(map(str, said.get("notes", ())))
+            notes, open_ = [waiting[who] for who in {student, holder, group} if who in waiting], False
+            if holder in names:
+                row["status"], said = standing(root, assignment, holder), outcome(root, assignment, holder)
+                notes += map(str, said.get("notes", ()) if said else ())
                 with contextlib.suppress(MissingEntry):
-                    submission = gradebook.find_submission(assignment, student)
-                    if said["status"] == "graded":
-                        row["score"], row["needs_manual_grade"] = submission.score, submission.needs_manual_grade
+                    submission = gradebook.find_submission(assignment, holder)
+                    if row["status"] == "graded":
+                        row["score"], row["needs_manual_grade"] = marks.counted(submission)
                     row["late_seconds"] = round(submission.total_seconds_late or 0)
-                row["final"] = said["status"] == "graded" and not row["needs_manual_grade"]
-                notes += _lateness(root, dates, row)
+                row["final"] = row["status"] == "graded" and not row["needs_manual_grade"]
+                notes += _lateness(root, dates, row, holder)
                 if class_list is not None and student not in known:
                     notes.append("not in the roster")
-            row["final"] = row["final"] and student not in waiting
+            alone = [mate for mate in groups.get(group, ()) if mate in names]
+            if group != student and alone:
+                notes.append(f"of group {group}, {alone[0]} handed in alone: collect again, for the group")
+                open_ = True
+            elif group != student and holder == group:
+                notes.append(f"of group {group}")
+            row["final"] = row["final"] and not open_ and not {student, holder, group} & waiting.keys()
             row["points"] = round(row["score"] - row["penalty"], 2)
             row["note"] = "; ".join(notes)
             rows.append(row)
     return rows
 
 
-def _lateness(root, dates, row):
+def _lateness(root, dates, row, holder):
     """Write into a row when its work came and what that costs; return what there is to say about it."""
     assignment, student = row["assignment"], row["student_id"]
-    at, said = handed_in(root, assignment, student), collected(root, assignment, student)
+    at, said = handed_in(root, assignment, holder), collected(root, assignment, holder)
     notes = [said["remark"]] if said.get("remark") else []
     row["handed_in"] = at.isoformat() if at else ""
     if dates.due(assignment, student) is None:
@@ -423,9 +469,13 @@ def _csv(place, rows):
 
 
 def feedback(root, assignment, *, only=None, workers=2, limit=LIMIT):
-    """Make nbgrader's feedback pages, which ask no other host for anything; return whose."""
+    """Make nbgrader's feedback pages, which ask no other host for anything; return whose.
+
+    The members of a group get a copy each.
+    """
     import nbgrader.apps  # noqa: F401
 
+    dates = term.of(root) or term.Term()
     known = students(root, assignment) if only is None else only
     graded = [(assignment, s) for s in known if (outcome(root, assignment, s) or {}).get("status") == "graded"]
     made = []
@@ -437,6 +487,11 @@ def feedback(root, assignment, *, only=None, workers=2, limit=LIMIT):
         _put(root, assignment, student, said)
         if not trouble:
             made.append(student)
+            for member in dates.members(assignment, student):
+                if member != student:
+                    place = root / "feedback" / member / assignment / page.name
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(page, place)
     return sorted(made)
 
 
@@ -469,37 +524,47 @@ def alone(html):
 def main(words=None):
     """Do one step, as the command line says it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["collect", "autograde", "feedback", "table", "term"])
+    parser.add_argument("step", choices=["collect", "autograde", "feedback", "table", "term", "solutions"])
     parser.add_argument("assignment")
     parser.add_argument("more", nargs="*", metavar="MORE", help="FROM where to collect, else further assignments")
+    parser.add_argument("--root", help="the course directory, if it is not coursework/instructor")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--again", action="store_true", help="grade also what has been graded")
     parser.add_argument("--times", help="where to read when work was handed in: a CSV file, or the word files")
     parser.add_argument("--worksheet", help="Moodle's grading worksheet, to be filled in by table")
+    parser.add_argument("--early", action="store_true", help="release a solution before all have handed in")
     options = parser.parse_args(words)
     if options.step == "collect" and len(options.more) != 1:
         parser.error("collect needs FROM, a folder or a zip file")
-    root = COURSEWORK / "instructor"
+    root, release, _ = places(options.root)
     try:
+        change.settle(root)
+        if not (root / "gradebook.db").exists():
+            raise roster.Refused(f"{root} is no course: make course writes one")
+        names = [options.assignment, *([] if options.step == "collect" else options.more)]
+        if unknown := [name for name in names if name not in assignments()]:
+            raise roster.Refused(f"{unknown[0]!r} is no assignment; there are {', '.join(assignments())}")
         class_list = roster.of(root)
         term.of(root, assignments=assignments(), students=None if class_list is None else class_list.students)
-        _step(root, options)
+        _step(root, release, names, options)
     except roster.Refused as error:  # the roster, the dates, the times or the archive
         parser.error(str(error))
 
 
-def _step(root, options):
-    names = [options.assignment, *options.more]
+def _step(root, release, names, options):
     if options.step == "collect":
-        names.pop()
         for name, why in collect(root, options.assignment, options.more[0], options.times).items():
             print(f"not taken: {name!r}: {why}")
+    elif options.step == "solutions":
+        for name in names:
+            print(f"written to {solutions.released(root, name, release, early=options.early)}")
+        return
     elif options.step == "autograde":
         print(sandbox.STATEMENTS[sandbox.isolation()])
-        autograde(root, *names, workers=options.workers, again=options.again)
+        _say_changes(root, autograde(root, *names, workers=options.workers, again=options.again))
     elif options.step == "feedback":
         made = [page for name in names for page in feedback(root, name, workers=options.workers)]
-        print(f"{len(made)} pages in coursework/instructor/feedback")
+        print(f"{len(made)} pages in {root / 'feedback'}")
     elif options.step == "term":
         place, rows = write_term(root, names)
         blank = sum(not row["final"] for part in rows.values() for row in part)
@@ -508,13 +573,21 @@ def _step(root, options):
     for name in names:
         place, rows = write_table(root, name)
         for row in rows:
-            marks = f"{row['score']:6.2f} of {row['max_score']:g}"
-            marks += f", {row['points']:.2f} after lateness" if row["penalty"] else ""
+            points = f"{row['score']:6.2f} of {row['max_score']:g}"
+            points += f", {row['points']:.2f} after lateness" if row["penalty"] else ""
             manual = ", to be read" if row["needs_manual_grade"] else ""
-            print(f"{row['student_id']:24} {marks}  {row['status']}{manual}{': ' if row['note'] else ''}{row['note']}")
+            print(f"{row['student_id']:24} {points}  {row['status']}{manual}{': ' if row['note'] else ''}{row['note']}")
         print(f"written to {place}")
     if options.step == "table" and options.worksheet:
         print(f"written to {write_worksheet(root, options.assignment, options.worksheet)}")
+
+
+def _say_changes(root, rows):
+    for row in rows:
+        print(f"changed: {row['student']}, {row['before']:g} to {row['after']:g} points: {row['questions']}")
+    if rows:
+        gained, lost = (sum(sign * (row["after"] - row["before"]) > 0 for row in rows) for sign in (1, -1))
+        print(f"{gained} gained and {lost} lost points by being graded again; all of it is in {root / 'changes.csv'}")
 
 
 if __name__ == "__main__":

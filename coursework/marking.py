@@ -30,12 +30,21 @@ def draw_parameters(chapter, seed):
     made = importlib.import_module(f"questions.{chapter}")
     digest = hashlib.sha256(f"{chapter}:{seed}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "big"))
-    values = [exercise for exercise in made.EXERCISES if isinstance(exercise, grading.Value) and exercise.judge is None]
     for _ in range(1000):
         given = made.parameters(rng)
-        if all(_distinct(exercise, exercise.draw(rng, **given)) for exercise in values):
+        if _apart(made, given, rng):
             return given
     raise ValueError(f"parameters of {chapter} must keep right and wrong values apart; a thousand draws did not")
+
+
+def apart(chapter, given):
+    """Say whether with these numbers no foreseen mistake gives the right one."""
+    return _apart(importlib.import_module(f"questions.{chapter}"), given, np.random.default_rng(0))
+
+
+def _apart(made, given, rng):
+    values = [exercise for exercise in made.EXERCISES if isinstance(exercise, grading.Value) and exercise.judge is None]
+    return all(_distinct(exercise, exercise.draw(rng, **given)) for exercise in values)
 
 
 def _distinct(exercise, args):
@@ -49,6 +58,19 @@ def _distinct(exercise, args):
     return all(np.isfinite(one).all() for one in found) and not any(
         one.shape == two.shape and np.allclose(one, two, rtol=2 * exercise.rtol) for one, two in pairs
     )
+
+
+def tests(chapter):
+    """List the files that decide what a hidden test of a chapter says of an answer."""
+    core = [
+        path for path in Path(grading.__file__).parent.glob("*.py") if not (HERE / "questions" / path.name).exists()
+    ]
+    return [
+        HERE / "questions" / f"{chapter}.py",
+        HERE / "marking.py",
+        *sorted((HERE / "grader").glob("*.py")),
+        *sorted(core),
+    ]
 
 
 def load():

@@ -10,8 +10,9 @@ ROOT = Path(__file__).resolve().parent
 COURSEWORK = Path("{COURSEWORK}")
 sys.path.insert(0, str(COURSEWORK))
 
-from grader.preprocessors import STUB, ExecuteApart, RestoreCells  # noqa: E402
+from grader.preprocessors import STUB, CountedGrades, ExecuteApart, RestoreCells  # noqa: E402
 from grader.reading import ForReading  # noqa: E402
+from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor  # noqa: E402
 from nbgrader.preprocessors import (  # noqa: E402
     AssignLatePenalties,
     CheckCellMetadata,
@@ -44,3 +45,4 @@ c.Autograde.sanitize_preprocessors = [
     CheckCellMetadata,
 ]
 c.Autograde.autograde_preprocessors = [ExecuteApart, SaveAutoGrades, AssignLatePenalties, CheckCellMetadata]
+c.GenerateFeedback.preprocessors = [CountedGrades, CSSHTMLHeaderPreprocessor]

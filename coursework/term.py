@@ -16,8 +16,15 @@
     [extensions.bellman]
     ann = 2026-11-13T23:59:00
 
-An extension takes the place of the due date; the grace comes after it. Points are taken off once, from the points of
-the whole assignment, and never more than there are. The formgrader keeps the points before that.
+    [points.bellman]                  # other points than those of the source, by the name of the graded cell
+    why-test = 0                      # counts for nobody
+
+    [groups.bellman]                  # hand in once: the last notebook of any of them counts for all
+    gauss = ["ann", "bob"]
+
+A group is a student to nbgrader, under its own name; lateness is by each member's own due date. An extension takes the
+place of the due date; the grace comes after it. Points are taken off once, from the points of the whole assignment, and
+never more than there are. The formgrader keeps the points before that.
 """
 
 import math
@@ -26,7 +33,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from roster import Refused
+from roster import STUDENT, Refused
 
 COSTS = {"grace_minutes": 0.0, "percent": 0.0, "every_hours": 24.0, "at_most_percent": 100.0}
 
@@ -51,6 +58,17 @@ class Term:
     zone: ZoneInfo | None = None
     rules: dict = field(default_factory=dict)
     later: dict = field(default_factory=dict)
+    points: dict = field(default_factory=dict)
+    groups: dict = field(default_factory=dict)
+
+    def holder(self, assignment, student):
+        """Return under whose name a student's work is kept: that of the group, or the own one."""
+        groups = self.groups.get(assignment, {}).items()
+        return next((group for group, members in groups if student in members), student)
+
+    def members(self, assignment, name):
+        """Return for whom the work under a name counts."""
+        return self.groups.get(assignment, {}).get(name, (name,))
 
     def rule(self, assignment):
         """Return what holds for an assignment."""
@@ -123,7 +141,7 @@ def read(path, *, assignments=None, students=None):
         said = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Refused(f"{path.name} must be TOML: {error}") from None
-    _only(path, "", said, ("zone", "late", "assignments", "extensions"))
+    _only(path, "", said, ("zone", "late", "assignments", "extensions", "points", "groups"))
     try:
         zone = ZoneInfo(said["zone"]) if "zone" in said else None
     except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
@@ -134,8 +152,7 @@ def read(path, *, assignments=None, students=None):
     rules = {}
     for name, given in _table(path, "assignments", said.get("assignments", {})).items():
         where = f"assignments.{name}"
-        if assignments is not None and name not in assignments:
-            raise Refused(f"{path.name}: {where} is no assignment; there are {', '.join(assignments)}")
+        _known(path, where, name, assignments)
         _only(path, where, _table(path, where, given), (*COSTS, "due", "canvas", "moodle"))
         for title in ("canvas", "moodle"):
             if not isinstance(given.get(title, ""), str):
@@ -153,7 +170,43 @@ def read(path, *, assignments=None, students=None):
             later[name, student] = _time(path, where, when, bare)
             if later[name, student] < rules[name].due:
                 raise Refused(f"{path.name}: {where} must not be before the due date of the assignment")
-    return Term(zone, rules, later)
+    return Term(zone, rules, later, _points(path, said, assignments), _groups(path, said, assignments, students))
+
+
+def _points(path, said, assignments):
+    found = _table(path, "points", said.get("points", {}))
+    for name, given in found.items():
+        _known(path, f"points.{name}", name, assignments)
+        for cell, value in _table(path, f"points.{name}", given).items():
+            number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1000
+            if not number:
+                raise Refused(f"{path.name}: points.{name}.{cell} must be a number from 0 to 1000, got {value!r}")
+    return found
+
+
+def _groups(path, said, assignments, students):
+    found = _table(path, "groups", said.get("groups", {}))
+    for name, given in found.items():
+        _known(path, f"groups.{name}", name, assignments)
+        placed = {}
+        for group, members in _table(path, f"groups.{name}", given).items():
+            where = f"groups.{name}.{group}"
+            if not STUDENT.fullmatch(group) or group in (students or ()):
+                raise Refused(f"{path.name}: {where} must be a name of its own, of letters, digits, dots, _ and -")
+            if not isinstance(members, list) or not members or not all(isinstance(one, str) for one in members):
+                raise Refused(f'{path.name}: {where} must be a list of students, such as ["ann", "bob"]')
+            for one in members:
+                if students is not None and one not in students:
+                    raise Refused(f"{path.name}: {where} has {one!r}, who is nobody in the roster")
+                if one in placed:
+                    raise Refused(f"{path.name}: {where} has {one!r}, who is in {placed[one]} too")
+                placed[one] = group
+    return found
+
+
+def _known(path, where, name, assignments):
+    if assignments is not None and name not in assignments:
+        raise Refused(f"{path.name}: {where} is no assignment; there are {', '.join(assignments)}")
 
 
 def _only(path, where, given, names):

@@ -11,8 +11,9 @@ import warnings
 from pathlib import Path
 
 import nbformat
+import weights
 from nbgrader import utils
-from nbgrader.preprocessors import NbGraderPreprocessor
+from nbgrader.preprocessors import GetGrades, NbGraderPreprocessor
 from traitlets import Float
 
 from grader import cells, sandbox
@@ -158,7 +159,7 @@ class ExecuteApart(NbGraderPreprocessor):
                 if source is None:
                     outputs = session.run(cell.source)
                 elif utils.is_grade(source):
-                    outputs = self.test(source.source, shell, session)
+                    outputs = weights.scaled(self.test(source.source, shell, session), source)
                 else:
                     session.run(source.source)
                     outputs = cells.run_cell(shell, source.source, time_limit=60)
@@ -177,6 +178,19 @@ class ExecuteApart(NbGraderPreprocessor):
         finally:
             for name in answers:
                 shell.user_ns.pop(name, None)
+
+
+class CountedGrades(GetGrades):
+    """What feedback says of marks: a question that counts 0 has none, also where a person gave some before."""
+
+    def preprocess(self, nb, resources):
+        """Add up the points that count."""
+        nb, resources = super().preprocess(nb, resources)
+        metas = [cell.metadata.nbgrader for cell in nb.cells if utils.is_grade(cell)]
+        for meta in metas:
+            meta["score"] = meta["score"] if meta["points"] else 0.0
+        resources["nbgrader"]["score"] = sum(meta["score"] for meta in metas)
+        return nb, resources
 
 
 def free_names(source):

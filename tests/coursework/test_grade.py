@@ -277,12 +277,8 @@ class TestControl:
 class TestCommands:
     """What an instructor types, on the course of `batch`."""
 
-    @pytest.fixture(autouse=True)
-    def here(self, batch, monkeypatch):
-        monkeypatch.setattr(grade, "COURSEWORK", batch.parent)
-
     def test_a_table_for_each_assignment(self, batch, capsys):
-        grade.main(["table", *DAILY])
+        grade.main(["table", *DAILY, "--root", str(batch)])
         said = capsys.readouterr().out
         assert [f"written to {batch / name}.csv" in said for name in DAILY] == [True, True]
         full = sum(FULL.values())
@@ -292,14 +288,14 @@ class TestCommands:
 
     def test_all_are_graded_in_one_batch(self, batch, monkeypatch):
         asked = []
-        monkeypatch.setattr(grade, "autograde", lambda *names, **options: asked.append((names, options)))
-        grade.main(["autograde", *DAILY, "--workers", "3"])
+        monkeypatch.setattr(grade, "autograde", lambda *names, **options: asked.append((names, options)) or [])
+        grade.main(["autograde", *DAILY, "--workers", "3", "--root", str(batch)])
         assert asked == [((batch, *DAILY), {"workers": 3, "again": False})]
 
     def test_what_is_collected_has_a_place(self, batch, monkeypatch, capsys):
         asked = []
         monkeypatch.setattr(grade, "collect", lambda *where: asked.append(where) or {"x": "it is a link"})
-        grade.main(["collect", "bellman", "inbox.zip"])
+        grade.main(["collect", "bellman", "inbox.zip", "--root", str(batch)])
         assert (
             asked == [(batch, "bellman", "inbox.zip", None)]
             and "not taken: 'x': it is a link" in capsys.readouterr().out

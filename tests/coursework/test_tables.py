@@ -15,9 +15,12 @@ import grade
 import pytest
 import roster
 import tables
+import term
+import weights
 
 from tests import pages
 from tests.coursework import archives
+from tests.coursework.assignments import source_of
 
 TERM = """
 zone = "Europe/Berlin"
@@ -203,7 +206,7 @@ class TestPlatformForms:
 class TestTermCommand:
     @pytest.fixture(autouse=True)
     def here(self, root, monkeypatch):
-        monkeypatch.setattr(grade, "COURSEWORK", root.parent)
+        monkeypatch.setattr(grade, "places", lambda _: (root, root / "handout", root / "student"))
 
     def test_the_term_is_written_and_what_is_open_is_counted(self, root, capsys):
         grade.main(["term", "bellman", "key_equation"])
@@ -243,7 +246,7 @@ class TestInstructorsPage:
             tmp_path / "worksheet.csv", [(71, "Ann Lee", "ann@x.edu", "Saturday, 7 November 2026, 1:00 PM")]
         )
         archives.canvas(tmp_path / "canvas.zip", [("Müller, Jörg", True, 502, 9001, "b.ipynb", "joerg")])
-        monkeypatch.setattr(grade, "COURSEWORK", root.parent)
+        monkeypatch.setattr(grade, "places", lambda _: (root, root / "handout", root / "student"))
         monkeypatch.chdir(tmp_path)
         commands = [shlex.split(line) for line in "".join(steps).splitlines()]
         assert {tuple(words[:2]) for words in commands} == {(".venv/bin/python", "coursework/grade.py")}
@@ -255,3 +258,16 @@ class TestInstructorsPage:
         assert read(root / "term-canvas.csv")[0][5:] == ["Problem set 1 (4711)", "key_equation"]
         assert read(root / "bellman-worksheet.csv")[1][4] == "8"
         assert read(root / "term-moodle.csv")[1][:5] == ["", "", "ann@x.edu", "Ann Lee", "8"]
+
+    def test_what_can_change(self, tmp_path):
+        """The rest of it is done in `test_class.py`; here are the names that the page writes."""
+        cells = {cell.id: cell.source for cell in pages.notebook(pages.BOOK / "instructors.ipynb").cells}
+        section = cells["banks"].partition("### When something changes")[2].partition("\n### ")[0]
+        lines = [line.strip() for line in section.splitlines() if line.startswith("    ")]
+        at = lines.index("[points.bellman]")
+        (tmp_path / "term.toml").write_text("\n".join(lines[at : at + 5]), encoding="utf-8")
+        dates = term.read(tmp_path / "term.toml", assignments=["bellman"], students=["ann", "joerg"])
+        assert dates.points["bellman"].keys() < weights.graded(source_of("bellman")).keys()
+        assert dates.holder("bellman", "joerg") == "gauss"
+        said = [shlex.split(line) for line in lines if "grade.py" in line]
+        assert [words[2] for words in said] == ["autograde", "collect", "solutions"] and "make course" in lines

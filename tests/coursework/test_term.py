@@ -152,3 +152,30 @@ class TestRefused:
     def test_what_means_nothing_is_refused(self, tmp_path, text, wrong):
         with pytest.raises(roster.Refused, match=wrong):
             read(tmp_path, text, assignments=["bellman"], students=["ann"])
+
+
+class TestPointsAndGroups:
+    def test_are_read(self, tmp_path):
+        found = read(tmp_path, '[points.bellman]\nwhy-test = 0\n[groups.bellman]\ngauss = ["ann", "bob"]\n')
+        assert found.points == {"bellman": {"why-test": 0}}
+        assert [found.holder("bellman", one) for one in ("ann", "bob", "zoe")] == ["gauss", "gauss", "zoe"]
+        assert found.holder("preqn", "ann") == "ann" and found.members("bellman", "gauss") == ["ann", "bob"]
+        assert tuple(found.members("bellman", "zoe")) == ("zoe",)
+
+    @pytest.mark.parametrize(
+        ("text", "wrong"),
+        [
+            ("[points.belman]\na = 1", "points.belman is no assignment"),
+            ("[points.bellman]\na = -1", "points.bellman.a must be a number from 0 to 1000, got -1"),
+            ("[points.bellman]\na = true", "must be a number"),
+            ("[points]\nbellman = 1", "points.bellman must be a table"),
+            ('[groups.bellman]\ngauss = ["ann", "eve"]', "groups.bellman.gauss has 'eve', who is nobody"),
+            ('[groups.bellman]\na1 = ["ann"]\na2 = ["ann"]', "groups.bellman.a2 has 'ann', who is in a1 too"),
+            ('[groups.bellman]\nann = ["bob"]', "groups.bellman.ann must be a name of its own"),
+            ('[groups.bellman]\n"a/b" = ["bob"]', "must be a name of its own"),
+            ('[groups.bellman]\ngauss = "ann"', "must be a list of students"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, tmp_path, text, wrong):
+        with pytest.raises(roster.Refused, match=wrong):
+            read(tmp_path, text, assignments=["bellman"], students=["ann", "bob"])
