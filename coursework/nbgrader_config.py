@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parent
 COURSEWORK = Path("{COURSEWORK}")
 sys.path.insert(0, str(COURSEWORK))
 
+from grader.beside import TEMPLATES, BesideTheAnswer  # noqa: E402
 from grader.preprocessors import STUB, CountedGrades, ExecuteApart, RestoreCells  # noqa: E402
 from grader.reading import ForReading  # noqa: E402
 from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor  # noqa: E402
@@ -24,6 +25,7 @@ from nbgrader.preprocessors import (  # noqa: E402
     OverwriteKernelspec,
     SaveAutoGrades,
 )
+from nbgrader.server_extensions.formgrader.handlers import template_path  # noqa: E402
 
 c = get_config()  # noqa: F821, nbgrader puts it here
 c.CourseDirectory.course_id = "divergence-notes"
@@ -46,3 +48,6 @@ c.Autograde.sanitize_preprocessors = [
 ]
 c.Autograde.autograde_preprocessors = [ExecuteApart, SaveAutoGrades, AssignLatePenalties, CheckCellMetadata]
 c.GenerateFeedback.preprocessors = [CountedGrades, CSSHTMLHeaderPreprocessor]
+# Pages of the formgrader, and of feedback: our templates come before nbgrader's.
+c.HTMLExporter.extra_template_basedirs = [str(TEMPLATES), template_path]
+c.HTMLExporter.preprocessors = [BesideTheAnswer]

@@ -1,11 +1,6 @@
 """What a student writes is data wherever a person reads it: in the real formgrader, in Chromium, and elsewhere."""
 
 import json
-import os
-import secrets
-import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 
@@ -16,6 +11,7 @@ import pytest
 from grader import reading
 
 from tests import pages
+from tests.coursework.formgrader import served
 from tests.coursework.submissions import (
     ATTACHED,
     BARE,
@@ -26,8 +22,6 @@ from tests.coursework.submissions import (
     SMUGGLED,
     img,
 )
-from tests.notebooks.test_lab import answers
-from tests.waiting import until
 
 
 class TestReadable:
@@ -69,26 +63,8 @@ class TestReadable:
 @pytest.fixture(scope="module")
 def formgrader(batch, tmp_path_factory):
     """Serve the course with nbgrader's own extension; yield the address of the formgrader, and the token."""
-    place = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    token = secrets.token_hex()
-    own = {f"JUPYTER_{kind}_DIR": str(place / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
-    command = [sys.executable, "-m", "jupyter_server", f"--port={port}", "--ServerApp.ip=127.0.0.1"]
-    command += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={batch}", f"--IdentityProvider.token={token}"]
-    command += ["--ServerApp.open_browser=False"] + ["--allow-root"] * (os.geteuid() == 0)
-    address = f"http://127.0.0.1:{port}"
-    with open(place / "log", "wb") as out:
-        env = os.environ | own | {"IPYTHONDIR": str(place / "ipython")}
-        server = subprocess.Popen(command, cwd=batch, env=env, stdout=out, stderr=out)
-    try:
-        until(lambda: server.poll() is not None or answers(f"{address}/api/status?token={token}"))
-        assert server.poll() is None, (place / "log").read_text()
-        yield address, token
-    finally:
-        server.terminate()
-        server.wait()
+    with served(batch, tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 def ask(formgrader, path):
