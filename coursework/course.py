@@ -27,6 +27,7 @@ import nbformat
 import roster
 import term
 import weights
+from grader import beside
 from grader.sandbox import Limits
 from packaging.requirements import Requirement
 
@@ -61,6 +62,8 @@ SET_UP = """In the folder of this file,
    The assignments are in `coursework/release/`, the chapters that they link to in `book/`.{more}"""
 MORE = """ {names} needs more:
    `.venv/bin/python -m pip install --requirement requirements-{name}.txt`."""
+
+SALTED = re.compile(r".+\.[0-9a-f]{32}")
 
 
 def assignments(source=SOURCE):
@@ -124,6 +127,18 @@ def places(root=None):
         return COURSEWORK / "instructor", COURSEWORK / "release", COURSEWORK / "student"
     root = Path(root).expanduser().resolve()
     return root, root / "handout", root / "student"
+
+
+def salted(word, root):
+    """Return the seed that a word stands for: with random bytes, since students could try words on their numbers.
+
+    A seed that has them already, and the word of the last time, stay what they are.
+    """
+    note = root / "seed.txt"
+    before = note.read_text(encoding="utf-8").strip() if note.exists() else ""
+    if word is None or SALTED.fullmatch(word):
+        return word
+    return before if word in (before, before.rpartition(".")[0]) else f"{word}.{secrets.token_hex(16)}"
 
 
 def build(*, seed, root, release, only=None):
@@ -252,10 +267,12 @@ def main(words=None):
             packed = student(release=release, place=place)
             print(f"What students get is in {_short(place)}, and packed in {_short(packed)}.")
             return
-        build(seed=options.seed, root=root, release=release)
+        build(seed=salted(options.seed, root), root=root, release=release)
     except roster.Refused as error:
         parser.error(str(error))
     print(f"{len(assignments())} assignments: {_short(release)} for students, {_short(root)} for you alone.")
+    if not beside.MATHJAX.is_file():
+        print("In the formgrader formulas are shown as TeX, until make book has fetched MathJax.")
     change.tell(root, print)
 
 

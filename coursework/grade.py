@@ -6,6 +6,7 @@
     grade.py table ASSIGNMENT... [--worksheet FILE]
     grade.py term ASSIGNMENT...
     grade.py solutions ASSIGNMENT... [--early]
+    grade.py report ASSIGNMENT...
 
 FROM is an archive of Moodle or Canvas, the inbound folder of nbgrader's exchange, or a folder or zip of
 <student>.ipynb or <student>/<anything>.ipynb; TIMES is Moodle's grading worksheet, a CSV with the columns student and
@@ -39,6 +40,7 @@ import change
 import inbox
 import marking
 import marks
+import overview
 import roster
 import solutions
 import tables
@@ -524,7 +526,7 @@ def alone(html):
 def main(words=None):
     """Do one step, as the command line says it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["collect", "autograde", "feedback", "table", "term", "solutions"])
+    parser.add_argument("step", choices=["collect", "autograde", "feedback", "table", "term", "solutions", "report"])
     parser.add_argument("assignment")
     parser.add_argument("more", nargs="*", metavar="MORE", help="FROM where to collect, else further assignments")
     parser.add_argument("--root", help="the course directory, if it is not coursework/instructor")
@@ -558,6 +560,11 @@ def _step(root, release, names, options):
     elif options.step == "solutions":
         for name in names:
             print(f"written to {solutions.released(root, name, release, early=options.early)}")
+        return
+    elif options.step == "report":
+        for name in names:
+            place, lines = overview.written(root, name, students(root, name))
+            print("\n".join([*lines, "", f"written to {place}"]))
         return
     elif options.step == "autograde":
         print(sandbox.STATEMENTS[sandbox.isolation()])

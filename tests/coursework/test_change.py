@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 import warnings
 from datetime import UTC, datetime
@@ -190,6 +191,21 @@ class TestNumbers:
         (root / "submitted" / "ann" / "bellman").mkdir(parents=True)
         with pytest.raises(roster.Refused, match="another --root"):
             course.build(seed="another", root=root, release=tmp_path / "release")
+
+
+class TestSeed:
+    def test_a_word_alone_is_not_enough_to_find_it(self, tmp_path):
+        seeds = {course.salted("word", tmp_path) for _ in range(3)}
+        assert len(seeds) == 3 and all(re.fullmatch(r"word\.[0-9a-f]{32}", seed) for seed in seeds)
+
+    def test_it_stays_what_it_is(self, tmp_path):
+        seed = course.salted("my.word", tmp_path)
+        assert course.salted(seed, tmp_path) == seed and course.salted(None, tmp_path) is None  # on another machine
+        (tmp_path / "seed.txt").write_text(f"{seed}\n", encoding="utf-8")
+        assert course.salted("my.word", tmp_path) == course.salted(seed, tmp_path) == seed
+        assert course.salted("my", tmp_path) != seed
+        (tmp_path / "seed.txt").write_text("of old\n", encoding="utf-8")  # without any
+        assert course.salted("of old", tmp_path) == "of old"
 
 
 class TestWeights:
