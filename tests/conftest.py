@@ -18,6 +18,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 FIRST = [
     "coursework/test_grade.py",
     "site/test_browser.py",
+    "coursework/test_class.py",
     "test_studies_control.py",
     "test_preqn.py",
     "notebooks/test_corrections.py",
