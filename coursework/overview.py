@@ -27,12 +27,14 @@ def notebooks(root, assignment, students):
     return {s: nbformat.read(place, as_version=4) for s, place in places.items() if place.is_file()}
 
 
-def mistakes(assignment, found):
+def mistakes(assignment, source, found):
     """Return how often each foreseen mistake was named to a student, most often first.
 
     Parameters
     ----------
     assignment : str
+    source : NotebookNode
+        The instructor's source of the assignment, which says where an exercise is marked.
     found : dict
         The graded notebooks, by student.
 
@@ -41,18 +43,20 @@ def mistakes(assignment, found):
     list of dict
         With exercise, mistake, times, and the students.
     """
-    said = {student: _said(notebook) for student, notebook in found.items()}
     rows = []
     for exercise in importlib.import_module(f"questions.{assignment}").EXERCISES:
+        tests = {cell.metadata.nbgrader.grade_id for cell in source.cells if f'mark("{exercise.name}"' in cell.source}
+        said = {student: _said(notebook, tests) for student, notebook in found.items()}
         for mistake in exercise.mistakes:
             who = sorted(student for student, text in said.items() if mistake.text in text)
             rows.append({"exercise": exercise.name, "mistake": mistake.text, "times": len(who), "students": who})
     return sorted((row for row in rows if row["times"]), key=lambda row: -row["times"])
 
 
-def _said(notebook):
-    """Return what the tests said in a notebook, as one line."""
-    outputs = [output for cell in notebook.cells if utils.is_grade(cell) for output in cell.get("outputs", ())]
+def _said(notebook, tests):
+    """Return what some of the tests said in a notebook, as one line."""
+    cells = [cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("grade_id") in tests]
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
     return " ".join(" ".join(output.get("text", "") for output in outputs).split())
 
 
@@ -123,7 +127,7 @@ def written(root, assignment, students):
     found = notebooks(root, assignment, students)
     source = nbformat.read(root / "source" / assignment / f"{assignment}.ipynb", as_version=4)
     lines = [f"# {assignment}: {len(found)} of {len(students)} could be graded", "", "## Mistakes that were named", ""]
-    for row in mistakes(assignment, found):
+    for row in mistakes(assignment, source, found):
         lines.append(f"- {row['times']} times: {row['mistake']} ({row['exercise']}: {', '.join(row['students'])})")
     lines += ["", "## Answers that are alike", "", __doc__.partition("\n\n")[2].replace("\n", " ").strip(), ""]
     for pair in alike(source, found):
