@@ -246,7 +246,8 @@ def _counted(renewals: int, model: Any) -> tuple[int, float]:
 
 
 def _td3_renewals(model: Any) -> tuple[int, float]:
-    return _counted(model._n_updates // model.policy_delay, model)
+    # only `sb3_preqn` has an interval of its own: there targets follow each update, and in TD3 each of the actor's
+    return _counted(model._n_updates // getattr(model, "target_update_interval", model.policy_delay), model)
 
 
 def _sac_renewals(model: Any) -> tuple[int, float]:

@@ -6,7 +6,10 @@ Its settings, its targets, its `act` and its `update`. The loop that trains it i
 
 import copy
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -19,7 +22,9 @@ with needs("preqn"):
     import torch
     from torch import nn
 
-    from divergence_notes import networks, replay, training
+    from divergence_notes import _saved, networks, replay, training
+
+_A_FILE = "a file that `DQN.save` wrote"
 
 LOSSES = {"huber": nn.functional.smooth_l1_loss, "squared": lambda q, target: 0.5 * ((target - q) ** 2).mean()}
 
@@ -122,6 +127,8 @@ class DQN:
         *,
         device: torch.device | str = "cpu",
     ):
+        self._spaces = observation_space, action_space
+        device = networks.place(device)
         self._d = d = replay.vector_length("observation_space", observation_space)
         self.n_actions = replay.discrete_size("action_space", action_space)
         self.config = config
@@ -135,7 +142,7 @@ class DQN:
         self._explored = 0
 
     @torch.no_grad()
-    def act(self, obs: np.ndarray, *, explore: bool = False) -> int | np.ndarray:
+    def act(self, obs: Any, *, explore: bool = False) -> int | np.ndarray:
         """Return the action of largest value, or now and then a random one.
 
         Parameters
@@ -166,6 +173,32 @@ class DQN:
                 if self._wanders():
                     actions[k] = self._rng.integers(self.n_actions)
         return actions
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[np.ndarray, Any]:
+        """Return what stable-baselines3 asks of an agent, for its ``evaluate_policy`` and what is like it.
+
+        Parameters
+        ----------
+        observation : ndarray of shape (d,) or (n, d)
+            As of `act`.
+        state, episode_start
+            For agents with a memory of their own; this one has none.
+        deterministic : bool
+            Whether to leave random actions away. Those that are taken here do not count for their decline.
+
+        Returns
+        -------
+        action : int ndarray of shape () or (n,)
+            The number of the action, or of each row's.
+        state : object
+            As it was given.
+        """
+        explored = self._explored
+        actions = np.asarray(self.act(observation, explore=not deterministic))
+        self._explored = explored
+        return actions, state
 
     def _wanders(self) -> bool:
         """Return whether the next exploring action is a random one."""
@@ -198,6 +231,80 @@ class DQN:
             self.target.load_state_dict(self.net.state_dict())
         return {"loss": loss.item(), "max_q": q.detach().abs().max().item()}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the agent is: tensors, numbers and text, nothing else.
+
+        Returns
+        -------
+        dict
+            Networks, optimiser, generator, counts and settings.
+        """
+        target = {} if self.target is self.net else {"target": self.target.state_dict()}
+        counts = {"updates": self.updates, "explored": self._explored}
+        parts = {"net": self.net.state_dict(), "optimizer": self._optimizer.state_dict()} | target
+        return parts | counts | {"config": dataclasses.asdict(self.config), "rng": self._rng.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Become what `state_dict` returned of an agent with the same settings.
+
+        Parameters
+        ----------
+        state : mapping
+            As `state_dict` returned it.
+
+        Raises
+        ------
+        ValueError
+            If the settings are others.
+        """
+        _saved.same_settings(self.config, state["config"])
+        self.net.load_state_dict(state["net"])
+        if self.target is not self.net:
+            self.target.load_state_dict(state["target"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._rng.bit_generator.state = state["rng"]
+        self.updates, self._explored = state["updates"], state["explored"]
+
+    def save(self, path: str | Path) -> None:
+        """Write the agent to a file: networks, optimiser, generator, counts, settings and spaces.
+
+        Parameters
+        ----------
+        path : path
+            The file; one that is there is replaced, once the new one is whole.
+        """
+        _saved.write(path, self.state_dict() | {"spaces": [_saved.from_space(space) for space in self._spaces]})
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> "DQN":
+        """Return the agent that `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+            The file. It may be from a stranger: it is read as data, and no code that stands in it is run.
+        device : torch.device or str
+            Where to; it may have been saved on another.
+
+        Returns
+        -------
+        DQN
+            Equal to the one that was saved.
+
+        Raises
+        ------
+        ValueError
+            If the file is of another kind, has code in it, or does not fit together; or the device is not there.
+        """
+        saved = _saved.read("path", path, _A_FILE, keys=("config", "spaces", "net", "rng", "updates"))
+        device = networks.place(device)
+        with _saved.understood("path", path, _A_FILE):
+            config = DQNConfig(**saved["config"])
+            _saved.same_widths(config.hidden, saved["net"])
+            agent = cls(*map(_saved.to_space, saved["spaces"]), config, device=device)
+            agent.load_state_dict(saved)
+        return agent
+
 
 def train(
     env: training.Environment,
@@ -208,7 +315,11 @@ def train(
     eval_every: int = 1_000,
     eval_episodes: int = 5,
     keep: str = "best",
+    others: Mapping[str, Callable[["DQN", np.ndarray], Any]] | None = None,
     progress: bool = False,
+    callback: training.Callback | Sequence[training.Callback] = (),
+    checkpoint: str | Path | None = None,
+    log: str | Path | None = None,
     device: torch.device | str = "cpu",
 ) -> training.Run:
     """Train a `DQN` from nothing.
@@ -223,7 +334,7 @@ def train(
         Environment steps to take.
     seed : int
         Of everything random: two runs with the same seed are the same, bit by bit.
-    eval_every, eval_episodes, keep, progress
+    eval_every, eval_episodes, keep, others, progress, callback, checkpoint, log
         As in `training.learn`.
     device : torch.device or str
         As of `DQN`.
@@ -238,6 +349,24 @@ def train(
     CartPole-v1 with the defaults: 30,000 steps and 30 to 32 CPU seconds on one core balance for all 500 steps of each
     of 20 new episodes, for each of the seeds 0 to 4. It is the best evaluated network that does: returns go up and down
     to the end, and the last evaluations of the same runs are 231, 183, 379, 500 and 220.
+
+    Examples
+    --------
+    With a callback that ends the run once the agent balances for a while, and what was learned judged by the library
+    that most agents are judged by.
+
+    >>> from stable_baselines3.common.env_util import make_vec_env
+    >>> from stable_baselines3.common.evaluation import evaluate_policy
+    >>> from divergence_notes import dqn
+    >>> def long_enough(moment):
+    ...     return moment.row is None or moment.row["return"] < 60
+    >>> config = dqn.DQNConfig(hidden=(64, 64), epsilon_steps=1_000, warmup=500)
+    >>> run = dqn.train("CartPole-v1", config=config, steps=5_000, seed=0, eval_every=250, callback=long_enough)
+    >>> run.ending, bool(run.curve["return"].iloc[-1] >= 60)
+    ('stopped', True)
+    >>> mean, spread = evaluate_policy(run.agent, make_vec_env("CartPole-v1", n_envs=4, seed=1), n_eval_episodes=8)
+    >>> bool(mean > 30)
+    True
     """
     agent = DQN(*training.spaces(env), dataclasses.replace(config, seed=seed), device=device)
     shared = {name: getattr(config, name) for name in ("warmup", "batch_size", "capacity", "update_every")}
@@ -249,6 +378,10 @@ def train(
         eval_every=eval_every,
         eval_episodes=eval_episodes,
         keep=keep,
+        others=others,
         progress=progress,
+        callback=callback,
+        checkpoint=checkpoint,
+        log=log,
         **shared,
     )

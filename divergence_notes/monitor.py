@@ -20,7 +20,7 @@ with needs("monitor"):
     from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
     from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-    from divergence_notes import adapters, evidence, probe
+    from divergence_notes import adapters, dqn, evidence, preqn, probe, watching
     from divergence_notes.probe import Episodes, Probe
 
 if TYPE_CHECKING:
@@ -37,26 +37,28 @@ _RELABELLED = 1024
 """Transitions that are drawn for their rewards where a buffer makes up rewards that were never paid."""
 
 
-def watch(model: BaseAlgorithm, **settings: Any) -> "DivergenceCallback":
+def watch(model: BaseAlgorithm | dqn.DQN | preqn.PreQN, **settings: Any) -> "DivergenceCallback | watching.Watch":
     """Return a callback that watches a model, or refuse at once, before any step is made.
 
     Parameters
     ----------
-    model : BaseAlgorithm
-        One of `adapters.NAMES`, of stable-baselines3 or sb3-contrib.
+    model : BaseAlgorithm, or DQN or PreQN of this package
+        One of `adapters.NAMES`, of stable-baselines3 or sb3-contrib; or an agent of ours.
     **settings
-        Those of `DivergenceCallback`.
+        Those of `DivergenceCallback`; for an agent of ours those of `watching.Watch`.
 
     Returns
     -------
-    DivergenceCallback
-        For ``model.learn(steps, callback=watch(model))``.
+    DivergenceCallback or Watch
+        For ``model.learn(steps, callback=watch(model))``; for ``training.learn(agent, ..., callback=watch(agent))``.
 
     Raises
     ------
     TypeError, ValueError
         What `DivergenceCallback` refuses.
     """
+    if isinstance(model, dqn.DQN | preqn.PreQN):
+        return watching.Watch(**settings)
     callback = DivergenceCallback(**settings)
     callback.init_callback(model)
     return callback

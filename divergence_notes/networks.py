@@ -106,6 +106,33 @@ def glorot_(net: nn.Module, *, generator: torch.Generator) -> nn.Module:
     return net
 
 
+def place(device: torch.device | str) -> torch.device:
+    """Return a device, if there is one of that name here.
+
+    Parameters
+    ----------
+    device : torch.device or str
+        As torch names it: "cpu", "cuda", "cuda:1", "mps".
+
+    Returns
+    -------
+    torch.device
+        On which a tensor can be made.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"device must be one that is here, such as 'cpu', got {str(device)!r}: {why}") from error
+    return found
+
+
 def values(net: nn.Module, x: torch.Tensor) -> np.ndarray:
     """Return the scalar outputs of a network as a numpy vector.
 

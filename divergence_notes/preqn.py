@@ -6,7 +6,7 @@ loop that trains it is `training`; the same update of a table is in `updates`.
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ with needs("preqn"):
     import torch
     from torch import nn
 
-    from divergence_notes import networks, ntk, replay, training
+    from divergence_notes import _saved, networks, ntk, replay, training
     from divergence_notes.linearization import Linearization
+
+_A_FILE = "a file that `PreQN.save` wrote"
 
 TILE = 128
 """Rows and columns of a minibatch kernel that are worked on at a time: half of a usual batch, so that symmetry pays."""
@@ -320,6 +322,17 @@ def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(cosine.clamp(-1.0, 1.0))
 
 
+def _refuse_ranges(space: gymnasium.spaces.Box) -> None:
+    """Raise unless every entry of an action is a number of a finite range."""
+    if not np.issubdtype(space.dtype, np.floating):
+        raise TypeError(f"action_space must hold floating-point numbers, got {space}")
+    _checks.finite("action_space", np.stack([space.low, space.high]))
+    empty = np.argwhere(space.low >= space.high)
+    if len(empty):
+        ends = [f"{_checks.entry(name, empty[0])} = {getattr(space, name)[empty[0][0]]:g}" for name in ("low", "high")]
+        raise ValueError(f"action_space must have low < high, got {' and '.join(ends)}")
+
+
 def _tensors(part: nn.Module | torch.optim.Optimizer) -> list[torch.Tensor]:
     """Return all that an update changes of a network, or of an optimiser."""
     if isinstance(part, nn.Module):
@@ -356,8 +369,10 @@ class PreQN:
 
     Raises
     ------
+    TypeError
+        If a space is of another kind, or an action has whole numbers for entries.
     ValueError
-        If a range of an action is not finite.
+        If a range of an action is empty or not finite, or the device is not there.
     """
 
     def __init__(
@@ -370,7 +385,7 @@ class PreQN:
     ):
         self.config, self.updates = config, 0
         self._spaces = observation_space, action_space
-        self._device = torch.device(device)
+        device = self._device = networks.place(device)
         self._d = d = replay.vector_length("observation_space", observation_space)
         generator = torch.Generator().manual_seed(config.seed)
         self._rng = np.random.default_rng(config.seed)
@@ -380,7 +395,7 @@ class PreQN:
             self.policy = None
         else:
             m = replay.vector_length("action_space", action_space)
-            _checks.finite("action_space", np.stack([action_space.low, action_space.high]))
+            _refuse_ranges(action_space)
             ends = (action_space.high + action_space.low) / 2, (action_space.high - action_space.low) / 2  # (m,) each
             self._middle, self._half = (torch.as_tensor(end, dtype=torch.float32, device=device) for end in ends)
             sizes = (d + m, *config.hidden, 1)
@@ -404,7 +419,7 @@ class PreQN:
         self._remember()
 
     @torch.no_grad()
-    def act(self, obs: np.ndarray, *, explore: bool = False) -> Any:
+    def act(self, obs: Any, *, explore: bool = False) -> Any:
         """Return the action at an observation, with noise if exploring.
 
         Parameters
@@ -448,6 +463,62 @@ class PreQN:
             actions[random] = self._rng.integers(n_actions, size=int(random.sum()))
         return actions
 
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[np.ndarray, Any]:
+        """Return what stable-baselines3 asks of an agent, for its ``evaluate_policy`` and what is like it.
+
+        Parameters
+        ----------
+        observation : ndarray of shape (d,) or (n, d)
+            As of `act`.
+        state, episode_start
+            For agents with a memory of their own; this one has none.
+        deterministic : bool
+            Whether to leave the noise away.
+
+        Returns
+        -------
+        action : ndarray
+            As of `act`, and an array of no dimension for the number of one action.
+        state : object
+            As it was given.
+        """
+        return np.asarray(self.act(observation, explore=not deterministic)), state
+
+    @torch.no_grad()
+    def targets(self, batch: replay.Batch) -> torch.Tensor:
+        """Return what the values of a batch are drawn to.
+
+        Parameters
+        ----------
+        batch : Batch
+            On the device of the agent.
+
+        Returns
+        -------
+        tensor of shape (B,)
+            ``r + gamma Q(s', a')`` at the action that the policy takes there, and ``r`` alone at an end; no gradient.
+        """
+        return batch.reward + self.config.gamma * ~batch.terminated * self._best(batch.next_obs, *self._target)
+
+    def inputs(self, obs: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        """Return what `net` is given for pairs of which the actions are continuous.
+
+        Parameters
+        ----------
+        obs : tensor of shape (n, d)
+            Observations.
+        action : tensor of shape (n, m)
+            Actions, within their bounds.
+
+        Returns
+        -------
+        tensor of shape (n, d + m)
+            The actions behind the observations, from -1 to 1.
+        """
+        return torch.cat([obs, (action - self._middle) / self._half], dim=1)
+
     def update(self, batch: replay.Batch) -> dict[str, float]:
         """Take one preconditioned step of Q, and, at every so many updates, one of the policy.
 
@@ -481,9 +552,7 @@ class PreQN:
         batch = batch.to(self._device)
         x, outputs = self._pairs(batch)
         linear = ntk.linearize(self.net, x, outputs=outputs, check=self.updates == 0)
-        with torch.no_grad():
-            target = batch.reward + config.gamma * ~batch.terminated * self._best(batch.next_obs, *self._target)
-        td_error = target - linear.values
+        td_error = self.targets(batch) - linear.values
         max_q = float(linear.values.abs().max())
         if not (max_q <= config.bound and td_error.abs().max() <= config.bound):
             return self._back(max_q)
@@ -515,7 +584,7 @@ class PreQN:
         """Return the inputs of Q for what was done, and which outputs are meant."""
         if self.policy is None:
             return batch.obs, batch.action
-        return torch.cat([batch.obs, (batch.action - self._middle) / self._half], dim=1), None
+        return self.inputs(batch.obs, batch.action), None
 
     def _best(self, obs: torch.Tensor, net: nn.Module, policy: nn.Module | None) -> torch.Tensor:
         """Return Q at the action that the policy takes, shape (n,)."""
@@ -619,11 +688,7 @@ class PreQN:
         ValueError
             If the settings are others.
         """
-        mine = dataclasses.asdict(self.config)
-        other = [name for name, value in mine.items() if state["config"].get(name) != value]
-        if other:
-            name = other[0]
-            raise ValueError(f"state must have {name} {mine[name]!r}, it has {state['config'].get(name)!r}")
+        _saved.same_settings(self.config, state["config"])
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self._rng.bit_generator.state = state["rng"]
@@ -645,15 +710,11 @@ class PreQN:
         Parameters
         ----------
         path : path
-            The file; one that is there is replaced.
+            The file; one that is there is replaced, once the new one is whole.
         """
-        spaces = [
-            int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else [space.low.tolist(), space.high.tolist()]
-            for space in self._spaces
-        ]
         state = self.state_dict()
         del state["good"]
-        torch.save(state | {"spaces": spaces}, path)
+        _saved.write(path, state | {"spaces": [_saved.from_space(space) for space in self._spaces]})
 
     @classmethod
     def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> "PreQN":
@@ -662,7 +723,7 @@ class PreQN:
         Parameters
         ----------
         path : path
-            The file. It is read as data, no code in it runs.
+            The file. It may be from a stranger: it is read as data, and no code that stands in it is run.
         device : torch.device or str
             Where to; it may have been saved on another.
 
@@ -670,14 +731,19 @@ class PreQN:
         -------
         PreQN
             Equal to the one that was saved.
+
+        Raises
+        ------
+        ValueError
+            If the file is of another kind, has code in it, or does not fit together; or the device is not there.
         """
-        saved = torch.load(path, weights_only=True, map_location="cpu")
-        observations, actions = (
-            gymnasium.spaces.Discrete(ends) if isinstance(ends, int) else gymnasium.spaces.Box(*map(np.float32, ends))
-            for ends in saved["spaces"]
-        )
-        agent = cls(observations, actions, PreQNConfig(**saved["config"]), device=device)
-        agent.load_state_dict(saved | {"config": dataclasses.asdict(agent.config)})  # an older file has fewer settings
+        saved = _saved.read("path", path, _A_FILE, keys=("config", "spaces", "net", "rng", "updates"))
+        device = networks.place(device)
+        with _saved.understood("path", path, _A_FILE):
+            config = PreQNConfig(**saved["config"])
+            _saved.same_widths(config.hidden, saved["net"])
+            agent = cls(*map(_saved.to_space, saved["spaces"]), config, device=device)
+            agent.load_state_dict(saved | {"config": dataclasses.asdict(config)})  # an older file has fewer settings
         return agent
 
 
@@ -692,7 +758,9 @@ def train(
     keep: str = "last",
     others: Mapping[str, Callable[["PreQN", np.ndarray], Any]] | None = None,
     progress: bool = False,
+    callback: training.Callback | Sequence[training.Callback] = (),
     checkpoint: str | Path | None = None,
+    log: str | Path | None = None,
     device: torch.device | str = "cpu",
 ) -> training.Run:
     """Train a `PreQN` from nothing.
@@ -707,7 +775,7 @@ def train(
         Environment steps to take.
     seed : int
         Of everything random: on one thread, two runs with the same seed are the same, bit by bit.
-    eval_every, eval_episodes, keep, others, progress, checkpoint
+    eval_every, eval_episodes, keep, others, progress, callback, checkpoint, log
         As in `training.learn`.
     device : torch.device or str
         As of `PreQN`.
@@ -717,6 +785,28 @@ def train(
     Run
         Its ending is "diverged" if values left ``config.bound`` or were not finite; then its agent is in the last good
         state. It is "faulty" if the environment gave something that is no observation or no reward.
+
+    Examples
+    --------
+    A task of one's own, watched, with a table that survives whatever happens and a file from which the same call goes
+    on. Six hundred steps are too few to learn this one, three thousand are enough.
+
+    >>> import gymnasium
+    >>> from divergence_notes import preqn, watching
+    >>> def make():
+    ...     return gymnasium.wrappers.TimeLimit(gymnasium.make("Pendulum-v1").unwrapped, 100)
+    >>> watch = watching.Watch(every=200)
+    >>> run = preqn.train(
+    ...     make, config=preqn.PreQNConfig(warmup=200), steps=600, seed=0, eval_every=300, eval_episodes=2,
+    ...     callback=watch, log="pendulum.csv", checkpoint="pendulum.checkpoint",
+    ... )
+    >>> run.ending, run.curve["step"].tolist(), watch.history["step"].tolist()
+    ('finished', [300, 600], [200, 400, 600])
+    >>> run.agent.save("pendulum.agent")
+    >>> agent = preqn.PreQN.load("pendulum.agent")
+    >>> action, _ = agent.predict(make().reset(seed=1)[0])
+    >>> bool(-2 <= action[0] <= 2)
+    True
     """
     agent = PreQN(*training.spaces(env), dataclasses.replace(config, seed=seed), device=device)
     return training.learn(
@@ -734,5 +824,7 @@ def train(
         others=others,
         bound=config.bound,
         progress=progress,
+        callback=callback,
         checkpoint=checkpoint,
+        log=log,
     )

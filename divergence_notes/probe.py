@@ -506,7 +506,8 @@ class Probe:
     def keep(self) -> None:
         """Keep a copy of the network as it is now, unless there is one: its values are no cause for alarm."""
         if self._before is None:
-            self._before = self._attempt("the network before training", lambda: copy.deepcopy(self.asked.net).eval())
+            net = self._net if self.asked is None else self.asked.net
+            self._before = self._attempt("the network before training", lambda: copy.deepcopy(net).eval())
 
     def record(
         self,

@@ -18,6 +18,9 @@ with needs("preqn"):
     import torch
 
 
+_FLATTEN = ": gymnasium.wrappers.FlattenObservation makes vectors of most observations"
+
+
 class Transition(NamedTuple):
     """One step of an environment."""
 
@@ -189,7 +192,7 @@ class ReplayBuffer:
             part[: len(self)] = state[name]
 
 
-def rows(name: str, obs: np.ndarray, d: int) -> tuple[torch.Tensor, bool]:
+def rows(name: str, obs: Any, d: int) -> tuple[torch.Tensor, bool]:
     """Return observations as a matrix, and whether they were one vector.
 
     Parameters
@@ -212,8 +215,13 @@ def rows(name: str, obs: np.ndarray, d: int) -> tuple[torch.Tensor, bool]:
     ------
     ValueError
         If the shape is another.
+    TypeError
+        If it is no array of numbers.
     """
-    given = torch.tensor(np.asarray(obs), dtype=torch.float32)
+    try:
+        given = torch.tensor(np.asarray(obs), dtype=torch.float32)
+    except (TypeError, ValueError) as error:  # a dictionary, or rows of different lengths
+        raise TypeError(f"{name} must be an array of shape ({d},) or (n, {d}), got {type(obs).__name__}") from error
     if given.ndim not in (1, 2) or given.shape[-1] != d:
         raise ValueError(f"{name} must have shape ({d},) or (n, {d}), got {tuple(given.shape)}")
     return given.reshape(-1, d), given.ndim == 1
@@ -234,10 +242,11 @@ def vector_length(name: str, space: gymnasium.Space) -> int:
     int
         The number of entries of a vector.
     """
+    hint = _FLATTEN if name == "observation_space" else ""
     if not isinstance(space, gymnasium.spaces.Box):
-        raise TypeError(f"{name} must be a Box, got {space}")
+        raise TypeError(f"{name} must be a Box, got {space}{hint}")
     if len(space.shape) != 1:
-        raise ValueError(f"{name} must have shape (any,), got {space.shape}")
+        raise ValueError(f"{name} must have shape (any,), got {space.shape}{hint}")
     return space.shape[0]
 
 

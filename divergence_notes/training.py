@@ -1,12 +1,15 @@
 """The loop that every agent shares: act, remember, update, and now and then evaluate.
 
 An `Agent` is whatever acts and learns from a batch; an environment is given by its name, as an object, or as a function
-that makes one; what comes back is a `Run`. The memory is `replay`; agents and their settings are `dqn` and `preqn`.
+that makes one; a callback is told of every step; what comes back is a `Run`. The memory is `replay`; agents and their
+settings are `dqn` and `preqn`; `watching` is a callback that looks into their values.
 """
 
 import copy
+import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,14 +24,17 @@ with needs("preqn"):
     import gymnasium
     import torch
 
+    from divergence_notes import _saved
     from divergence_notes.replay import Batch, ReplayBuffer, Transition
 
 if TYPE_CHECKING:
     import pandas
 
-Ending = Literal["finished", "diverged", "faulty"]
-"""How a training run can end; "faulty" says that the environment gave something that is no observation or no reward.
-Each of them is a result, never an exception. What becomes of the iterates of an operator is a `dynamics.Status`."""
+Ending = Literal["finished", "diverged", "faulty", "stopped"]
+"""How a training run can end. "faulty": the environment gave something that is no observation or no reward; "stopped":
+a callback asked for it. Each of them is a result, never an exception. Ctrl-C and what else is raised stop a run as
+well: then the exception has the `Run` so far as its attribute ``run``. What becomes of the iterates of an operator is a
+`dynamics.Status`."""
 
 # the name of a registered environment, an environment, or a function that makes a new one at each call
 Environment = str | gymnasium.Env | Callable[[], gymnasium.Env]
@@ -37,6 +43,11 @@ CHECKPOINT_EVERY = 300.0
 """Seconds from one checkpoint to the next; an evaluation or the writing of a file may come on top."""
 
 Act = Callable[[np.ndarray], Any]  # a policy: maps an observation to an action
+
+LONG = 100_000
+"""Steps of one episode of an evaluation after which a warning asks whether the environment ever ends one."""
+
+_LOGGER = logging.getLogger("divergence_notes.training")
 
 
 @runtime_checkable
@@ -100,14 +111,14 @@ def _heard(value: Any) -> float:
 
 
 def _seen(value: Any, space: gymnasium.Space) -> np.ndarray:
-    """Return an observation as it came, if it is one of the space's shape and finite."""
+    """Return a copy of an observation, if it is one of the space's shape and finite."""
     try:
         given = _checks.array("the observation", value, shape=space.shape)
     except (TypeError, ValueError) as error:
         raise Fault(str(error)) from error
     if np.abs(given).max(initial=0.0) > _LARGEST:
         raise Fault(f"the observation must fit into float32, it has {np.abs(given).max():.3g}")
-    return value
+    return np.array(value)  # the environment may write the next one into the same array
 
 
 def transitions(env: gymnasium.Env, act: Act, *, seed: int) -> Iterator[Transition]:
@@ -146,6 +157,7 @@ class _Walk:
     def __init__(self, env: gymnasium.Env, act: Act, *, seed: int, remember: bool = False):
         self._env, self._act, self._seed, self._remember = env, act, seed, remember
         self._begun, self._obs = False, None  # without an observation an episode must begin
+        self.over = False
         self._rng: dict | None = None  # of the first episode, which begins from the seed
         self._actions: list = []
 
@@ -158,10 +170,12 @@ class _Walk:
         obs, action = self._obs, self._act(self._obs)
         if self._remember:
             self._actions.append(np.array(action))
+        done = np.array(action) if isinstance(action, np.ndarray) else action  # it may clip its argument in place
         next_obs, reward, terminated, truncated, _ = self._env.step(action)
-        found = Transition(obs, action, _heard(reward), _seen(next_obs, self._env.observation_space), bool(terminated))
-        self._obs = None if terminated or truncated else next_obs
-        return found
+        next_obs = _seen(next_obs, self._env.observation_space)
+        self.over = bool(terminated or truncated)
+        self._obs = None if self.over else next_obs
+        return Transition(obs, done, _heard(reward), next_obs, bool(terminated))
 
     def _reset(self) -> None:
         self._actions = []
@@ -172,7 +186,7 @@ class _Walk:
             self._env.action_space.seed(self._seed)
             self._obs = self._env.reset(seed=self._seed)[0]
         self._begun = True
-        _seen(self._obs, self._env.observation_space)
+        self._obs = _seen(self._obs, self._env.observation_space)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the walk is, after a step."""
@@ -191,12 +205,12 @@ class _Walk:
             obs = self._env.reset()[0]
         self._actions = list(state["actions"].numpy())
         for action in self._actions:
-            obs, _, terminated, truncated, _ = self._env.step(action if action.ndim else action.item())
+            obs, _, terminated, truncated, _ = self._env.step(action.copy() if action.ndim else action.item())
             over = terminated or truncated
         kept = state["obs"]
         if over != (kept is None) or not (over or np.array_equal(np.asarray(obs), kept.numpy())):
             raise ValueError("env must play an episode again, given its generator and the actions; it plays another")
-        self._begun, self._rng, self._obs = True, state["rng"], None if over else obs
+        self._begun, self._rng, self._obs = True, state["rng"], None if over else np.array(obs)
         self._env.action_space.np_random.bit_generator.state = state["space"]
 
 
@@ -269,11 +283,14 @@ def evaluate(env: Environment, act: Act, *, episodes: int, seed: int) -> np.ndar
         space = played.observation_space
         obs = _seen(played.reset(seed=seed)[0], space)
         for k in range(len(returns)):
-            over = False
+            over, length = False, 0
             while not over:
                 obs, reward, terminated, truncated, _ = played.step(act(obs))
-                obs, over = _seen(obs, space), terminated or truncated
+                obs, over, length = _seen(obs, space), terminated or truncated, length + 1
                 returns[k] += _heard(reward)
+                if length == LONG:
+                    asked = "does it end? gymnasium.wrappers.TimeLimit cuts it"
+                    _LOGGER.warning("an evaluation has been in one episode for %d steps: %s", LONG, asked)
             obs = _seen(played.reset()[0], space)
     return returns
 
@@ -325,7 +342,32 @@ class Run:
     ending: Ending
     """How it ended."""
     reason: str = ""
-    """Where the run is "faulty": what the environment gave."""
+    """Where the run is "faulty": what the environment gave; where it was "stopped": by what."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """What a callback is told after each step, when its update and its evaluation are made."""
+
+    step: int
+    """How many steps the run has made, from 1."""
+    agent: Agent
+    """The agent that learns."""
+    env: gymnasium.Env
+    """The environment in which it learns. A callback may read it, and must neither step nor reset it."""
+    memory: ReplayBuffer
+    """What is remembered; draws from it with a generator of one's own change nothing in the run."""
+    transition: Transition
+    """This step."""
+    over: bool
+    """Whether the episode ended with it, by whatever cause."""
+    metrics: dict[str, float]
+    """Of the update of this step, empty where none was made."""
+    row: dict[str, Any] | None
+    """The new row of the curve, where this step was followed by an evaluation."""
+
+
+Callback = Callable[[Moment], Any]  # told of each step; the run ends where it returns False
 
 
 def learn(
@@ -344,8 +386,10 @@ def learn(
     others: Mapping[str, Callable[[Any, np.ndarray], Any]] | None = None,
     bound: float | int = 1e6,
     progress: bool = False,
+    callback: Callback | Sequence[Callback] = (),
     checkpoint: str | Path | None = None,
     checkpoint_every: float | int = CHECKPOINT_EVERY,
+    log: str | Path | None = None,
 ) -> Run:
     """Let an agent act, remember, and learn from what it remembers.
 
@@ -356,7 +400,7 @@ def learn(
     env : str, gymnasium.Env, or callable
         The name of a registered environment, or a function that makes a new one at each call: one is made to learn in,
         and one for each evaluation. Or an environment: the agent learns in it, it is left open, and each evaluation is
-        played in a copy of it as it is now.
+        played in a copy of it as it is now; what it has become in one run, it is at the start of the next.
     steps : int
         Environment steps to take.
     seed : int
@@ -379,33 +423,45 @@ def learn(
         A metric called ``max_...`` beyond this, or any metric that is not finite, ends the run as diverged.
     progress : bool
         Whether to show a progress bar.
+    callback : callable, or sequence of callables
+        Each is told of every step, by a `Moment`; where one returns False, the run ends as "stopped". Nothing of a
+        callback stands in a checkpoint.
     checkpoint : path, optional
         A file for all that the run is at a moment: agent, memory, generators, the episode and the curve. Where it is
         there already, the run goes on from it, and on one thread ends like one that was never interrupted, to the last
         bit. It is written aside and moved, and read as data: no code in it runs. The agent must have `state_dict` and
         `load_state_dict`, and the environment must draw from its `np_random` alone and begin each episode afresh:
-        the one that was interrupted is played again, and a difference is an error. The file stays when the run ends.
+        the one that was interrupted is played again, and a difference is an error. The file stays when the run ends,
+        and is then that of its last step, if the run is "finished" or "stopped": with larger `steps` it goes on.
     checkpoint_every : float
         Seconds from one writing of it to the next, at least.
+    log : path, optional
+        A CSV file with the curve so far, written anew at each row, aside and then moved: whatever ends the process,
+        the table is whole. One that is there is replaced.
 
     Returns
     -------
     Run
         In the curve, a metric called ``max_...`` is the largest of all updates since the row before, any other their
-        mean; before the first update they are missing. A run that diverged, or whose environment is faulty, ends with a
-        row without a return.
+        mean; before the first update they are missing. A run that is not "finished" ends with a row without a return,
+        unless its last step was followed by an evaluation.
 
     Raises
     ------
     TypeError
-        If `agent` has no such methods, none for a checkpoint where one is asked for, or as `maker`.
+        If `agent` has no such methods, none for a checkpoint where one is asked for, a state that no file can hold as
+        data, or as `maker`.
     ValueError
-        If an argument is out of range, `env` makes the same environment again, the agent's metrics are no numbers, or
-        the checkpoint is of another run.
+        If an argument is out of range, `env` makes the same environment again or one that learns how to scale what it
+        gives, the agent's metrics are no numbers, or the checkpoint is of another run.
+    BaseException
+        Whatever the environment, the agent or a callback raises, and KeyboardInterrupt: as it is, with the `Run` so far
+        as its attribute ``run``. Its agent is as the exception left it.
     """
     if not isinstance(agent, Agent):
         raise TypeError(f"agent must have act(obs, *, explore=False) and update(batch), got {agent!r}")
     steps = _checks.integer("steps", steps, low=1)
+    seed = _checks.integer("seed", seed, low=0)
     capacity = _checks.integer("capacity", capacity, low=1)
     warmup = _checks.integer("warmup", warmup, low=1, high=capacity)
     batch_size = _checks.integer("batch_size", batch_size, low=1)
@@ -415,11 +471,14 @@ def learn(
     keep = _checks.choice("keep", keep, ("last", "best"))
     bound = _checks.scalar("bound", bound, low=0, low_open=True)
     checkpoint_every = _checks.scalar("checkpoint_every", checkpoint_every, low=0)
-    if checkpoint is not None and not (hasattr(agent, "state_dict") and hasattr(agent, "load_state_dict")):
-        raise TypeError(f"agent must have state_dict() and load_state_dict(state) for a checkpoint, got {agent!r}")
+    callbacks = [callback] if callable(callback) else list(callback)
+    for each in callbacks:
+        if not callable(each):
+            raise TypeError(f"callback must be a function, or several, got {each!r}")
+    if checkpoint is not None:
+        _refuse_stateless(agent)
     asked = {
         "env": env if isinstance(env, str) else None,
-        "steps": steps,
         "seed": seed,
         "warmup": warmup,
         "batch_size": batch_size,
@@ -436,10 +495,12 @@ def learn(
     make = maker(env)
     lent = isinstance(env, gymnasium.Env)
     learned = env if lent else make()
+    _refuse_scales_that_move(learned)
     if not lent and not isinstance(env, str):
-        with make() as other:
-            if other is learned:  # an evaluation would break off the episode that is being learned from
-                raise ValueError(f"env must make a new environment at each call, it gives the same one again: {other}")
+        other = make()
+        if other.unwrapped is learned.unwrapped:  # an evaluation would break off the episode that is being learned from
+            raise ValueError(f"env must make a new environment at each call, it gives the same one again: {other}")
+        other.close()
     buffer = ReplayBuffer(learned.observation_space, learned.action_space, capacity=capacity)
 
     def act(obs):
@@ -452,6 +513,8 @@ def learn(
     step = done = 0
     if checkpoint is not None and Path(checkpoint).exists():
         saved = _read(Path(checkpoint), asked)
+        if saved["step"] > steps:
+            raise ValueError(f"steps must be at least {saved['step']}, so many {checkpoint} has made, got {steps}")
         for name, part in (("agent", agent), ("memory", buffer), ("walk", walk)):
             part.load_state_dict(saved[name])
         rng.bit_generator.state = saved["rng"]
@@ -460,44 +523,114 @@ def learn(
         if saved["kept"] is not None:
             kept = copy.deepcopy(agent)
             kept.load_state_dict(saved["kept"])
-    written = time.monotonic()
+    written, last_written = time.monotonic(), done
+
+    def save() -> None:
+        parts = {"agent": agent.state_dict(), "memory": buffer.state_dict(), "walk": walk.state_dict()}
+        rest = {"rng": rng.bit_generator.state, "step": step, "curve": curve, "recent": recent, "best": best}
+        whole = parts | rest | {"asked": asked, "kept": None if kept is agent else kept.state_dict()}
+        _files.write(Path(checkpoint), partial(torch.save, whole))
+
+    def so_far(ending: Ending, reason: str) -> Run:
+        if ending != "finished" and not (curve and curve[-1]["step"] == step):
+            curve.append({"step": step, "return": np.nan} | _summary(recent))
+        return Run(kept, _table(curve), ending, reason)
+
+    _write_log(log, curve)
+    bar = _counted(done + 1, steps, progress)
     try:
-        for step in _counted(done + 1, steps, progress):
-            buffer.add(*next(walk))
-            if step >= warmup and step % update_every == 0:
-                recent.append(agent.update(buffer.sample(batch_size, rng=rng)))
-                if _exploded(recent[-1], bound):
-                    ending = "diverged"
+        try:
+            for step in bar:
+                transition = next(walk)
+                buffer.add(*transition)
+                metrics, row = {}, None
+                if step >= warmup and step % update_every == 0:
+                    metrics = agent.update(buffer.sample(batch_size, rng=rng))
+                    recent.append(metrics)
+                    if _exploded(metrics, bound):
+                        ending = "diverged"
+                if ending == "finished" and (step % eval_every == 0 or step == steps):
+                    played = {"episodes": eval_episodes, "seed": eval_seed}
+                    mean = float(evaluate(make, agent.act, **played).mean())
+                    ways = {name: partial(way, agent) for name, way in (others or {}).items()}
+                    beside = {name: float(evaluate(make, way, **played).mean()) for name, way in ways.items()}
+                    row = {"step": step, "return": mean} | beside | _summary(recent)
+                    curve.append(row)
+                    recent = []
+                    if keep == "best" and mean >= best:
+                        kept, best = copy.deepcopy(agent), mean
+                    _write_log(log, curve)
+                if callbacks:
+                    told = dict(metrics), None if row is None else dict(row)
+                    moment = Moment(step, agent, learned, buffer, transition, walk.over, *told)
+                    stops = [each for each in callbacks if each(moment) is False]
+                    if stops and ending == "finished":
+                        ending, reason = "stopped", f"step {step}: {stops[0]!r} returned False"
+                if ending != "finished":
                     break
-            if step % eval_every == 0 or step == steps:
-                played = {"episodes": eval_episodes, "seed": eval_seed}
-                mean = float(evaluate(make, agent.act, **played).mean())
-                ways = {name: partial(way, agent) for name, way in (others or {}).items()}
-                beside = {name: float(evaluate(make, way, **played).mean()) for name, way in ways.items()}
-                curve.append({"step": step, "return": mean} | beside | _summary(recent))
-                recent = []
-                if keep == "best" and mean >= best:
-                    kept, best = copy.deepcopy(agent), mean
-            if checkpoint is not None and time.monotonic() - written >= checkpoint_every:
-                parts = {"agent": agent.state_dict(), "memory": buffer.state_dict(), "walk": walk.state_dict()}
-                rest = {"rng": rng.bit_generator.state, "step": step, "curve": curve, "recent": recent, "best": best}
-                whole = parts | rest | {"asked": asked, "kept": None if kept is agent else kept.state_dict()}
-                _files.write(Path(checkpoint), partial(torch.save, whole))
-                written = time.monotonic()
-    except Fault as fault:
-        ending, reason = "faulty", f"step {step}: {fault}"
-    if ending != "finished":
-        curve.append({"step": step, "return": np.nan} | _summary(recent))
-    if not lent:
-        learned.close()
+                if checkpoint is not None and time.monotonic() - written >= checkpoint_every:
+                    save()
+                    written, last_written = time.monotonic(), step
+        except Fault as fault:
+            ending, reason = "faulty", f"step {step}: {fault}"
+        if checkpoint is not None and ending in ("finished", "stopped") and last_written < step:
+            save()
+        found = so_far(ending, reason)
+        _write_log(log, curve)
+        return found
+    except BaseException as error:
+        with suppress(Exception):  # what goes wrong in here must not hide what went wrong there
+            error.run = so_far("stopped", f"step {step}: {type(error).__name__}: {error}")
+            error.add_note(f"step {step} of the run; its curve so far is the attribute `run.curve` of this exception")
+            _write_log(log, curve)
+        raise
+    finally:
+        if progress:
+            bar.close()
+        if not lent:
+            learned.close()
+
+
+def _refuse_stateless(agent: Any) -> None:
+    """Raise where no checkpoint of an agent could be written, or read again."""
+    if not (hasattr(agent, "state_dict") and hasattr(agent, "load_state_dict")):
+        raise TypeError(f"agent must have state_dict() and load_state_dict(state) for a checkpoint, got {agent!r}")
+    why = _saved.readable({"agent": agent.state_dict()})
+    if why:
+        raise TypeError(f"agent.state_dict() must hold tensors, numbers and text for a checkpoint: {why}")
+
+
+def _refuse_scales_that_move(env: gymnasium.Env) -> None:
+    """Raise where an environment learns its scale from what it has seen: in an evaluation it would be another one."""
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, gymnasium.wrappers.NormalizeObservation | gymnasium.wrappers.NormalizeReward):
+            name = type(env).__name__
+            raise ValueError(
+                f"env must give the same numbers in learning and in an evaluation, {name} learns its scale in each "
+                f"anew: divide by fixed numbers, with gymnasium.wrappers.{name.replace('Normalize', 'Transform')}"
+            )
+        env = env.env
+
+
+def _table(curve: list[dict[str, Any]]) -> "pandas.DataFrame":
     import pandas
 
-    return Run(kept, pandas.DataFrame(curve), ending, reason)
+    return pandas.DataFrame(curve)
+
+
+def _write_log(path: str | Path | None, curve: list[dict[str, Any]]) -> None:
+    """Write the curve so far, if there is a file for it."""
+    if path is None:
+        return
+    table = _table(curve)
+    text = table.to_csv(index=False, lineterminator="\n") if len(table) else "step,return\n"
+    _files.write(Path(path), lambda file: file.write(text.encode()))
 
 
 def _read(checkpoint: Path, asked: dict[str, Any]) -> dict[str, Any]:
     """Return what a checkpoint holds, if it is one of the run that is asked for."""
-    saved = torch.load(checkpoint, weights_only=True)
+    keys = ("agent", "memory", "walk", "rng", "step", "curve", "recent", "best", "asked", "kept")
+    saved = _saved.read("checkpoint", checkpoint, "a file that `learn` wrote", keys=keys)
     for name, value in asked.items():
         if saved["asked"][name] != value:
             raise ValueError(f"checkpoint must have {name} {value!r}, {checkpoint} has {saved['asked'][name]!r}")

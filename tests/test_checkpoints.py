@@ -1,7 +1,9 @@
 """Runs that are killed and go on: to the last bit where the agent is ours, from the last checkpoint where it is not."""
 
 import dataclasses
+import os
 import re
+from functools import partial
 
 import gymnasium
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import torch
 from stable_baselines3 import SAC, TD3
 
-from divergence_notes import _files, preqn, training
+from divergence_notes import _files, dqn, preqn, training
 from divergence_notes.studies import protocol
 
 CONFIG = preqn.PreQNConfig(
@@ -135,7 +137,8 @@ class TestOurs:
         ("changes", "message"),
         [
             ({"seed": 4}, "checkpoint must have seed 4, "),
-            ({"steps": 999}, "checkpoint must have steps 999, "),
+            ({"steps": 239}, "steps must be at least 240, so many "),
+            ({"warmup": 61}, "checkpoint must have warmup 61, "),
             ({"config": dataclasses.replace(CONFIG, alpha=0.2)}, "state must have alpha 0.2, it has 0.1"),
         ],
     )
@@ -177,6 +180,72 @@ class TestOurs:
         settings = {"steps": 9, "seed": 0, "warmup": 2, "batch_size": 2, "capacity": 9, "eval_every": 9}
         with pytest.raises(TypeError, match="agent must have state_dict"):
             training.learn(Bare(), "Pendulum-v1", eval_episodes=1, checkpoint=tmp_path / "run", **settings)
+
+    @pytest.mark.parametrize("ending", ["finished", "stopped"])
+    def test_with_more_steps_it_goes_on(self, ending, tmp_path):
+        """From its last step, to the last bit like one that was asked for all of them at once."""
+        whole, file = learn("Pendulum-v1"), tmp_path / "run.checkpoint"
+        never = {"every": 1e9}  # only at the end
+        if ending == "finished":
+            first = learn("Pendulum-v1", file, steps=135, **never)
+        else:
+            first = learn("Pendulum-v1", file, callback=lambda moment: moment.step < 140, **never)
+        assert first.ending == ending and torch.load(file, weights_only=True)["step"] == (135, 140)[ending == "stopped"]
+        again = learn("Pendulum-v1", file, steps=135 if ending == "finished" else 140, **never)
+        assert again.curve["return"].tolist()[:3] == first.curve["return"].tolist()[:3], "nothing was left to do"
+        made = []
+        second = learn("Pendulum-v1", file, callback=lambda moment: made.append(moment.step), **never)
+        assert made == list(range(136 if ending == "finished" else 141, STEPS + 1))
+        if ending == "finished":  # 135 is one of the steps at which it is evaluated anyway
+            assert second.curve.equals(whole.curve)
+        assert everything(second.agent.state_dict()) == everything(whole.agent.state_dict())
+
+    def test_an_exception_leaves_the_last_one(self, tmp_path):
+        """It is whole, and the run goes on from it as if nothing had happened."""
+        whole, file = learn("Pendulum-v1"), tmp_path / "run.checkpoint"
+
+        def raises(moment):
+            if moment.step == 150:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt) as stop:
+            learn("Pendulum-v1", file, callback=raises)
+        assert stop.value.run.curve["step"].tolist() == [45, 90, 135, 150]
+        assert torch.load(file, weights_only=True)["step"] == 149
+        assert learn("Pendulum-v1", file).curve.equals(whole.curve)
+
+    def test_one_of_a_stranger(self, tmp_path):
+        """Code in it does not run, and what is no checkpoint is said to be none."""
+        file, trace = tmp_path / "run.checkpoint", tmp_path / "trace"
+
+        class Bomb:
+            def __reduce__(self):
+                return os.mkdir, (str(trace),)
+
+        learn("Pendulum-v1", file, steps=70)
+        saved = torch.load(file, weights_only=True)
+        for planted in (saved | {"best": Bomb()}, {"net": torch.zeros(3)}):
+            torch.save(planted, file)
+            with pytest.raises(ValueError, match=r"^checkpoint must be a file that `learn` wrote"):
+                learn("Pendulum-v1", file)
+        assert not trace.exists()
+
+
+class TestRunsOfDQN:
+    """As a PreQN: killed in between, to the last bit; with what was best so far, too."""
+
+    @pytest.mark.parametrize("target_every", [None, 7])
+    def test_to_the_last_bit(self, target_every, tmp_path, monkeypatch):
+        small = {"hidden": (16,), "warmup": 60, "batch_size": 16, "capacity": 150, "epsilon_steps": 200}
+        settings = {"config": dqn.DQNConfig(**small, target_every=target_every), "steps": STEPS, "seed": 3}
+        settings |= {"eval_every": 45, "eval_episodes": 1}
+        whole = dqn.train("CartPole-v1", **settings)
+        written = killed(monkeypatch, {17, 123, 150, 200})
+        monkeypatch.setattr(training, "learn", partial(training.learn, checkpoint_every=0))
+        broken = unbroken(lambda: dqn.train("CartPole-v1", **settings, checkpoint=tmp_path / "run.checkpoint"))
+        assert len(written) == STEPS, "no step was made twice"
+        assert broken.curve.equals(whole.curve) and broken.ending == whole.ending
+        assert everything(broken.agent.state_dict()) == everything(whole.agent.state_dict())
 
 
 class TestBaselines:

@@ -15,6 +15,9 @@ from divergence_notes import dqn, replay, training
 OBS, ACTIONS, GAMMA = Box(-10, 10, shape=(3,)), Discrete(4), 0.9
 
 
+FLATTEN = ": gymnasium.wrappers.FlattenObservation makes vectors of most observations"
+
+
 def refuses(error, message):
     return pytest.raises(error, match="^" + re.escape(message) + "$")
 
@@ -329,7 +332,7 @@ class TestDQNRefuses:
     @pytest.mark.parametrize(
         ("obs", "actions", "error", "message"),
         [
-            (Discrete(3), ACTIONS, TypeError, "observation_space must be a Box, got Discrete(3)"),
+            (Discrete(3), ACTIONS, TypeError, "observation_space must be a Box, got Discrete(3)" + FLATTEN),
             (
                 OBS,
                 Box(-1, 1, shape=(2,)),

@@ -17,6 +17,7 @@ from torch import nn
 import divergence_notes
 from divergence_notes import diagnostics, networks, ntk, preqn, replay, training
 
+FLATTEN = ": gymnasium.wrappers.FlattenObservation makes vectors of most observations"
 OBS = Box(-np.inf, np.inf, shape=(3,))
 LOW, HIGH = np.float32([-1, 0]), np.float32([3, 10])
 SPACES = {"continuous": Box(LOW, HIGH), "discrete": Discrete(4)}
@@ -1229,6 +1230,8 @@ class TestTrainPreQN:
             "keep": "best",
             "others": {"still": lambda agent, obs: 0},
             "checkpoint": "there",
+            "callback": print,
+            "log": "here",
         }
         assert preqn.train("CartPole-v1", config=settings, **asked) is run
         assert told == {
@@ -1246,6 +1249,8 @@ class TestTrainPreQN:
             "bound": 77.0,
             "progress": False,
             "checkpoint": "there",
+            "callback": print,
+            "log": "here",
         }
 
 
@@ -1316,8 +1321,13 @@ class TestPreQNRefuses:
     @pytest.mark.parametrize(
         ("obs", "actions", "error", "message"),
         [
-            (Discrete(3), Discrete(2), TypeError, "observation_space must be a Box, got Discrete(3)"),
-            (Box(-1, 1, shape=(2, 2)), Discrete(2), ValueError, "observation_space must have shape (any,), got (2, 2)"),
+            (Discrete(3), Discrete(2), TypeError, "observation_space must be a Box, got Discrete(3)" + FLATTEN),
+            (
+                Box(-1, 1, shape=(2, 2)),
+                Discrete(2),
+                ValueError,
+                "observation_space must have shape (any,), got (2, 2)" + FLATTEN,
+            ),
             (OBS, Box(-1, 1, shape=(1, 2)), ValueError, "action_space must have shape (any,), got (1, 2)"),
             (OBS, Discrete(3, start=2), ValueError, "action_space must start at 0, got Discrete(3, start=2)"),
             (OBS, gymnasium.spaces.MultiBinary(2), TypeError, "action_space must be a Box, got MultiBinary(2)"),
@@ -1326,6 +1336,18 @@ class TestPreQNRefuses:
                 Box(np.float32([0, -np.inf]), np.float32([1, 1])),
                 ValueError,
                 "action_space must be finite: action_space[0, 1] is -inf",
+            ),
+            (
+                OBS,
+                Box(np.float32([0, 3]), np.float32([1, 3])),
+                ValueError,
+                "action_space must have low < high, got low[1] = 3 and high[1] = 3",
+            ),
+            (
+                OBS,
+                Box(0, 5, shape=(2,), dtype=np.int64),
+                TypeError,
+                "action_space must hold floating-point numbers, got Box(0, 5, (2,), int64)",
             ),
         ],
     )

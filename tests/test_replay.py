@@ -14,6 +14,9 @@ OBS = Box(-10, 10, shape=(2,))
 BOTH = pytest.mark.parametrize("actions", [Discrete(3), Box(-1, 1, shape=(2,))], ids=["discrete", "box"])
 
 
+FLATTEN = ": gymnasium.wrappers.FlattenObservation makes vectors of most observations"
+
+
 def refuses(error, message):
     return pytest.raises(error, match="^" + re.escape(message) + "$")
 
@@ -140,13 +143,13 @@ class TestBuffer:
     @pytest.mark.parametrize(
         ("obs", "actions", "capacity", "error", "message"),
         [
-            (Discrete(4), Discrete(3), 5, TypeError, "observation_space must be a Box, got Discrete(4)"),
+            (Discrete(4), Discrete(3), 5, TypeError, "observation_space must be a Box, got Discrete(4)" + FLATTEN),
             (
                 Box(0, 1, shape=(3, 3)),
                 Discrete(3),
                 5,
                 ValueError,
-                "observation_space must have shape (any,), got (3, 3)",
+                "observation_space must have shape (any,), got (3, 3)" + FLATTEN,
             ),
             (OBS, Discrete(3, start=1), 5, ValueError, "action_space must start at 0, got Discrete(3, start=1)"),
             (OBS, Dict({"a": Discrete(3)}), 5, TypeError, "action_space must be a Box, got Dict('a': Discrete(3))"),

@@ -1,6 +1,10 @@
 """The walk against an environment that counts, the loop against an agent that records."""
 
+import doctest
+import importlib
+import logging
 import re
+import threading
 from typing import get_args
 
 import gymnasium
@@ -505,3 +509,307 @@ class TestEnvironments:
         assert not isinstance(idle, training.Agent) and isinstance(Recorder(), training.Agent)
         with refuses(TypeError, f"agent must have act(obs, *, explore=False) and update(batch), got {idle!r}"):
             training.learn.__wrapped__(idle, "DivergenceNotesCounter-v0", **SETTINGS)
+
+
+class Broken(Exception):
+    """Something of the user's raises it."""
+
+
+class Breaking(Counter):
+    """Raises at one step, counted over all episodes."""
+
+    def __init__(self, at, error=Broken):
+        super().__init__(over=5)
+        self.at, self.error, self.steps = at, error, 0
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == self.at:
+            raise self.error("out of order")
+        return super().step(action)
+
+
+class TestCallback:
+    """Told of each step, after its update and its evaluation; it may end the run, and changes nothing else."""
+
+    def test_moments(self):
+        told, agent = [], Recorder()
+        run = learn(agent, callback=told.append)
+        assert [moment.step for moment in told] == list(range(1, 41))
+        assert all(moment.agent is agent for moment in told)
+        assert [moment.over for moment in told] == [k % 5 == 0 for k in range(1, 41)]  # cut by the limit
+        assert [moment.step for moment in told if moment.metrics] == list(range(12, 41, 3))
+        assert [moment.row["step"] for moment in told if moment.row] == run.curve["step"].tolist()
+        assert told[11].metrics == {"loss": 1.0, "max_q": -1.0}
+        assert all(tuple(moment.transition.next_obs)[1] == (moment.step - 1) % 5 + 1 for moment in told)
+        assert len(told[-1].memory) == 40
+
+    def test_the_run_is_the_same(self):
+        """Whatever is done to what it is told, by several of them."""
+
+        def spoil(moment):
+            moment.metrics.clear()
+            if moment.row:
+                moment.row["return"] = 0.0
+
+        agents = Recorder(), Recorder()
+        runs = [learn(agents[0]), learn(agents[1], callback=[spoil, spoil])]
+        pd.testing.assert_frame_equal(runs[0].curve, runs[1].curve, check_exact=True)
+        for one, other in zip(agents[0].batches, agents[1].batches, strict=True):
+            assert torch.equal(one.next_obs, other.next_obs)
+
+    @pytest.mark.parametrize(("at", "steps", "returns"), [(20, [15, 20], [35, None]), (15, [15], [35])])
+    def test_stops(self, at, steps, returns):
+        """A row without a return, unless the step has one."""
+
+        def enough(moment):
+            return moment.step < at
+
+        run = learn(Recorder(), callback=enough)
+        assert run.ending == "stopped" and run.reason.startswith(f"step {at}: <function TestCallback.test_stops")
+        assert run.curve["step"].tolist() == steps
+        assert run.curve["return"].isna().tolist() == [one is None for one in returns]
+
+    @pytest.mark.parametrize("answer", [None, True, 0, "", np.nan])
+    def test_only_false_stops(self, answer):
+        assert learn(Recorder(), callback=lambda moment: answer).ending == "finished"
+
+    def test_divergence_is_told(self):
+        """And is the ending, even where a callback would stop at the same step."""
+        told = []
+
+        def stop(moment):
+            told.append(moment)
+            return moment.metrics.get("max_q") != np.inf
+
+        run = learn(Recorder(lambda k: {"max_q": np.inf if k == 3 else 1.0}), callback=stop)
+        assert run.ending == "diverged" and told[-1].metrics == {"max_q": np.inf}
+
+    def test_refuses_what_is_none(self):
+        with refuses(TypeError, "callback must be a function, or several, got 3"):
+            training.learn.__wrapped__(Recorder(), "DivergenceNotesCounter-v0", **SETTINGS, callback=[print, 3])
+
+
+class TestWhateverHappens:
+    """An exception passes as it is and brings what was measured until then; the table on the disk is whole."""
+
+    @pytest.mark.parametrize("error", [Broken, KeyboardInterrupt, SystemExit, MemoryError])
+    @pytest.mark.parametrize("at", [1, 23])
+    def test_an_environment_that_raises(self, error, at, tmp_path):
+        agent, file = Recorder(), tmp_path / "curve.csv"
+        with pytest.raises(error, match="out of order") as broken:
+            learn(agent, Breaking(at, error), log=file)
+        run = broken.value.run
+        assert run.agent is agent and run.ending == "stopped"
+        assert run.reason == f"step {at}: {error.__name__}: out of order"
+        assert run.curve["step"].tolist() == ([15, 23] if at == 23 else [1])
+        assert run.curve["return"].isna().tolist() == ([False, True] if at == 23 else [True])
+        pd.testing.assert_frame_equal(pd.read_csv(file), run.curve, check_dtype=False)
+        assert any("run.curve" in note for note in broken.value.__notes__)
+
+    @pytest.mark.parametrize("who", ["agent", "callback", "evaluation"])
+    def test_somebody_else(self, who, tmp_path):
+        def explode(*given):
+            raise Broken(who)
+
+        agent = Recorder(explode) if who == "agent" else Recorder()
+        more = {"callback": explode} if who == "callback" else {}
+        more = {"others": {"other": explode}} if who == "evaluation" else more
+        with pytest.raises(Broken) as broken:
+            learn(agent, log=tmp_path / "curve.csv", **more)
+        at = {"agent": 12, "callback": 1, "evaluation": 15}[who]
+        assert broken.value.run.curve["step"].tolist() == [at]
+        assert pd.read_csv(tmp_path / "curve.csv")["step"].tolist() == [at]
+
+    def test_the_environment_is_closed_if_it_was_made_here(self):
+        made = []
+
+        class Listed(Breaking, Closing):
+            def __init__(self):
+                super().__init__(3)
+                made.append(self)
+
+        with pytest.raises(Broken):
+            learn(Recorder(), Listed)
+        assert made and not any(env.open for env in made)
+
+    @pytest.mark.parametrize("kind", ["finished", "diverged", "faulty", "stopped"])
+    def test_the_table_of_each_ending(self, kind, tmp_path):
+        metrics = (lambda k: {"max_q": np.inf if k == 6 else 1.0}) if kind == "diverged" else (lambda k: {"max_q": 1.0})
+        env = Spoilt(at=27, reward=None) if kind == "faulty" else Counter(over=5)
+        told = []
+        settings = {"log": tmp_path / "curve.csv", "callback": lambda moment: kind != "stopped" or moment.step < 33}
+        settings["others"] = {
+            "look": lambda agent, obs: told.append(pd.read_csv(settings["log"])["step"].tolist()) or 1
+        }
+        run = learn(Recorder(metrics), env, **settings)
+        assert run.ending == kind
+        assert told[0] == [] and len(told[-1]) == run.curve["return"].notna().sum() - 1
+        pd.testing.assert_frame_equal(pd.read_csv(settings["log"]), run.curve, check_dtype=False)
+
+    def test_a_place_that_cannot_be_written_is_said_before_the_first_step(self, tmp_path):
+        (tmp_path / "file").write_text("no folder")
+        agent = Recorder()
+        with pytest.raises(OSError):
+            learn(agent, log=tmp_path / "file" / "curve.csv")
+        assert not agent.explored
+
+
+class TestHazards:
+    """What somebody's environment does that none of ours would."""
+
+    def test_one_array_for_all_observations(self):
+        """It writes the next observation into the array that it gave for the last one, and clips actions in place."""
+
+        class Reusing(Counter):
+            seen = np.zeros(2, dtype=np.float32)
+
+            def step(self, action):
+                action *= 0
+                return super().step(action)
+
+            def _see(self):
+                self.seen[:] = [self.episode, self.t]
+                return self.seen
+
+        class Half(Recorder):
+            def act(self, obs, *, explore=False):
+                super().act(obs, explore=explore)
+                return np.array([0.5], dtype=np.float32)
+
+        agent = Half()
+        training.learn(agent, lambda: Reusing(over=5, actions=Box(-1, 1, (1,))), **SETTINGS | {"batch_size": 200})
+        last = agent.batches[-1]
+        torch.testing.assert_close(last.next_obs - last.obs, torch.tensor([[0.0, 1.0]]).expand(200, 2))
+        assert (last.action != 0).all()
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.float64, np.int16])
+    def test_observations_of_other_kinds(self, dtype):
+        """Vectors of bytes and of doubles are learned from; a list is an observation as well."""
+        from divergence_notes import dqn, preqn
+
+        class Bytes(Counter):
+            observation_space = Box(0, 100, shape=(2,), dtype=dtype)
+
+            def _see(self):
+                seen = np.array([self.episode % 100, self.t], dtype=dtype)
+                return seen.tolist() if self.t % 2 else seen
+
+        small = {"warmup": 20, "batch_size": 8}
+        for module, config in ((dqn, dqn.DQNConfig(**small)), (preqn, preqn.PreQNConfig(**small))):
+            env = Bytes(over=5, actions=Discrete(2))
+            run = module.train(env, config=config, steps=40, seed=0, eval_every=20, eval_episodes=1)
+            assert run.ending == "finished" and run.curve["max_q"].iloc[-1] > 0
+
+    def test_episodes_of_one_step(self):
+        """Cut after one step, or over: both are heard, and each step begins anew."""
+        for over in (1, None):
+            agent = Recorder()
+            env = gymnasium.wrappers.TimeLimit(Counter(over=over), 1)
+            run = learn(agent, env)
+            assert run.curve["return"].tolist() == [7.0] * 3
+            assert agent.batches[-1].terminated.all() == (over == 1)
+            assert (agent.batches[-1].next_obs[:, 1] == 1).all()
+
+    @pytest.mark.parametrize("way", ["wrapper", "itself"])
+    def test_one_environment_in_new_wrappers(self, way):
+        """An evaluation would break off the episode that is being learned from; and it stays open."""
+        env = gymnasium.wrappers.TimeLimit(Closing(), 5)
+        wrap = gymnasium.wrappers.RecordEpisodeStatistics if way == "wrapper" else lambda env: env
+        agent = Recorder()
+        with pytest.raises(ValueError, match=r"^env must make a new environment at each call, it gives the same one"):
+            learn(agent, lambda: wrap(env))
+        assert not agent.explored and env.unwrapped.open
+
+    @pytest.mark.parametrize("kind", ["Observation", "Reward"])
+    @pytest.mark.parametrize("given", ["object", "function"])
+    def test_a_scale_that_moves(self, kind, given):
+        """Under another wrapper as well."""
+
+        def make():
+            inside = getattr(gymnasium.wrappers, f"Normalize{kind}")(gymnasium.make("DivergenceNotesCounter-v0"))
+            return gymnasium.wrappers.RecordEpisodeStatistics(inside)
+
+        agent = Recorder()
+        with pytest.raises(ValueError, match=f"^env must give the same numbers .*, Normalize{kind} learns its scale"):
+            learn(agent, make() if given == "object" else make)
+        assert not agent.explored
+        fixed = getattr(gymnasium.wrappers, f"Transform{kind}")
+        settings = {"func": lambda x: x / 2} | ({"observation_space": None} if kind == "Observation" else {})
+        assert learn(agent, fixed(Counter(over=5), **settings)).ending == "finished"
+
+    def test_an_evaluation_without_an_end_is_said(self, monkeypatch, caplog):
+        monkeypatch.setattr(training, "LONG", 30)
+        with caplog.at_level(logging.WARNING, logger="divergence_notes.training"):
+            training.evaluate(lambda: Counter(over=29), lambda obs: 0, episodes=3, seed=0)
+            assert not caplog.records
+            training.evaluate(lambda: Counter(over=300), lambda obs: 0, episodes=1, seed=0)
+        assert [record.message for record in caplog.records] == [
+            "an evaluation has been in one episode for 30 steps: does it end? gymnasium.wrappers.TimeLimit cuts it"
+        ]
+
+    def test_two_runs_at_once(self):
+        """In two threads, each as if it were alone, bit by bit."""
+        from divergence_notes import dqn, preqn
+
+        def started(k, found):
+            module, config = (dqn, dqn.DQNConfig) if k else (preqn, preqn.PreQNConfig)
+            settings = {"config": config(warmup=20, batch_size=16, hidden=(16,)), "steps": 150, "seed": k}
+            found[k] = module.train("CartPole-v1", **settings, eval_every=50, eval_episodes=1)
+
+        alone, together = {}, {}
+        for k in range(2):
+            started(k, alone)
+        threads = [threading.Thread(target=started, args=(k, together)) for k in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for k in range(2):
+            pd.testing.assert_frame_equal(alone[k].curve, together[k].curve, check_exact=True)
+            for a, b in zip(alone[k].agent.net.parameters(), together[k].agent.net.parameters(), strict=True):
+                assert torch.equal(a, b)
+
+    @pytest.mark.parametrize(
+        ("env", "error", "message"),
+        [
+            ("Blackjack-v1", TypeError, r"observation_space must be a Box, got Tuple\(.*FlattenObservation"),
+            ("FrozenLake-v1", TypeError, r"observation_space must be a Box, got Discrete\(.*FlattenObservation"),
+            ("CarRacing", ValueError, r"observation_space must have shape \(any,\), got \(96, 96, 3\).*Flatten"),
+            ("Dict", TypeError, r"observation_space must be a Box, got Dict\(.*FlattenObservation"),
+            ("MultiDiscrete", TypeError, "action_space must be"),
+        ],
+    )
+    def test_a_sentence_before_the_first_step(self, env, error, message):
+        from divergence_notes import dqn, preqn
+
+        class Odd(Counter):
+            def step(self, action):
+                raise AssertionError("a step was made")
+
+        if env in ("CarRacing", "Dict", "MultiDiscrete"):
+            made = Odd(over=5)
+            if env == "MultiDiscrete":
+                made.action_space = gymnasium.spaces.MultiDiscrete([2, 3])
+            else:
+                image = Box(0, 255, (96, 96, 3), np.uint8)
+                made.observation_space = image if env == "CarRacing" else gymnasium.spaces.Dict({"image": image})
+            env = made
+        for module, config in ((dqn, dqn.DQNConfig()), (preqn, preqn.PreQNConfig())):
+            with pytest.raises(error, match=f"^{message}"):
+                module.train(env, config=config, steps=10, seed=0)
+
+    @pytest.mark.parametrize("seed", [None, -1, 1.5])
+    def test_a_seed_that_is_none(self, seed):
+        with pytest.raises((TypeError, ValueError), match=r"^seed must be"):
+            training.learn.__wrapped__(Recorder(), "DivergenceNotesCounter-v0", **SETTINGS | {"seed": seed})
+
+
+@pytest.mark.parametrize("name", ["preqn", "dqn"])
+def test_the_examples_run(name, tmp_path, monkeypatch):
+    """As they stand in the docstrings of `train`."""
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(f"divergence_notes.{name}")
+    (example,) = [one for one in doctest.DocTestFinder().find(module) if one.examples]
+    assert example.name == f"divergence_notes.{name}.train" and len(example.examples) >= 9
+    assert doctest.DocTestRunner().run(example).failed == 0

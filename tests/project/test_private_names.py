@@ -23,6 +23,8 @@ REACHED = {
     f"{BUFFER}._normalize_reward": "the monitor puts rewards on the scale on which the network is trained",
     f"{BUFFER}._normalize_obs": "the monitor asks for values at the starts of stored episodes",
     "stable_baselines3.common.base_class.BaseAlgorithm._n_updates": "the monitor counts how often targets were renewed",
+    "stable_baselines3.common.base_class.BaseAlgorithm._vec_normalize_env": "PreQN draws batches on the scale of TD3's",
+    "stable_baselines3.common.base_class.BaseAlgorithm._update_learning_rate": "PreQN's actor has the rate of TD3's",
     f"{CALLBACK}._init_callback": "the monitor refuses an algorithm that it cannot read",
     f"{CALLBACK}._on_training_start": "the monitor begins a new history",
     f"{CALLBACK}._on_step": "every callback has it",
@@ -55,6 +57,7 @@ def private(name):
 def foreign(trees):
     """Return the private names that sources use and none of them defines, and the hooks that a callback defines."""
     own, used, hooks = {path.stem for path in SOURCES}, set(), set()
+    counted = {id(node.target) for tree in trees for node in ast.walk(tree) if isinstance(node, ast.AugAssign)}
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             own.add(node.name)
@@ -63,7 +66,8 @@ def foreign(trees):
                 hooks |= {name for name in methods if name.startswith("_on_") or name == "_init_callback"}
         elif isinstance(node, ast.Name | ast.Attribute):
             name = node.id if isinstance(node, ast.Name) else node.attr
-            (own if isinstance(node.ctx, ast.Store) else used).add(name)
+            stored = isinstance(node.ctx, ast.Store) and id(node) not in counted  # what is counted on was there
+            (own if stored else used).add(name)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             inside = getattr(node, "module", "") or ""
             names = [inside, *(alias.name for alias in node.names)]
@@ -153,6 +157,7 @@ class TestWhatIsGone:
             "import numpy._secret",
             "from numpy._secret import array",
             "getattr(x, '_secret')",
+            "x._secret += 1",
             "class Watch(BaseCallback):\n    def _on_secret(self): pass",
         ],
     )
