@@ -195,15 +195,19 @@ class TestGuesses:
         found = outside.guesses(kernel, x, error[:n, None])["jitter-0.01"]
         np.testing.assert_allclose(found[:, 0], kernel[n:] @ z, rtol=1e-8)
 
-    def test_a_transition_drawn_twice_has_one_sign(self):
-        """Else the two would ask for opposite things, and the null would be steps that no batch asks for."""
-        kernel, x, error, n = self.given()
+    def test_a_transition_drawn_twice_has_one_error(self, monkeypatch):
+        """Else the null would ask for two opposite things at one place, which no batch does."""
+        given, (kernel, x, error, n) = [], self.given()
+        guesses = outside.guesses
+        monkeypatch.setattr(outside, "guesses", lambda *of: given.append(of[2]) or guesses(*of))
         twice = np.r_[0:n, 0:n, n : len(x)]
-        rows = outside.judged(
-            kernel[twice][:, twice[: 2 * n]], x[twice], error[twice], n=2 * n, rng=np.random.default_rng(1)
-        )
-        null = one(pd.DataFrame(rows), "jitter-1e-08", "signs")
-        assert null["size"] < 5, "a pair of opposite errors would be fitted by a step without bound"
+        rng = np.random.default_rng(1)
+        outside.judged(kernel[twice][:, twice[: 2 * n]], x[twice], error[twice], n=2 * n, rng=rng)
+        (errors,) = given
+        assert errors.shape == (2 * n, 1 + 2 * outside.DRAWS)
+        np.testing.assert_array_equal(errors[:n], errors[n:])
+        assert (np.abs(errors[:, 1 : 1 + outside.DRAWS]) == np.abs(errors[:, :1])).all(), "signs, and nothing else"
+        assert (np.sort(errors[:n, -1]) == np.sort(errors[:n, 0])).all() and (errors[:n, -1] != errors[:n, 0]).any()
 
     def test_ceiling_is_the_best_of_all(self):
         kernel, x, error, n = self.given()
