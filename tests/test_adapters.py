@@ -14,7 +14,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from divergence_notes import adapters, diagnosis, monitor, probe, returns
+from divergence_notes import _passes, adapters, diagnosis, monitor, probe, returns
 from divergence_notes.monitor import DivergenceCallback
 
 SMALL = {"net_arch": [16, 16]}
@@ -148,6 +148,17 @@ class TestKernels:
                 rows.append(torch.cat([slope.ravel() for slope in slopes]).double())
         J = torch.stack(rows).numpy()
         np.testing.assert_allclose(K, J @ J.T, rtol=2e-3, atol=1e-4 * np.abs(K).max())
+
+    @pytest.mark.parametrize("name", ALGORITHMS)
+    def test_the_jacobian_is_not_formed(self, name, monkeypatch):
+        """Each is made of layers that are known, CrossQ's with the statistics that it keeps included."""
+        monkeypatch.setattr(_passes, "row_gradients", lambda *_: pytest.fail("formed the Jacobian"))
+        model = made(name)
+        model.learn(60)
+        batch = model.replay_buffer.sample(9)
+        with probe.undisturbed(adapters.asked(model).modules):
+            K = probe.Probe.of(adapters.asked(model), gamma=0.9).kernel(batch)
+        assert np.linalg.eigvalsh(K).min() > -1e-4 * K.max() and K.diagonal().min() > 0
 
 
 class TestRenewals:
