@@ -48,7 +48,7 @@ def chosen(name: str, outputs: torch.Tensor | int | None, out: torch.Tensor, n: 
     if outputs is None:
         if shape[0] != 1:
             raise ValueError(f"{name} must say which of the {shape[0]} outputs of net is meant")
-        outputs = 0
+        return torch.zeros(n, dtype=torch.int64, device=out.device)
     if isinstance(outputs, torch.Tensor):
         given = outputs.cpu().numpy()
     else:
@@ -342,8 +342,8 @@ def plainly(
     with torch.inference_mode(False), torch.no_grad(), _own_precision(x.device):  # the first lets gradients flow
         seen = [x.clone()]
         with nullcontext() if during is None else during:
-            for step in steps:
-                seen.append(step(seen[-1]))
+            for step in steps:  # a call looks for hooks, and only what is entered here can have set any
+                seen.append(step.forward(seen[-1]) if during is None else step(seen[-1]))
         out = seen[-1]
         which = chosen(name, outputs, out, len(x))
         b = torch.zeros_like(out).scatter_(1, which[:, None], 1.0)

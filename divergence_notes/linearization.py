@@ -182,8 +182,11 @@ def products(rows: Linearization, columns: Linearization, *, tile: int) -> torch
         if not (isinstance(rows, ByLayer) and isinstance(columns, ByLayer) and _same_layers(rows, columns)):
             K = rows._jacobian() @ columns._jacobian().T
             return K.triu() + K.triu(1).T if symmetric else K
-        K = rows.values.new_empty(n, m)
         tile = min([tile, *(layer.tile(max(n, m)) for layer in rows.layers)])
+        if symmetric and 0 < n <= tile:
+            block = _block(rows.layers, columns.layers, slice(n), slice(n))
+            return block.triu_() + block.triu(1).T
+        K = rows.values.new_empty(n, m)
         for i in range(0, n, tile):
             for j in range(i if symmetric else 0, m, tile):
                 block = _block(rows.layers, columns.layers, slice(i, i + tile), slice(j, j + tile))

@@ -220,7 +220,7 @@ def _linearize(
     if steps and not check:
         return _passes.plainly(net, steps, x, name, outputs, during)
     trainable = _passes.trainable(net)
-    owners = _passes.layers(net)
+    owners = steps or _passes.layers(net)
     width = sum(m.in_features + m.out_features for m in owners if type(m) is nn.Linear)
     _checks.memory("inputs and slopes of the layers", len(x), width, itemsize=x.element_size())
     if steps:  # nothing to check
