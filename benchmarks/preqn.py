@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import statistics
+from functools import partial
 
 import gymnasium
 import numpy as np
@@ -32,13 +33,22 @@ class Agents:
         with mujoco_in_the_log(), gymnasium.make(ENV) as env:
             spaces = env.observation_space, env.action_space
             self.ours = {
-                activation: preqn.PreQN(
+                name: preqn.PreQN(
                     *spaces,
                     preqn.PreQNConfig(
-                        hidden=hidden, policy_hidden=hidden, activation=activation, batch_size=batch_size
+                        hidden=hidden,
+                        policy_hidden=hidden,
+                        activation=activation,
+                        batch_size=batch_size,
+                        policy_every=policy_every,
                     ),
                 )
-                for activation in ("relu", "sin")
+                for name, activation, policy_every in (
+                    ("relu", "relu", 1),
+                    ("sin", "sin", 1),
+                    ("relu, slow policy", "relu", 2),
+                    ("sin, slow policy", "sin", 2),
+                )
             }
             self.buffer = replay.ReplayBuffer(*spaces, capacity=transitions)
             walk = training.transitions(env, lambda obs: env.action_space.sample(), seed=0)
@@ -55,20 +65,20 @@ class Agents:
             )
             self.theirs.learn(transitions)  # random steps only
         self.rng = np.random.default_rng(0)
-        self.trials = {activation: [] for activation in self.ours}
+        self.trials = {name: [] for name in self.ours}
 
     def draw(self):
         """Return a minibatch for ours, with what it only watches."""
         config = self.ours["relu"].config
         return self.buffer.sample(config.batch_size + config.held_out, rng=self.rng)
 
-    def update_ours(self, activation, times=1):
+    def update_ours(self, name, times=1):
         """Update ours, and raise if it diverged: going back to a good state is no update."""
         for _ in range(times):
-            said = self.ours[activation].update(self.draw())
+            said = self.ours[name].update(self.draw())
             if "accepted" not in said:
                 raise RuntimeError(f"ours diverged: {said}")
-            self.trials[activation].append(1 + said["backtracks"])
+            self.trials[name].append(1 + said["backtracks"])
 
     def update_theirs(self, times=1):
         """Update theirs, one gradient step a call, as after each step of an environment."""
@@ -90,23 +100,30 @@ def linear(agent, batch):
     return x, line, (targets(agent, batch) - line.values)[: agent.config.batch_size]
 
 
+LABELS = {
+    "relu": "{}",
+    "sin": "{}, sine",
+    "relu, slow policy": "{}, policy every second",
+    "sin, slow policy": "{}, sine, policy every second",
+}
+"""What each of our agents is called in the table, after the widths."""
+
+
 def updates(agents, case, repeats):
     """Return the rows of one update, drawing its minibatch included; TD3 has rectifiers beside the sine too."""
-    found = {
-        "relu": lambda: agents.update_ours("relu", BLOCK),
-        PEER: lambda: agents.update_theirs(BLOCK),
-        "sin": lambda: agents.update_ours("sin", BLOCK),
-    }
+    found = {name: partial(agents.update_ours, name, BLOCK) for name in agents.ours}
+    found[PEER] = lambda: agents.update_theirs(BLOCK)
     for f in found.values():
         f()
-    agents.trials = {activation: [] for activation in agents.trials}
+    agents.trials = {name: [] for name in agents.trials}
     seconds, _ = measure.in_turns(found, dict.fromkeys(found, repeats))
     seconds = {name: [each / BLOCK for each in laps] for name, laps in seconds.items()}
     rows = []
-    for activation, label in (("relu", case), ("sin", f"{case}, sine")):
+    for name, label in LABELS.items():
+        trials = statistics.mean(agents.trials[name])
         rows += [
-            measure.row("update", OURS, label, seconds[activation], trials=statistics.mean(agents.trials[activation])),
-            measure.row("update", PEER, label, seconds[PEER]),
+            measure.row("update", OURS, label.format(case), seconds[name], trials=trials),
+            measure.row("update", PEER, label.format(case), seconds[PEER]),
         ]
     return rows
 

@@ -156,8 +156,8 @@ class DivergenceCallback(BaseCallback):
     a parameter otherwise than by its own layer, see `ntk.gram`, needs batch_size * n_parameters numbers.
 
     A record of 128 transitions took 5 ms of CPU time for the default DQN, 12 ms for the default TD3 and 10 ms for SAC,
-    with one thread; for the default policy of DQN on images 0.35 s and 170 MB. Where a million steps are stored, their
-    rewards and returns take some milliseconds more.
+    with one thread; for the default policy of DQN on images 0.4 s and 190 MB, the first record twice that time. Where a
+    million steps are stored, their rewards and returns take some milliseconds more.
     """
 
     def __init__(

@@ -14,6 +14,7 @@ PAGE = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
 PEERS = {"divergence_notes", "torch.func", "nngeometry", "asdl", "limit"}
 TD3 = "stable-baselines3, TD3"
 WIDTHS = ("256-256", "400-300")
+AGENTS = ("", ", sine", ", policy every second", ", sine, policy every second")
 PARTS = {"replay.sample", "ntk.linearize", "targets", "gram", "preqn.solve", "pull_back", "preqn.line_search", "policy"}
 SOLVERS = {"divergence_notes", "minimum norm, eigh", "torch.linalg.lstsq, gelsd"}
 
@@ -59,7 +60,7 @@ class TestRecorded:
         found = {(row["what"], row["case"], row["method"]) for row in RESULTS["rows"]}
         assert {("gram", f"n = {n}", method) for n in run.SIZES for method in PEERS} <= found
         assert {
-            ("update", f"{k}{end}", method) for k in WIDTHS for end in ("", ", sine") for method in (run.OURS, TD3)
+            ("update", f"{k}{end}", method) for k in WIDTHS for end in AGENTS for method in (run.OURS, TD3)
         } <= found
         assert {("part of an update", k, method) for k in WIDTHS for method in PARTS} <= found
         assert {("solve", k, method) for k in WIDTHS for method in SOLVERS} <= found
@@ -160,6 +161,13 @@ class TestTableOfMeasurements:
     def test_the_sine_is_in_no_goal(self):
         assert not any(value for _, value, _ in run.judge(made_up_update(12.0, case="256-256, sine")))
 
+    @pytest.mark.parametrize(("ms", "mb", "met"), [(490.0, 313.0, [True, True]), (510.0, 315.0, [False, False])])
+    def test_a_record_has_goals_of_its_own(self, ms, mb, met):
+        row = {"what": "record", "case": "CnnPolicy, 128 transitions", "method": run.OURS, "run": "torch"}
+        found = [verdict for verdict in run.judge([row | {"ms": ms, "mb": mb}]) if verdict[0].startswith("record")]
+        assert [(value, reached) for _, value, reached in found] == list(zip((ms, mb), met, strict=True))
+        assert found[0][0].endswith("<= 500 CPU ms") and found[1][0].endswith("<= 314 MB")
+
     def test_a_part_has_no_ratio(self):
         part = {"what": "part of an update", "case": "256-256", "method": "gram", "ms": 1.0, "repeats": 3}
         head, _, *lines = (
@@ -239,6 +247,23 @@ class TestMeasured:
         net, x = gram.network((23, 8, 8, 1)), gram.inputs(6)
         torch.testing.assert_close(gram.ours(net, x), gram.jacobian(net, x), rtol=0, atol=1e-5)
 
+    def test_record(self):
+        import torch
+
+        from benchmarks import record
+
+        learner = record.model((4, 36, 36))
+        given, looking = record.batch(learner, 6), record.watching(learner)
+        record.record(looking, given)
+        K = record.by_rows(learner, given)
+        torch.testing.assert_close(torch.from_numpy(looking.kernel(given)).float(), K, rtol=1e-4, atol=1e-5)
+        assert looking.records[0]["row_ratio"] > 0 and not looking.records[0]["reason"]
+        looking.asked.net.q_net[0].weight.data.fill_(torch.nan)
+        record.record(looking, given)  # a record all the same
+        bad = given._replace(actions=given.actions[:2])
+        with pytest.raises(RuntimeError, match="batch must have as many actions"):
+            record.record(looking, bad)
+
     def test_tabular(self):
         import numpy as np
 
@@ -272,12 +297,15 @@ class TestMeasured:
             torch.set_num_threads(before)
         found = {(row["what"], row["case"], row["method"]) for row in rows}
         assert found == (
-            {("update", f"16-8{end}", method) for end in ("", ", sine") for method in (run.OURS, TD3)}
+            {("update", f"16-8{end}", method) for end in AGENTS for method in (run.OURS, TD3)}
             | {("part of an update", "16-8", method) for method in PARTS}
             | {("solve", "16-8", method) for method in SOLVERS}
         )
         assert agents.theirs._n_updates == 3 * preqn.BLOCK
-        assert agents.ours["relu"].updates == agents.ours["sin"].updates == 3 * preqn.BLOCK
+        assert {agent.updates for agent in agents.ours.values()} == {3 * preqn.BLOCK}
+        every = {name: agent.config.policy_every for name, agent in agents.ours.items()}
+        assert every == {name: 1 + name.endswith("slow policy") for name in preqn.LABELS}
+        assert agents.theirs.policy_delay == 2
         assert not list(tmp_path.iterdir())
 
     def test_what_is_timed_is_what_an_update_does(self):
