@@ -48,6 +48,12 @@ SETTINGS = {
 HEADLINE = "bound_ratio"
 """The column that warned first in most runs of the bestiary."""
 
+_QUICK = 0.004
+"""Growth of the logarithm of the length of all weights in an update: with Adam at 1e-3 it is a tenth of that."""
+
+_LATE = 100
+"""Updates before which values are not expected to be anything."""
+
 _SECTION = "heuristics_runs#your-own-run"
 
 
@@ -178,8 +184,17 @@ class _Run:
 
     def first(self, where: np.ndarray) -> int:
         """Return the update of the first record of which something holds."""
-        at = self.updates[int(np.argmax(where))]
-        return int(at) if np.isfinite(at) else 0
+        return self.at(int(np.argmax(where)))
+
+    def at(self, k: int) -> int:
+        """Return the update of a record."""
+        return int(self.updates[k]) if np.isfinite(self.updates[k]) else 0
+
+    def fixed(self) -> bool:
+        """Return whether the data have stayed the same through at least five records while the network was trained."""
+        parts = [self[name] for name in ("earned_low", "earned_high", "start_return", "episode_length")]
+        same = all(np.isfinite(part).all() and np.ptp(part) == 0 for part in parts)
+        return bool(same and self.n >= 5 and np.ptp(self["updates"]) > 0)
 
     def runaway(self) -> np.ndarray:
         """Return where values lie far above what was earned, without being impossible."""
@@ -275,11 +290,13 @@ def _not_finite(run: _Run) -> Finding | None:
 
 
 def _no_target(run: _Run) -> Finding | None:
+    """Look for targets that move with the network, or a copy that is renewed at once; but CrossQ is made so."""
     coupled = run["target_coupling"] > 0.3
     with np.errstate(all="ignore"):
         pace = np.diff(run["renewed"], prepend=np.nan) / np.diff(run["updates"], prepend=np.nan)
     quick = pace > 0.1
-    if not run.trouble.any() or not (coupled.any() or quick.any()):
+    wrong = run.trouble.any()
+    if not (coupled | quick).any() or run.settings.get("algorithm") == "CrossQ":
         return None
     if coupled.any():
         moved = np.nanmax(run["target_coupling"])
@@ -287,9 +304,78 @@ def _no_target(run: _Run) -> Finding | None:
         where, rests_on = coupled, "behaviour"
     else:
         seen = f"An update replaces {np.nanmax(pace):.0%} of the target network on average"
-        where, rests_on = quick, "both"
-    seen += f"; from update {run.first(run.trouble)} on values are larger than what can have been earned."
-    return _finding(run, "no-target-network", seen, where=where, weight=0.85, rests_on=rests_on)
+        where, rests_on = quick, "both" if wrong else "setting"
+    seen += f"; from update {run.first(run.trouble)} on values are larger than what was earned." if wrong else "."
+    return _finding(run, "no-target-network", seen, where=where, weight=0.85 if wrong else 0.5, rests_on=rests_on)
+
+
+def _steps(run: _Run) -> Finding | None:
+    """Look for updates that lengthen the weights by a large part: no loss asks for that."""
+    size, rate = run["weight_norm"], run.settings.get("learning_rate")
+    with np.errstate(all="ignore"):
+        growth = np.diff(np.log(size), prepend=np.nan) / np.diff(run.updates, prepend=np.nan)
+        quick = (growth > _QUICK) & (np.append(np.nan, size[1:] / size[:-1]) > 1.5)
+    if not quick.any():
+        return None
+    k = int(np.argmax(quick))
+    seen = f"All weights together grew from length {size[k - 1]:.3g} to {size[k]:.3g} in the updates up to {run.at(k)}"
+    seen += f", at a learning rate of {rate:.3g}." if rate is not None else "."
+    first = k <= 1
+    large = rate is not None and rate >= 0.01
+    rests_on = "both" if large else "behaviour"
+    return _finding(run, "step-size", seen, where=quick, weight=0.9 if first or large else 0.4, rests_on=rests_on)
+
+
+def _discount(run: _Run) -> Finding | None:
+    """Look for no discount where nothing ends or values grow, and for one that leaves nothing of a return."""
+    gamma, length = run.settings.get("gamma"), run["episode_length"]
+    none = np.isposinf(run["possible_high"]) | np.isneginf(run["possible_low"]) | (gamma == 1)
+    if none.any():
+        endless = np.isfinite(length) & np.isnan(run["same_length"])
+        if endless[-1]:
+            seen = (
+                f"There is no discount, and none of the stored episodes ended by itself, up to {length[-1]:.0f} steps."
+            )
+            return _finding(run, "discount", seen, where=none & endless, weight=0.8, rests_on="both")
+        earned = np.maximum(np.abs(run["earned_low"]), np.abs(run["earned_high"]))
+        with np.errstate(invalid="ignore"):
+            wrong = run.trouble | (run["max_q"] > 2 * earned)
+        if wrong.any():
+            seen = f"There is no discount, and values have reached {np.nanmax(run['max_q']):.3g}."
+            return _finding(run, "discount", seen, where=wrong, weight=0.7, rests_on="both")
+        return None
+    with np.errstate(all="ignore"):
+        kept = np.abs(run["start_return"]) / np.abs(run["start_sum"])
+        lost = kept < 0.01
+    if not lost.any():
+        return None
+    k = int(np.argmax(lost))
+    seen = f"Episodes earned {run['start_sum'][k]:.3g} on average, of which the discount leaves "
+    seen += f"{run['start_return'][k]:.2g} at their start."
+    return _finding(run, "discount", seen, where=lost, weight=0.8, rests_on="behaviour")
+
+
+def _rewards(run: _Run) -> Finding | None:
+    """Look for rewards far from size 1 with values that are far from their returns."""
+    size = np.fmax(np.abs(run["reward_low"]), np.abs(run["reward_high"]))
+    largest = np.nanmax(size, initial=0.0)
+    start, earned = np.abs(run["start_q"]), np.abs(run["start_return"])
+    q, most = run["max_q"], np.fmax(np.abs(run["earned_low"]), np.abs(run["earned_high"]))
+    with np.errstate(invalid="ignore"):
+        short = np.where(np.isfinite(start), start < 0.2 * earned, q < 0.2 * most)
+        over = q > 2 * most
+    late = run.updates > _LATE
+    if largest >= 1e3:
+        where, told = (size >= 1e3) & ((short & late) | run.trouble), "have only reached"
+    elif 0 < largest <= 1e-3:
+        where, told = (size > 0) & ((over & late) | run.trouble), "are still"
+    else:
+        return None
+    if not where.any():
+        return None
+    k = int(np.flatnonzero(where)[-1])
+    seen = f"Rewards are of size {largest:.2g}; values {told} {q[k]:.2g}, where episodes earned {most[k]:.2g}."
+    return _finding(run, "reward-scale", seen, where=where, weight=0.8, rests_on="behaviour")
 
 
 def _mixed(run: _Run) -> Finding | None:
@@ -310,10 +396,63 @@ def _inputs(run: _Run) -> Finding | None:
 
 
 def _actor(run: _Run) -> Finding | None:
-    if not run.settings.get("actor_moves_critic"):
+    """Look for the critic in the actor's optimiser, or for values that stay above their targets and do not fall."""
+    if run.settings.get("actor_moves_critic"):
+        seen = "The optimiser of the actor holds parameters of the critic."
+        return _finding(run, "actor-moves-critic", seen, where=np.ones(run.n, bool), weight=0.92, rests_on="setting")
+    bias, error, middle = run["td_bias"], run["td_error"], (run["low_q"] + run["high_q"]) / 2
+    # CrossQ has its values and its errors from different modes of the network, and the first two have no actor
+    if run.settings.get("algorithm") in ("CrossQ", "DQN", "QRDQN") or run.settings.get("offline") or run.fixed():
         return None
-    seen = "The optimiser of the actor holds parameters of the critic."
-    return _finding(run, "actor-moves-critic", seen, where=np.ones(run.n, bool), weight=0.92, rests_on="setting")
+    known = np.flatnonzero(np.isfinite(bias) & np.isfinite(middle) & (run.updates > _LATE))
+    if len(known) < 4:
+        return None
+    half = known[len(known) // 2 :]
+    above = bias[half] < -0.7 * error[half]
+    fall = middle[half[0]] - middle[half[-1]]
+    if above.mean() < 0.75 or fall > np.median(error[half]) or run.updates[half[-1]] - run.updates[half[0]] < _LATE:
+        return None
+    if np.nanmax(np.fmax(np.abs(run["reward_low"]), np.abs(run["reward_high"])), initial=0.0) >= 1e3:
+        return None
+    seen = f"From update {run.at(int(half[0]))} on values lie above their targets by {-np.median(bias[half]):.2g} on "
+    seen += "average, nearly all of the TD error, and do not fall."
+    where = np.isin(np.arange(run.n), half)
+    return _finding(run, "actor-moves-critic", seen, where=where, weight=0.55, rests_on="behaviour")
+
+
+def _asleep(run: _Run) -> Finding | None:
+    """Look for a layer of which most units are dormant in half of the records."""
+    where = run["dormant_layer"] > 0.8
+    if where[len(where) // 2 :].mean() < 0.9:
+        return None
+    seen = f"In one hidden layer {np.nanmax(run['dormant_layer']):.0%} of the units hardly answer to any input."
+    return _finding(run, "dead-units", seen, where=where, weight=0.7, rests_on="behaviour")
+
+
+def _offline(run: _Run) -> Finding | None:
+    """Look for data that stay the same, and values that leave what they hold."""
+    told, fixed = run.settings.get("offline"), run.fixed()
+    if not (told or (told is None and fixed)) or not run.trouble.any():
+        return None
+    k = int(np.argmax(run.trouble))
+    seen = f"Nothing is added to the data, and values have reached {run['max_q'][k]:.3g}, where the episodes in them "
+    seen += f"earned between {run['earned_low'][k]:.3g} and {run['earned_high'][k]:.3g}."
+    return _finding(run, "offline", seen, where=run.trouble, weight=0.75, rests_on="both" if told else "behaviour")
+
+
+def _replayed(run: _Run) -> Finding | None:
+    """Look for many updates a step where features lose their rank, or values are wrong."""
+    with np.errstate(all="ignore"):
+        ratio = np.diff(run["updates"], prepend=np.nan) / np.diff(run["step"], prepend=np.nan)
+    many = ratio >= 8
+    rank = run["feature_rank"]
+    known = rank[np.isfinite(rank)]
+    fallen = len(known) > 1 and known[-1] < 0.5 * known.max()
+    if not many.any() or not (fallen or run.trouble.any()):
+        return None
+    seen = f"There are {np.nanmedian(ratio):.0f} updates for each step in the environment"
+    seen += f", and the rank of the features has gone from {known.max():.0f} to {known[-1]:.0f}." if fallen else "."
+    return _finding(run, "replay-ratio", seen, where=many, weight=0.6, rests_on="both")
 
 
 def _limits(run: _Run) -> Finding | None:
@@ -336,4 +475,17 @@ def _unexplained(run: _Run) -> Finding:
     return _finding(run, "unexplained", seen, where=run.alarm, weight=0.1, rests_on="behaviour")
 
 
-_RULES: tuple[Callable[[_Run], Finding | None], ...] = (_not_finite, _no_target, _mixed, _inputs, _actor, _limits)
+_RULES: tuple[Callable[[_Run], Finding | None], ...] = (
+    _not_finite,
+    _no_target,
+    _steps,
+    _discount,
+    _inputs,
+    _rewards,
+    _limits,
+    _actor,
+    _mixed,
+    _asleep,
+    _offline,
+    _replayed,
+)

@@ -71,7 +71,8 @@ class DivergenceCallback(BaseCallback):
     ----------
     every : int
         Steps in the environment from one record to the next. The first is made before the first training phase, the
-        others before the first training phase after each multiple of `every`. Inside of a callback that calls others at
+        others before the first training phase after each multiple of `every`, and one as soon as a stored reward or
+        observation is not finite. Inside of a callback that calls others at
         events, such as ``EveryNTimesteps`` or ``EvalCallback``, it does not count: there is a record at each event
         after the first training phase.
     batch_size : int
@@ -252,7 +253,11 @@ class DivergenceCallback(BaseCallback):
             model = self.model
             if self.r_max is None and model.num_timesteps - self._looked >= _half(model.replay_buffer):
                 self._look_at_rewards()  # before they leave the buffer
-            if not self._trains() or model.num_timesteps < self._due:
+            known = self._probe.faulty
+            self._scan()
+            # what is not finite ends many a run within an update: there may be no later record
+            now = self._probe.faulty and not known and model.replay_buffer.size()
+            if not now and (not self._trains() or model.num_timesteps < self._due):
                 return
             self._due = (model.num_timesteps // self.every + 1) * self.every
             self._record()
@@ -284,14 +289,15 @@ class DivergenceCallback(BaseCallback):
         self._probe.record(self.model.num_timesteps, draw=self._batch, known=self._known, told=self._told)
 
     def _scan(self) -> None:
-        """Look through the steps that were stored since the last record for what is not finite."""
+        """Look through the steps that were stored since the last look for what is not finite."""
         buffer, model = self.model.replay_buffer, self.model
         new = min(-(-(model.num_timesteps - self._scanned) // buffer.n_envs), buffer.size())
         self._scanned = model.num_timesteps
         rows = (buffer.pos - new + np.arange(new)) % buffer.buffer_size
-        seen = buffer.observations
         parts = [("rewards", buffer.rewards[rows])]
-        parts += [("observations", [p[rows] for p in (seen.values() if isinstance(seen, dict) else [seen])])]
+        for seen in (buffer.observations, getattr(buffer, "next_observations", None)):
+            of_each = seen.values() if isinstance(seen, dict) else [] if seen is None else [seen]
+            parts.append(("observations", [part[rows] for part in of_each]))
         self._probe.faulty = self._probe.faulty or evidence.first_not_finite(parts)
 
     def _log(self) -> None:

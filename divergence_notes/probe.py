@@ -65,6 +65,7 @@ input_size: largest absolute number that the first layer of weights received; >=
 reward_low: smallest reward met so far, on the scale on which the network is trained
 reward_high: largest reward met so far
 batch_dependence: how far a value depends on the others of its batch, see `evidence.batch_dependence`; >= 0
+dormant_layer: largest share of dormant units in one hidden layer; 0 to 1
 target_coupling: how far the targets move with the network, see `evidence.coupling`; measured once a run; >= 0
 episode_length: steps of the longest stored episode
 same_length: share of the stored episodes that ended and were as long as that, see `evidence.lengths`; 0 to 1
@@ -670,6 +671,7 @@ class Probe:
             self._layers.pop()
         if units:
             record["dormant"] = sum(asleep for *_, asleep in layers) / units
+            record["dormant_layer"] = max(asleep / count for _, count, asleep in layers if count)
         self._layers += [
             {"step": record["step"], "layer": name, "units": count, "dormant": asleep} for name, count, asleep in layers
         ]

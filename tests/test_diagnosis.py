@@ -26,6 +26,7 @@ def log(n=10, *, wrong_from=None, **columns):
     rows = []
     for k in range(n):
         row = ROW | {"step": 100 + 20 * k, "updates": 10.0 * k, "renewed": 0.05 * k}
+        row["earned_high"] += k % 3  # something is added to the data
         row |= WRONG if wrong_from is not None and k >= wrong_from else {}
         rows.append(row | {name: c[k] if isinstance(c, list) else c for name, c in columns.items()})
     return rows
@@ -80,9 +81,11 @@ class TestFormsOfALog:
 class TestRulesOfDiagnosis:
     """The evidence of each rule, and the run beside it in which it is not enough."""
 
-    def test_no_target_network_needs_values_that_are_wrong(self):
-        """CrossQ has none and is well."""
-        assert diagnosis.diagnose(log(target_coupling=0.9)) == []
+    def test_no_target_network(self):
+        """It is less sure while the values are well; CrossQ is made so."""
+        (early,) = diagnosis.diagnose(log(target_coupling=0.9))
+        assert early.name == "no-target-network" and early.weight < 0.6
+        assert diagnosis.diagnose(log(target_coupling=0.9), {"algorithm": "CrossQ"}) == []
         (found,) = diagnosis.diagnose(log(target_coupling=0.9, wrong_from=6))
         assert (found.name, found.rests_on, found.since) == ("no-target-network", "behaviour", 0)
         assert "0.90 times" in found.seen and "from update 60 on" in found.seen
@@ -92,7 +95,9 @@ class TestRulesOfDiagnosis:
         (found,) = diagnosis.diagnose(log(renewed=quick, wrong_from=6))
         assert (found.name, found.rests_on, found.since) == ("no-target-network", "both", 10)
         assert "100%" in found.seen
-        assert diagnosis.diagnose(log(renewed=quick)) == []
+        (early,) = diagnosis.diagnose(log(renewed=quick))
+        assert (early.rests_on, early.weight) == ("setting", 0.5)
+        assert diagnosis.diagnose(log(renewed=[0.05 * k for k in quick])) == []
 
     def test_a_mixed_batch(self):
         (found,) = diagnosis.diagnose(log(batch_dependence=[1e-7] * 4 + [0.2] * 6))
@@ -126,6 +131,78 @@ class TestRulesOfDiagnosis:
         assert diagnosis.diagnose(log(same_length=0.1)) == []
         assert names(diagnosis.diagnose(log(same_length=1.0))) == ["time-limits"]
         assert diagnosis.diagnose(log(same_length=np.nan), limit) == []
+
+    def test_steps_that_are_too_large(self):
+        """The first updates lengthen the weights; that they grow later is what every run that goes wrong does."""
+        grown = [10.0] + [30.0] * 9
+        (found,) = diagnosis.diagnose(log(weight_norm=grown))
+        assert (found.name, found.rests_on, found.since) == ("step-size", "behaviour", 10) and found.weight == 0.9
+        (told,) = diagnosis.diagnose(log(weight_norm=grown), {"learning_rate": 0.1})
+        assert told.rests_on == "both" and "at a learning rate of 0.1" in told.seen
+        (late,) = diagnosis.diagnose(log(weight_norm=[10.0] * 5 + [30.0] * 5))
+        assert late.name == "step-size" and late.weight < 0.5
+        assert diagnosis.diagnose(log(weight_norm=[10.0 * 1.3**k for k in range(10)])) == []
+        assert diagnosis.diagnose(log(), {"learning_rate": 0.1}) == []
+
+    def test_a_discount_that_leaves_nothing(self):
+        (found,) = diagnosis.diagnose(log(start_return=0.1, start_sum=[9.0] * 4 + [30.0] * 6))
+        assert (found.name, found.since) == ("discount", 40)
+        assert diagnosis.diagnose(log(start_return=0.3, start_sum=20.0)) == []
+
+    def test_no_discount(self):
+        """It takes an end for the values to have one: a limit that cuts is none."""
+        none = {"possible_high": np.inf, "bound_ratio": np.nan}
+        assert diagnosis.diagnose(log(**none)) == []
+        (found,) = diagnosis.diagnose(log(**none, same_length=np.nan))
+        assert found.name == "discount" and "none of the stored episodes ended" in found.seen
+        (grown,) = diagnosis.diagnose(log(**none, max_q=[5.0] * 5 + [80.0] * 5))
+        assert (grown.name, grown.since) == ("discount", 50)
+        assert diagnosis.diagnose(log(same_length=np.nan)) == []
+
+    def test_rewards_of_an_unsuitable_size(self):
+        large = {"reward_high": 1e5, "earned_high": 1e6}
+        q = {"max_q": 1e3, "start_q": 1e3, "start_return": 1e6, "start_sum": 1e6}
+        n = 14  # records, and the last come after the updates in which nothing is expected
+        (found,) = diagnosis.diagnose(log(n, **large, **q))
+        assert found.name == "reward-scale" and found.since > 100
+        assert diagnosis.diagnose(log(n, **large, **q | {"start_q": 9e5})) == []
+        assert diagnosis.diagnose(log(n, **q)) == []
+        small = {"reward_high": 1e-4, "earned_high": 1e-2, "start_return": 1e-2, "start_sum": 1e-2}
+        assert names(diagnosis.diagnose(log(n, **small))) == ["reward-scale"]
+        assert diagnosis.diagnose(log(n, **small | {"reward_high": 0.01})) == []
+
+    def test_values_that_something_else_lifts(self):
+        """They lie above their targets, and do not fall: what the errors ask for does not happen."""
+        above = {"td_bias": -0.48, "low_q": -5.0, "high_q": 5.0}
+        (found,) = diagnosis.diagnose(log(50, **above))
+        assert (found.name, found.rests_on) == ("actor-moves-critic", "behaviour")
+        falling = [5.0 - 0.2 * k for k in range(50)]
+        assert diagnosis.diagnose(log(50, **above | {"high_q": falling})) == []
+        assert diagnosis.diagnose(log(50, **above | {"td_bias": 0.48})) == []
+        assert diagnosis.diagnose(log(50, **above), {"algorithm": "DQN"}) == []
+        assert diagnosis.diagnose(log(8, **above)) == []
+
+    def test_dead_units(self):
+        (found,) = diagnosis.diagnose(log(dormant_layer=0.9))
+        assert found.name == "dead-units" and "90%" in found.seen
+        assert diagnosis.diagnose(log(dormant_layer=[0.9] * 5 + [0.7] * 5)) == []
+
+    def test_data_that_stay_the_same(self):
+        """Told, or seen: what the stored episodes earned is the same in every record."""
+        fixed = {"earned_high": 20.0}
+        (seen,) = diagnosis.diagnose(log(wrong_from=5, **fixed))
+        assert (seen.name, seen.rests_on, seen.since) == ("offline", "behaviour", 50)
+        (told,) = diagnosis.diagnose(log(wrong_from=5), {"offline": True})
+        assert (told.name, told.rests_on) == ("offline", "both")
+        assert diagnosis.diagnose(log(**fixed), {"offline": True}) == []
+        assert names(diagnosis.diagnose(log(wrong_from=5, **fixed), {"offline": False})) == ["unexplained"]
+
+    def test_many_updates_for_a_step(self):
+        many, falling = {"updates": [200.0 * k for k in range(10)]}, [20.0 - 1.5 * k for k in range(10)]
+        (found,) = diagnosis.diagnose(log(**many, feature_rank=falling))
+        assert found.name == "replay-ratio" and "10 updates for each step" in found.seen
+        assert diagnosis.diagnose(log(**many)) == []
+        assert diagnosis.diagnose(log(feature_rank=falling)) == []
 
     def test_the_likeliest_first(self):
         found = diagnosis.diagnose(log(target_coupling=0.9, wrong_from=3, batch_dependence=0.5, input_size=1e5))
