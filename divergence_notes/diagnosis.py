@@ -45,8 +45,8 @@ SETTINGS = {
 }
 """What can be told of a run beside its log, all of it optional."""
 
-HEADLINE = "bound_ratio"
-"""The column that warned first in most runs of the bestiary."""
+HEADLINE = "dormant_layer"
+"""The column that warned in most broken runs of the bestiary, less the sound ones in which it did."""
 
 _QUICK = 0.004
 """Growth of the logarithm of the length of all weights in an update: with Adam at 1e-3 it is a tenth of that."""
@@ -54,7 +54,7 @@ _QUICK = 0.004
 _LATE = 100
 """Updates before which values are not expected to be anything."""
 
-_SECTION = "heuristics_runs#your-own-run"
+_SECTION = "heuristics_runs#sec-what-went-wrong"
 
 
 @dataclass(frozen=True)
