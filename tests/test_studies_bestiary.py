@@ -60,14 +60,14 @@ class TestCommitted:
 
     def test_columns(self, committed):
         told = {name.removeprefix("setting_") for name in committed if name.startswith("setting_")}
-        assert set(probe.COLUMNS) <= set(committed) and told <= set(diagnosis.SETTINGS)
+        assert set(probe.COLUMNS) - set(committed) == {"status"} and told <= set(diagnosis.SETTINGS)
 
 
 def log(name, half="judged", **columns):
     """Return a log of four records of a run that is well, with some columns replaced."""
     rows = pd.DataFrame({column: np.full(4, 0.5) for column in probe.NUMBERS})
     rows = rows.assign(half=half, name=name, step=range(4), updates=[0.0, 10.0, 20.0, 30.0], alarm=False)
-    rows = rows.assign(verdict="earned", status="undecided", not_finite="", reason="", batch_dependence=0.0)
+    rows = rows.assign(verdict="earned", not_finite="", reason="", batch_dependence=0.0)
     rows = rows.assign(target_coupling=0.0, renewed=0.0, earned_high=[1.0, 2.0, 3.0, 4.0], input_size=1.0)
     return rows.assign(**columns)
 

@@ -10,7 +10,7 @@ there is any finding.
 
 What was decided beforehand: at least 14 of 18 named rightly and at most one of 18 accused, on the half ``judged``.
 
-Columns: those of `probe.COLUMNS`, and ``setting_<name>`` for what `diagnosis.SETTINGS` lists.
+Columns: those of `probe.COLUMNS` but the status, and ``setting_<name>`` for what `diagnosis.SETTINGS` lists.
 """
 
 from collections.abc import Callable, Iterator
@@ -141,6 +141,7 @@ def run(*, half: str, name: str) -> "pandas.DataFrame":
     kind = name.partition("-")[0]
     make = {"discrete": _discrete, "continuous": _continuous, "loop": _loop, "pairs": _pairs}[kind]
     history, settings = make(half, name)
+    history = history.drop(columns="status")  # a word for what ended; here `not_finite` says more
     return history.assign(**{f"setting_{key}": value for key, value in settings.items()})
 
 
