@@ -148,6 +148,9 @@ class TestBesideTheReadable:
         made, _ = twins(critics=2)
         theirs, _ = draw()
         start = copy.deepcopy(made.critic)
+        with torch.no_grad():
+            for q in made.critic_target.q_networks:
+                q[-1].weight.mul_(6)  # so far apart that it matters which of them is meant
         both = torch.stack(
             [
                 q(torch.cat([theirs.next_observations, made.actor_target(theirs.next_observations)], dim=1))[:, 0]
@@ -155,13 +158,18 @@ class TestBesideTheReadable:
             ]
         ).detach()
         assert (both[0] < both[1]).any() and (both[0] > both[1]).any()
-        target = theirs.rewards[:, 0] + (1 - theirs.dones[:, 0]) * 0.9 * both.min(dim=0).values
+        target, wrong = (
+            theirs.rewards[:, 0] + (1 - theirs.dones[:, 0]) * 0.9 * after
+            for after in (both.min(dim=0).values, both.max(dim=0).values)
+        )
         feed(made, [theirs], monkeypatch)
         x = torch.cat([theirs.observations, theirs.actions], dim=1)
         for before, after in zip(start.q_networks, made.critic.q_networks, strict=True):
             asked = target - before(x)[:, 0].detach()
             moved = (after(x) - before(x))[:, 0].detach()
             cosine = torch.nn.functional.cosine_similarity(moved, asked, dim=0)
+            off = [(moved - 0.2 * (which - before(x)[:, 0].detach())).norm() for which in (target, wrong)]
+            assert off[0] < 0.5 * off[1]
             assert cosine >= 0.9 and 0.15 < moved.norm() / asked.norm() < 0.25  # alpha = 0.2 of what was asked
 
 
