@@ -716,9 +716,10 @@ class TestConvolutions:
         pairing = n * n * places**2 * (fan_out + fan_in * kernel**2)
         assert layer.by_places == by_places == (pairing < forming)
 
-    def test_few_numbers_are_formed_at_a_time(self):
+    def test_few_numbers_are_formed_at_a_time(self, monkeypatch):
         """Nothing that is made has more numbers than the passes have, or than are allowed; J has 64 times as many."""
         torch.manual_seed(0)
+        monkeypatch.setattr(_layers, "AT_ONCE", 2**19)
         net = nn.Sequential(
             nn.Unflatten(1, (4, 36, 36)),
             nn.Conv2d(4, 32, 8, stride=4),
