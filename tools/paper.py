@@ -411,6 +411,11 @@ def book(site, names, *, parts=(), published, before=(), head=""):
 
 def checked(main):
     """Leave the names of those places alone to which a link leads; complain where a link leads to none."""
+    for section in main.select("section[id]"):  # it may begin at the foot of a page, and its title on the next
+        title = section.find(["h1", "h2", "h3", "h4"], recursive=False)
+        if title and not title.get("id"):
+            title["id"] = section["id"]
+            del section["id"]
     wanted = {link["href"][1:] for link in main.select("a[href^='#']")}
     there = [tag["id"] for tag in main.select("[id]:not(svg *)")]
     if missing := sorted(wanted - set(there)):
