@@ -912,19 +912,30 @@ def _whole_numbers(actions: Any) -> bool:
     return not dtype.is_floating_point if isinstance(dtype, torch.dtype) else dtype.kind in "iub"
 
 
-def _called(net: nn.Module, *given: Any) -> torch.Tensor:
+def _called(net: nn.Module, *given: Any) -> Any:
     """Return what a network makes of observations, or of observations and actions."""
     return net(*given)
 
 
-def _columns(values: torch.Tensor) -> torch.Tensor:
-    return values[:, None] if values.ndim == 1 else values
+def _columns(values: Any, discrete: bool) -> torch.Tensor:
+    """Return the values of all actions, (n, n_actions), or of pairs, (n, 1), or say what else was returned."""
+    if isinstance(values, torch.Tensor):
+        if values.ndim == 1 and not discrete:
+            return values[:, None]
+        if values.ndim == 2 and (discrete or values.shape[1] == 1):
+            return values
+    got = f"shape {tuple(values.shape)}" if isinstance(values, torch.Tensor) else type(values).__name__
+    want, given = ("(n, n_actions)", "") if discrete else ("(n,) or (n, 1)", ", actions")
+    raise TypeError(
+        f"the network must return a tensor of shape {want}, got {got}: give values=, a function "
+        f"values(net, observations{given}) that takes the values from it"
+    )
 
 
 def _all(asked: Asked, net: nn.Module, batch: Batch) -> torch.Tensor:
     """Return the values in the states of a batch, (n, n_actions), or those of its pairs, (n, 1)."""
     parts = (batch.observations,) if asked.discrete else (batch.observations, batch.actions)
-    return _columns(asked.values(net, *parts))
+    return _columns(asked.values(net, *parts), asked.discrete)
 
 
 def _picked(q: torch.Tensor, actions: torch.Tensor, discrete: bool) -> torch.Tensor:
@@ -934,7 +945,7 @@ def _picked(q: torch.Tensor, actions: torch.Tensor, discrete: bool) -> torch.Ten
 
 def _taken(values: Callable[..., torch.Tensor], net: nn.Module, batch: Batch, discrete: bool) -> torch.Tensor:
     parts = (batch.observations,) if discrete else (batch.observations, batch.actions)
-    return _picked(_columns(values(net, *_map(torch.clone, parts))), batch.actions, discrete)
+    return _picked(_columns(values(net, *_map(torch.clone, parts)), discrete), batch.actions, discrete)
 
 
 def _flags(name: str, given: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
@@ -1062,10 +1073,11 @@ class _Rows(nn.Module):
         super().__init__()
         self.parts = nn.ModuleList(asked.learner)
         self.value, self.split = (lambda *given: asked.values(asked.net, *given)), split
+        self.discrete = asked.discrete
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the values, (n, n_actions) or (n, 1)."""
-        return _columns(self.value(*self.split(rows)))
+        return _columns(self.value(*self.split(rows)), self.discrete)
 
 
 @contextmanager

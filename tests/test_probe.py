@@ -455,3 +455,22 @@ class TestProbeRefuses:
         assert watching.history["status"].tolist() == ["diverged"]
         record = watching(batch, step=1)
         assert (record["verdict"], record["alarm"], record["status"]) == ("not finite", True, "diverged")
+
+    def test_a_network_that_returns_something_else(self, rng):
+        """Pairs of critics, quantiles, a flat answer: the sentence names what takes the values out."""
+        said = "give values=, a function values(net, observations"
+        batch = transitions(rng, discrete=False)
+        zeros = lambda batch: torch.zeros(12)  # noqa: E731
+        record = Probe(Twins(4), zeros, gamma=0.9)(batch, step=0)
+        assert record["reason"] == (
+            "the values: TypeError: the network must return a tensor of shape (n,) or (n, 1), got tuple: "
+            f"{said}, actions) that takes the values from it"
+        )
+        joined = Probe(Twins(4), zeros, gamma=0.9, values=lambda net, *given: torch.cat(net(*given), dim=1))
+        assert "(n,) or (n, 1), got shape (12, 2): give values=" in joined(batch, step=0)["reason"]
+        quantiles = nn.Sequential(nn.Linear(3, 8), nn.Unflatten(1, (2, 4)))
+        for net, got in ((quantiles, "(12, 2, 4)"), (nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)), "(12,)")):
+            record = Probe(net, zeros, gamma=0.9)(transitions(rng), step=0)
+            assert f"of shape (n, n_actions), got shape {got}: {said}) that takes" in record["reason"]
+        means = Probe(quantiles, zeros, gamma=0.9, values=lambda net, obs: net(obs).mean(dim=2))
+        assert means(transitions(rng), step=0)["reason"] == ""
