@@ -53,8 +53,11 @@ def asked(model: Any) -> Asked:
     critic's loss trains it, and not where it is shared with the actor.
 
     CrossQ has no target network: its TD errors are those of the pass in which pairs and the pairs after them are
-    normalised together, with copies of the statistics. Its values and its kernel are those of the evaluation mode, with
-    the running statistics: only there is a pair a pair of its own.
+    normalised together, with copies of the statistics. Its values and its kernel are those of the evaluation mode,
+    with the running statistics: only there is a pair a pair of its own. Without a target network its values may
+    overshoot early and come back: in three sound runs on Pendulum-v1, with networks of 64-64 units, they left what
+    can be earned between updates 300 and 700, in either mode, and not again up to update 1400. There the alarm is
+    right about the values; that the run is lost it does not say.
     """
     if isinstance(model, DQN):
         return _discrete(model, "q_net", lambda net, observations: net(observations))

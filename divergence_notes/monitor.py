@@ -139,10 +139,12 @@ class DivergenceCallback(BaseCallback):
     a place where nothing ends, and a discount near 1 makes much possible. Then the verdict is "unearned" if no stored
     episode earned half of it, and ``overestimation`` says by how much. It is silent while only a few states are wrong
     by a little, or are not in the batch. It is silent for values that were wrong before the run began, as those of a
-    loaded network may be: "inherited". It can be wrong about a run that is well where a network generalises to
-    rewards that are still to come, and knows them from an earlier run; and where an episode was cut off by a new call
-    of ``learn``, since that leaves no mark in the buffer: ``start_return`` then takes it for one with the next. Where
-    rewards are normalised and the scale has changed, the widest of all scales so far counts.
+    loaded network may be: "inherited". A sound run may pass through values that nothing can earn, as a young CrossQ
+    does, see `adapters.asked`: an alarm that stops is about that time only. It can be wrong about a run that is well
+    where a network generalises to rewards that are still to come, and knows them from an earlier run; and where an
+    episode was cut off by a new call of ``learn``, since that leaves no mark in the buffer: ``start_return`` then takes
+    it for one with the next. Where rewards are normalised and the scale has changed, the widest of all scales so far
+    counts.
 
     Positive margins are no certificate, see `diagnostics.row_margins`.
 

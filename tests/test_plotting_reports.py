@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 
-from divergence_notes import diagnostics, plotting
+from divergence_notes import diagnostics, plotting, probe
 from divergence_notes.plotting import reports
 
 KERNEL = np.array([[1.0, 0.25], [0.25, 0.5]])
@@ -30,8 +30,8 @@ def history(records=6, lost=None):
     steps = 100 * np.arange(1, records + 1)
     found = pd.DataFrame({"step": steps, "max_q": 2.0 ** np.arange(records), "bound": 7.0, "status": "undecided"})
     for k, name in enumerate(reports.PANELS):
-        if name != "max_q":
-            found[name] = np.linspace(0.1 * k, 0.9, records) + 0.01
+        if name not in ("max_q", "bound", "alarm"):
+            found[name] = np.linspace(0.01 * k, 0.9, records) + 0.01
     found["alarm"] = found["max_q"] > found["bound"]
     if lost is not None:
         found.loc[lost:, ["max_q", "row_ratio", "alignment"]] = np.nan
@@ -107,12 +107,16 @@ class TestHistory:
         for ax, name in zip(axes, reports.PANELS, strict=True):
             np.testing.assert_array_equal(ax.lines[0].get_xydata(), given[["step", name]])
             assert ax.get_ylabel() == reports.PANELS[name]
-            assert ax.get_yscale() == ("log" if name in ("max_q", "bound_ratio", "td_error") else "linear")
+            sizes = ("max_q", "bound_ratio", "td_error", "value_churn")
+            assert ax.get_yscale() == ("log" if name in sizes or name.endswith("_norm") else "linear")
         limits = {name: ax.get_ylim() for ax, name in zip(axes, reports.PANELS, strict=True)}
         assert limits["row_ratio"] == limits["certified"] == (-0.05, 1.05)
         assert limits["alignment"] == (-1.1, 1.1)
         assert axes[-1].get_xlabel() == "steps in the environment"
         assert axes[0].figure is axes[-1].figure
+
+    def test_every_number_of_a_record_has_a_panel(self):
+        assert sorted(reports.PANELS) == sorted(probe.NUMBERS)
 
     def test_default(self):
         axes = plotting.plot_history(history())

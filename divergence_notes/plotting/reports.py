@@ -31,11 +31,29 @@ PANELS = {
     "bound_ratio": "max |Q|\n/ bound",
     "overestimation": "Q - return\nat the start",
     "td_error": "mean\n|TD error|",
+    "low_q": "smallest Q",
+    "high_q": "largest Q",
+    "possible_low": "least\npossible",
+    "possible_high": "most\npossible",
+    "bound": "largest\npossible |Q|",
+    "earned_low": "least\nearned",
+    "earned_high": "most\nearned",
+    "start_q": "Q at\nthe start",
+    "start_return": "return from\nthe start",
+    "bonus": "entropy\nbonus",
+    "dormant": "dormant\nunits",
+    "feature_rank": "feature\nrank",
+    "feature_norm": "length of\nfeatures",
+    "weight_norm": "length of\nweights",
+    "gradient_norm": "length of\ngradient",
+    "value_churn": "churn of\nvalues",
+    "action_churn": "churn of\nactions",
+    "alarm": "alarm",
 }
-"""What can be drawn of a history, and how its axis is labelled."""
+"""What can be drawn of a history, every number of it, and how its axis is labelled."""
 
-_LIMITS = {"row_ratio": (-0.05, 1.05), "certified": (-0.05, 1.05), "alignment": (-1.1, 1.1)}
-_LOG = ("max_q", "bound_ratio", "td_error")
+_LIMITS = dict.fromkeys(("row_ratio", "certified", "dormant", "alarm"), (-0.05, 1.05)) | {"alignment": (-1.1, 1.1)}
+_LOG = ("max_q", "bound_ratio", "td_error", "feature_norm", "weight_norm", "gradient_norm", "value_churn")
 
 
 def plot_report(report: "pandas.DataFrame", *, ax: Axes | None = None) -> Axes:

@@ -7,6 +7,7 @@ import nbformat
 import pytest
 from build_book import toc_files
 
+from divergence_notes import probe
 from tests import pages
 
 GLOSSARY = pages.BOOK / "glossary.md"
@@ -142,6 +143,37 @@ def test_every_term_is_linked():
     lonely, unknown = unlinked(names, map(source, LINKING))
     pages.none(lonely, "terms that no page links")
     pages.none(unknown, "links to no term")
+
+
+WORDS_OF_COLUMNS = {
+    "alarm": "alarm",
+    "alignment": "alignment",
+    "certificate": "certified",
+    "churn": "value_churn action_churn",
+    "divergence": "growth_rate",
+    "dormant unit": "dormant",
+    "effective rank": "effective_rank",
+    "entropy bonus": "bonus",
+    "feature": "feature_norm",
+    "feature rank": "feature_rank",
+    "margin": "margin",
+    "over-estimate": "overestimation",
+    "return": "earned_low earned_high start_return",
+    "reward bound": "possible_low possible_high bound bound_ratio",
+    "row ratio": "row_ratio",
+    "semi-gradient": "gradient_norm",
+    "TD error": "td_error",
+    "value": "max_q low_q high_q start_q",
+    "weight": "weight_norm",
+}
+"""Under which word of the glossary each number of a record is explained."""
+
+
+def test_every_number_of_a_record_has_its_word():
+    names = [name for name, _ in terms(GLOSSARY.read_text(encoding="utf-8"))]
+    columns = [column for columns in WORDS_OF_COLUMNS.values() for column in columns.split()]
+    assert sorted(columns) == sorted(probe.NUMBERS)
+    assert set(WORDS_OF_COLUMNS) <= set(names)
 
 
 def test_heads_link_nothing():
