@@ -2,9 +2,12 @@
 
 Here is what talks to the library: when to look, at which transitions, without changing the run. What an algorithm is
 asked says `adapters`, the record itself is made by `probe`, which is also for a loop of one's own; what can be earned
-and what was is `returns`, and the pictures of a history are `plotting`.
+and what was is `returns`, the pictures of a history are `plotting`, and the page about a run is `report`.
+``python -m divergence_notes.monitor run.csv`` makes that page from a log.
 """
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +20,7 @@ with needs("monitor"):
     from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.buffers import ReplayBuffer
     from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.logger import TensorBoardOutputFormat
     from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
     from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
@@ -89,6 +93,9 @@ class DivergenceCallback(BaseCallback):
         ended their episode.
     seed : int
         For the batches: the callback has a generator of its own.
+    report : path, optional
+        Where to write the page of `report` about the run: at the first record with each kind of alarm, since a run that
+        goes wrong may not come to its end, and at the end of training.
     verbose : int
         1 prints a line when the first alarm of a run goes off.
 
@@ -97,7 +104,7 @@ class DivergenceCallback(BaseCallback):
     TypeError
         If a parameter is of the wrong kind; at the start of training, if the algorithm is none of `adapters.NAMES`.
     ValueError
-        If a number is out of range.
+        If a number is out of range, or `report` lies in a folder that is not there.
 
     From the first step on nothing is raised.
 
@@ -152,7 +159,9 @@ class DivergenceCallback(BaseCallback):
     refuses, a buffer that cannot be read. The other numbers of the record stand. Each reason is said once a run, by
     ``logging.getLogger("divergence_notes.monitor")``; the run goes on.
 
-    The logger is written out at each record, so that TensorBoard and CSV hold every one.
+    The logger is written out at each record, so that TensorBoard and CSV hold every one, the verdict as a word. When
+    the page of `report` is due, its text goes to TensorBoard too, as ``divergence/report``, and the page to a run of
+    Weights & Biases, if one is going on.
 
     The run is not changed: no random number of numpy or torch is used up, gradients, training flags, parameters and
     buffers stay as they are. A copy of the network is kept as it was before training. The kernel of a network that uses
@@ -172,6 +181,7 @@ class DivergenceCallback(BaseCallback):
         pairs: tuple | None = None,
         r_max: float | int | None = None,
         seed: int = 0,
+        report: str | Path | None = None,
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
@@ -183,6 +193,9 @@ class DivergenceCallback(BaseCallback):
         self.pairs = None if pairs is None else probe.two_arrays(pairs)
         self.r_max = None if r_max is None else _checks.scalar("r_max", r_max, low=0, low_open=True)
         self.seed = _checks.integer("seed", seed, low=0)
+        self.report = None if report is None else Path(report).absolute()  # a run may change its folder
+        if self.report is not None and not self.report.parent.is_dir():
+            raise ValueError(f"report must lie in a folder that is there, got {report}")
         self._probe: Probe | None = None
         self._settings: dict[str, Any] = {}
         self._rolled = False
@@ -217,6 +230,7 @@ class DivergenceCallback(BaseCallback):
         self._rng = np.random.default_rng(self.seed)
         self._settings = {}
         self._logged: dict[str, Any] | None = None
+        self._told_of: set[str] = set()
         self._due = 0
         self._looked = self._scanned = 0
         self._raw = np.full(4, np.nan)
@@ -270,6 +284,7 @@ class DivergenceCallback(BaseCallback):
 
     def _on_training_end(self) -> None:
         self._finish()
+        self._tell()
 
     def _trains(self) -> bool:
         return self.model.num_timesteps > self.model.learning_starts and self.model.gradient_steps != 0
@@ -306,11 +321,41 @@ class DivergenceCallback(BaseCallback):
         record = self._logged = self._probe.records[-1]
         for name in probe.NUMBERS:
             self.logger.record(f"divergence/{name}", float(record[name]))
+        self.logger.record("divergence/verdict", record["verdict"])
         self.logger.record("time/total_timesteps", record["step"], exclude="tensorboard")
-        self.logger.dump(record["step"])
+        try:
+            self.logger.dump(record["step"])
+        except Exception:  # what a writer of somebody else's refuses must not wait for the run's own dump
+            for kept in (self.logger.name_to_value, self.logger.name_to_excluded):
+                for name in [name for name in kept if name.startswith("divergence/")]:
+                    del kept[name]
+            raise
         if self.verbose and record["alarm"] and not any(other["alarm"] for other in self._probe.records[:-1]):
             ends = f"{record['possible_low']:.3g} to {record['possible_high']:.3g}"
             print(f"step {record['step']}: {record['verdict']}, max|Q| {record['max_q']:.3g}, possible {ends}")
+        if record["alarm"] and record["verdict"] not in self._told_of:
+            self._told_of.add(record["verdict"])
+            self._tell()
+
+    def _tell(self) -> None:
+        """Say what is wrong with the run so far, wherever that is asked for."""
+        boards = [part for part in self.logger.output_formats if isinstance(part, TensorBoardOutputFormat)]
+        wandb = sys.modules.get("wandb")  # of somebody who logs there
+        online = getattr(wandb, "run", None)
+        if not self._probe.records or (self.report is None and not boards and online is None):
+            return
+        with self._probe.unharmed("the report"):
+            from divergence_notes import report
+
+            name = f"{type(self.model).__name__}, {self.num_timesteps} steps"
+            told, page = report.both(self, title=name)
+            if self.report is not None:
+                report.put(self.report, page)
+            for board in boards:
+                board.write({"divergence/report": report.text(told)}, {"divergence/report": ()}, self.num_timesteps)
+            if online is not None:
+                online.summary["divergence/verdict"] = told.headline
+                online.log({"divergence/report": wandb.Html(page)})
 
     def _batch(self) -> tuple:
         """Return the batch to look at, on the device of the model."""
@@ -388,3 +433,9 @@ def _moved(part: Any, device: torch.device) -> Any:
     if isinstance(part, dict):
         return {name: each.to(device) for name, each in part.items()}
     return part if part is None else part.to(device)
+
+
+if __name__ == "__main__":
+    from divergence_notes import report
+
+    sys.exit(report.main())

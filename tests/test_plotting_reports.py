@@ -107,7 +107,7 @@ class TestHistory:
         for ax, name in zip(axes, reports.PANELS, strict=True):
             np.testing.assert_array_equal(ax.lines[0].get_xydata(), given[["step", name]])
             assert ax.get_ylabel() == reports.PANELS[name]
-            sizes = ("max_q", "bound_ratio", "td_error", "value_churn")
+            sizes = ("max_q", "bound_ratio", "td_error", "value_churn", "input_size")
             assert ax.get_yscale() == ("log" if name in sizes or name.endswith("_norm") else "linear")
         limits = {name: ax.get_ylim() for ax, name in zip(axes, reports.PANELS, strict=True)}
         assert limits["row_ratio"] == limits["certified"] == (-0.05, 1.05)

@@ -3,12 +3,17 @@
 What they draw is made by `diagnostics.report` and by `monitor`; runs of single numbers are `runs`.
 """
 
+import io
+import re
 from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from divergence_notes.plotting import style
 
@@ -48,12 +53,25 @@ PANELS = {
     "gradient_norm": "length of\ngradient",
     "value_churn": "churn of\nvalues",
     "action_churn": "churn of\nactions",
+    "updates": "updates",
+    "renewed": "renewals of\nthe target",
+    "td_bias": "mean\nTD error",
+    "greedy_gap": "greedy Q -\nstored Q",
+    "input_size": "largest\ninput",
+    "reward_low": "smallest\nreward",
+    "reward_high": "largest\nreward",
+    "batch_dependence": "batch\ndependence",
+    "target_coupling": "target\ncoupling",
+    "episode_length": "longest\nepisode",
+    "same_length": "of the same\nlength",
+    "start_sum": "sum of rewards\nfrom the start",
     "alarm": "alarm",
 }
 """What can be drawn of a history, every number of it, and how its axis is labelled."""
 
-_LIMITS = dict.fromkeys(("row_ratio", "certified", "dormant", "alarm"), (-0.05, 1.05)) | {"alignment": (-1.1, 1.1)}
-_LOG = ("max_q", "bound_ratio", "td_error", "feature_norm", "weight_norm", "gradient_norm", "value_churn")
+_LIMITS = dict.fromkeys(("row_ratio", "certified", "dormant", "same_length", "alarm"), (-0.05, 1.05))
+_LIMITS |= {"alignment": (-1.1, 1.1)}
+_LOG = ("max_q", "bound_ratio", "td_error", "feature_norm", "weight_norm", "gradient_norm", "value_churn", "input_size")
 
 
 def plot_report(report: "pandas.DataFrame", *, ax: Axes | None = None) -> Axes:
@@ -176,6 +194,84 @@ def plot_history(
 
 
 _DOTS = (0, (1, 2))
+_INK = "#010203"
+_COLORS = {_INK: "currentColor", "#000000": "currentColor", "#ffffff": "var(--paper)"}
+_COLORS |= {color.lower(): f"var(--{name})" for name, color in (("line", style.BLUE), ("alarm", style.VERMILION))}
+_COLORS |= {style.GREY.lower(): "var(--faint)"}
+
+
+def history_svg(
+    history: "pandas.DataFrame",
+    quantity: str,
+    *,
+    name: str,
+    title: str,
+    description: str,
+    moment: float | int | None = None,
+    step: str = "step",
+) -> str:
+    """Return one panel of a history as a picture for a page of HTML, in the colours of that page.
+
+    Parameters
+    ----------
+    history : pandas.DataFrame
+        As `plot_history` takes it.
+    quantity : str
+        A column of it.
+    name : str
+        Begins each id in the picture, so that a page may hold several; letters, digits and hyphens.
+    title, description : str
+        What a screen reader says of the picture.
+    moment : float, optional
+        The step at which a line is drawn.
+    step : str
+        What the axis of the steps is called.
+
+    Returns
+    -------
+    str
+        An ``svg`` element without a size of its own. Its lines and letters take the colour of the text around them and
+        the variables ``--paper``, ``--line``, ``--alarm`` and ``--faint``.
+
+    Raises
+    ------
+    ValueError
+        If the quantity is unknown.
+
+    Notes
+    -----
+    Nothing of pyplot is touched: it may be drawn while somebody else's figures are open.
+    """
+    shown = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    look = style.LOOK | dict.fromkeys(shown, _INK) | {"svg.hashsalt": name, "font.size": 9}
+    few = len(history) <= _FEW
+    with matplotlib.rc_context(look), np.errstate(all="ignore"):
+        figure = Figure(figsize=(4.6, 2.1), layout="constrained")
+        ax = figure.subplots()
+        lines = {} if few else {"marker": "none"}
+        plot_history(history, axes=[ax], quantities=[quantity], bound="bound" in history, **lines)
+        if moment is not None:
+            ax.axvline(moment, color=style.VERMILION, lw=1.2, ls=":", label="first sign")
+            ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize="small", borderaxespad=0.2)
+        ax.set_xlabel(step)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = re.sub(r"<metadata>.*?</metadata>", "", text.getvalue()[text.getvalue().index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r'(?<= id=")|(?<=href="#)|(?<=url\(#)', f"{name}-", svg)
+    for color, variable in _COLORS.items():
+        svg = svg.replace(color, variable)
+    inside = svg[svg.index(">") + 1 :]
+    box = re.search(r'viewBox="[^"]*"', svg)[0]
+    return (
+        f'<svg {box} xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
+        f'aria-labelledby="{name}-title {name}-description" fill="currentColor">'
+        f'<title id="{name}-title">{escape(title)}</title>'
+        f'<desc id="{name}-description">{escape(description)}</desc>{inside.strip()}'
+    )
+
+
+_FEW = 60
+"""Records up to which each is drawn as a dot."""
 
 
 def _once(ax: Axes, label: str) -> str | None:

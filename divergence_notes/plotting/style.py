@@ -31,7 +31,7 @@ SERIES = [
 
 KERNEL_CMAP, VALUE_CMAP = "RdBu_r", "viridis"
 
-_STYLE = {
+LOOK = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -44,11 +44,12 @@ _STYLE = {
     "lines.linewidth": 2,
     "svg.fonttype": "none",
 }
+"""The settings of matplotlib in which every figure is drawn."""
 
 
 def use_style() -> None:
     """Set the style of the book for the figures that follow."""
-    plt.rcParams.update(_STYLE)
+    plt.rcParams.update(LOOK)
 
 
 def axes(ax: Axes | None, **subplots_kw: Any) -> Axes:
