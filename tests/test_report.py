@@ -443,7 +443,7 @@ def test_the_lines_of_the_front_page(tmp_path, monkeypatch):
     block = front.partition("## Your run is going wrong?")[2].partition("`report.html` is one file")[0]
     code = "\n".join(line[4:] for line in block.splitlines() if line.startswith("    ") and "pip install" not in line)
     assert code.count("\n") == 2
-    code = code.replace("learn(3_000", "learn(600").replace("watch(model,", "watch(model, every=100,")
+    code = code.replace("learn(3_000", "learn(600")
     monkeypatch.chdir(tmp_path)
 
     def small(*given, **settings):
