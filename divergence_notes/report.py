@@ -14,10 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas
 
 from divergence_notes import __version__, _files, diagnosis, returns
 from divergence_notes._extras import needs
@@ -27,6 +26,9 @@ with needs("monitor"):
 
     from divergence_notes import probe
     from divergence_notes.plotting import reports
+
+if TYPE_CHECKING:
+    import pandas
 
 BOOK = "https://divergence-notes.github.io/divergence-notes/latest/book/"
 """Where the pages lie to which a report leads."""
@@ -58,7 +60,7 @@ class Summary:
         return f"{first.get(self.state, 'No alarm')}: {self.word}"
 
 
-def read(path: str | Path) -> tuple[pandas.DataFrame, list[str]]:
+def read(path: str | Path) -> "tuple[pandas.DataFrame, list[str]]":
     """Read the log of a run, as far as it was written.
 
     Parameters
@@ -81,6 +83,8 @@ def read(path: str | Path) -> tuple[pandas.DataFrame, list[str]]:
     OSError
         If the file cannot be read.
     """
+    import pandas
+
     text = Path(path).read_bytes().decode("utf-8-sig", errors="replace").replace("\0", "")
     notes = []
     if text and not text.endswith("\n"):
@@ -106,7 +110,7 @@ def read(path: str | Path) -> tuple[pandas.DataFrame, list[str]]:
     return log, notes
 
 
-def records(table: pandas.DataFrame) -> pandas.DataFrame:
+def records(table: "pandas.DataFrame") -> "pandas.DataFrame":
     """Return the records of a table: the columns of `probe.COLUMNS` that it has, by these names.
 
     Parameters
@@ -124,6 +128,8 @@ def records(table: pandas.DataFrame) -> pandas.DataFrame:
     ValueError
         If there are columns, and none of them is one of a record.
     """
+    import pandas
+
     columns = {str(name).strip().removeprefix("divergence/"): table[name] for name in table.columns}
     known = {name: column for name, column in columns.items() if name in probe.COLUMNS and name != "step"}
     if not known and len(table.columns):
@@ -144,17 +150,19 @@ def records(table: pandas.DataFrame) -> pandas.DataFrame:
     return log
 
 
-def _numbers(column: pandas.Series) -> pandas.Series:
+def _numbers(column: "pandas.Series") -> "pandas.Series":
+    import pandas
+
     truth = {"True": 1.0, "False": 0.0}
     given = column.map(lambda value: truth.get(value, value) if isinstance(value, str) else value)
     return pandas.to_numeric(given, errors="coerce").astype(float)
 
 
-def _words(column: pandas.Series) -> pandas.Series:
+def _words(column: "pandas.Series") -> "pandas.Series":
     return column.map(lambda value: value if isinstance(value, str) else "")
 
 
-def summary(log: pandas.DataFrame, settings: Mapping[str, Any] | None = None) -> Summary:
+def summary(log: "pandas.DataFrame", settings: Mapping[str, Any] | None = None) -> Summary:
     """Return what a log says in a few words.
 
     Parameters
@@ -218,7 +226,7 @@ def _address(finding: diagnosis.Finding) -> str:
 
 
 def html(
-    log: pandas.DataFrame,
+    log: "pandas.DataFrame",
     *,
     title: str,
     settings: Mapping[str, Any] | None = None,
@@ -247,7 +255,7 @@ def html(
 
 
 def _page(
-    log: pandas.DataFrame, told: Summary, title: str, settings: Mapping[str, Any] | None, notes: Sequence[str]
+    log: "pandas.DataFrame", told: Summary, title: str, settings: Mapping[str, Any] | None, notes: Sequence[str]
 ) -> str:
     moment = _moment(log, told)
     asked = dict.fromkeys((diagnosis.HEADLINE, *_CURVES))
@@ -267,7 +275,7 @@ def _page(
     )
 
 
-def _moment(log: pandas.DataFrame, told: Summary) -> float | None:
+def _moment(log: "pandas.DataFrame", told: Summary) -> float | None:
     """Return the step at which something was first seen: of the likeliest finding, or else of the first alarm."""
     if told.findings:
         since = told.findings[0].since
@@ -278,7 +286,7 @@ def _moment(log: pandas.DataFrame, told: Summary) -> float | None:
     return float(at.iloc[0]) if len(at) else None
 
 
-def _curve(log: pandas.DataFrame, name: str, moment: float | None) -> dict[str, Any]:
+def _curve(log: "pandas.DataFrame", name: str, moment: float | None) -> dict[str, Any]:
     meaning = probe.COLUMNS[name].replace("`", "")
     values = log[name].replace([np.inf, -np.inf], np.nan)
     first, last = values.dropna().iloc[[0, -1]]
@@ -300,7 +308,7 @@ def _curve(log: pandas.DataFrame, name: str, moment: float | None) -> dict[str, 
     return {"name": name, "meaning": meaning, "said": said, "svg": svg}
 
 
-def _thinned(log: pandas.DataFrame, name: str) -> pandas.DataFrame:
+def _thinned(log: "pandas.DataFrame", name: str) -> "pandas.DataFrame":
     """Return few records between which the curve looks the same: the extremes of each stretch, first and last."""
     if len(log) <= _POINTS:
         return log
@@ -314,7 +322,7 @@ def _thinned(log: pandas.DataFrame, name: str) -> pandas.DataFrame:
     return log.iloc[sorted(kept)]
 
 
-def _last(log: pandas.DataFrame) -> list[tuple[str, str, str]]:
+def _last(log: "pandas.DataFrame") -> list[tuple[str, str, str]]:
     """Return name, value and meaning of each column of the last record."""
     if not len(log):
         return []
@@ -402,6 +410,8 @@ def both(run: Any, *, title: str | None = None, settings: Mapping[str, Any] | No
     TypeError, ValueError, OSError
         As in `write`.
     """
+    import pandas
+
     notes = []
     if isinstance(run, str | Path):
         log, notes = read(run)

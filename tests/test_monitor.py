@@ -317,8 +317,9 @@ class TestLogger:
         history = callback.history
         assert rows["time/total_timesteps"].tolist() == history["step"].tolist() == [52, 60, 92, 120, 152]
         assert {name for name in rows if name.startswith("divergence/")} == {
-            f"divergence/{name}" for name in probe.NUMBERS
+            f"divergence/{name}" for name in ("verdict", *probe.NUMBERS)
         }
+        assert rows["divergence/verdict"].tolist() == history["verdict"].tolist()
         for name in probe.NUMBERS:
             np.testing.assert_array_equal(rows[f"divergence/{name}"], history[name].astype(float))
 
