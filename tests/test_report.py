@@ -32,6 +32,9 @@ def history(n=40, alarm_at=12, *, whole=False):
     rng = np.random.default_rng(0)
     log = pd.DataFrame({"step": 100 * np.arange(1, n + 1)})
     log = pd.concat([log, pd.DataFrame(rng.random((n, len(probe.NUMBERS))), columns=probe.NUMBERS)], axis=1)
+    unknown = set(probe.NUMBERS) - {*report._CURVES, diagnosis.HEADLINE}
+    log[sorted(unknown)] = np.nan  # what no rule can read
+    log[["dormant", "dormant_layer"]] *= 0.01
     log["max_q"] = 1.3 ** np.minimum(np.arange(n), 200.0)
     log["updates"] = 4.0 * log["step"]
     log["bound"], log["possible_low"], log["possible_high"] = 20.0, -20.0, 20.0

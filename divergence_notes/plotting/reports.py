@@ -47,6 +47,7 @@ PANELS = {
     "start_return": "return from\nthe start",
     "bonus": "entropy\nbonus",
     "dormant": "dormant\nunits",
+    "dormant_layer": "dormant in\nthe worst layer",
     "feature_rank": "feature\nrank",
     "feature_norm": "length of\nfeatures",
     "weight_norm": "length of\nweights",
@@ -69,7 +70,7 @@ PANELS = {
 }
 """What can be drawn of a history, every number of it, and how its axis is labelled."""
 
-_LIMITS = dict.fromkeys(("row_ratio", "certified", "dormant", "same_length", "alarm"), (-0.05, 1.05))
+_LIMITS = dict.fromkeys(("row_ratio", "certified", "dormant", "dormant_layer", "same_length", "alarm"), (-0.05, 1.05))
 _LIMITS |= {"alignment": (-1.1, 1.1)}
 _LOG = ("max_q", "bound_ratio", "td_error", "feature_norm", "weight_norm", "gradient_norm", "value_churn", "input_size")
 

@@ -151,7 +151,7 @@ WORDS_OF_COLUMNS = {
     "certificate": "certified",
     "churn": "value_churn action_churn",
     "divergence": "growth_rate",
-    "dormant unit": "dormant",
+    "dormant unit": "dormant dormant_layer",
     "effective rank": "effective_rank",
     "entropy bonus": "bonus",
     "feature": "feature_norm",
