@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sys
+from pathlib import Path
 
 import course
 import grade
@@ -15,10 +17,11 @@ from tests.waiting import once
 
 @pytest.fixture(scope="package", autouse=True)
 def restored():
-    """Put back what the interface to nbgrader writes into the environment."""
+    """Put back what the interface to nbgrader writes into the environment; its gradebook calls a program by name."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("PYTHONPATH", "PATH", "COURSE_ROOT"):
+        for name in ("PYTHONPATH", "COURSE_ROOT"):
             patch.setenv(name, os.environ.get(name, ""))
+        patch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))  # for alembic
         yield
 
 

@@ -297,7 +297,7 @@ class TestTerm:
                 work = handed.get(student)
                 score = work.points(dropped=True) if work else 0
                 late = 1.4 if student == "a03" else 0  # a tenth of 14 points
-                open_ = bool(work and work.broken)  # whoever teaches has to look at it
+                open_ = float(bool(work and work.broken))  # whoever teaches has to look at it
                 expected = {"bellman before": score, "bellman": score - late, "max_points": 14, "open": open_}
                 assert {head: float(row[head]) for head in expected} == pytest.approx(expected), student
 
