@@ -9,7 +9,7 @@ endif
 PORT ?= 8000
 BIN := .venv/bin
 PYTEST := pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-CORE := mdp dynamics bellman features networks updates contraction norms linearization rowwise ntk remedies
+CORE := mdp dynamics bellman features networks updates contraction norms linearization rowwise ntk remedies saved
 
 .PHONY: help env env-test book page check test elsewhere nightly firefox links next released serve zip print public changed publish wheel lab lock study bench course student clean
 

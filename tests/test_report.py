@@ -60,7 +60,7 @@ def written(tmp_path, text, name="run.csv"):
     return BeautifulSoup((tmp_path / "report.html").read_text("utf-8"), "html.parser"), report.read(log)[0]
 
 
-class TestStates:
+class TestStatesOfALog:
     """A log is read as far as it goes, and what was left out is said."""
 
     @pytest.mark.parametrize("text", ["", "\n", ",".join(probe.COLUMNS) + "\n"])
@@ -151,7 +151,7 @@ class TestStates:
         assert path.read_text() == "time,loss\n1,2\n" and list(tmp_path.iterdir()) == [path]
 
 
-class TestVerdict:
+class TestVerdictOfALog:
     """The words on top are those of the monitor."""
 
     @pytest.mark.parametrize("word", returns.VERDICTS)
@@ -202,7 +202,7 @@ def test_links_lead_into_the_book():
     assert f"baseurl: {report.BOOK.removesuffix('book/')}" in settings
 
 
-class TestPage:
+class TestReportPage:
     """It stands alone, each id in it is there once, and each picture has its words."""
 
     def test_alone(self):
@@ -241,7 +241,7 @@ class TestPage:
         assert float(rows["max_q"]) == pytest.approx(log["max_q"].iloc[-1], rel=1e-5) and rows["alarm"] == "yes"
 
 
-class TestCurves:
+class TestReportCurves:
     """Few points stand for many, and the moment is where it was."""
 
     def test_thinned(self):

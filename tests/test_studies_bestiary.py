@@ -44,7 +44,7 @@ class TestRunsOfTheBestiary:
         pd.testing.assert_frame_equal(*logs)
 
 
-class TestCommitted:
+class TestCommittedBestiary:
     """The files in the book are all there, and the halves share nothing but the rules."""
 
     def test_all_are_there(self, committed):

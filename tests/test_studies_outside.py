@@ -317,7 +317,7 @@ class TestRuns:
         assert np.abs(moved - (error - change)).max() > 0.1 * np.abs(change).max(), "the targets follow at once"
 
 
-class TestCommitted:
+class TestCommittedOutside:
     """What lies in book/results is what the study says."""
 
     def test_runs_and_rows(self):

@@ -16,10 +16,6 @@ import numpy as np
 
 from divergence_notes import _checks
 from divergence_notes._checks import ArrayLike
-from divergence_notes._extras import needs
-
-with needs("studies"):
-    from scipy import stats
 
 if TYPE_CHECKING:
     import pandas
@@ -415,6 +411,8 @@ def _two(first: Any, second: Any, *, fewest: int) -> tuple[list[np.ndarray], lis
 
 def _middle(samples: Sequence[np.ndarray], trim: float | int) -> np.ndarray | float:
     """Return the mean of the middle of several samples taken together, along the last axis."""
+    from scipy import stats  # takes long, and nobody waits for it who draws no interval
+
     return stats.trim_mean(np.concatenate(samples, axis=-1), trim, axis=-1)
 
 
@@ -439,6 +437,8 @@ def _interval(
     resamples: int,
 ) -> tuple[np.ndarray | float, np.ndarray | float]:
     """Return the ends of the percentile interval of a statistic of several samples, along their last axis."""
+    from scipy import stats  # as in _middle
+
     level = _checks.scalar("level", level, low=0, high=1, low_open=True, high_open=True)
     found = stats.bootstrap(
         samples,

@@ -164,7 +164,7 @@ class TestGradebook:
             assert book.find_assignment("bellman").max_score == 6
 
 
-class TestNumbers:
+class TestNumbersHandedOut:
     def test_what_was_handed_out_stays(self, root, made, monkeypatch, capsys):
         assert course.numbers(root, "bellman", SEED) == marking.draw_parameters("bellman", SEED)
         handed_out = marking.draw_parameters("bellman", SEED)

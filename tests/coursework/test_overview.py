@@ -64,7 +64,7 @@ def root(made, tmp_path):
     return root
 
 
-class TestReport:
+class TestClassReport:
     def test_mistakes_are_counted(self, root):
         source = nbformat.read(root / "source" / "bellman" / "bellman.ipynb", as_version=4)
         found = overview.notebooks(root, "bellman", ["ann", "bob", "cem", "dot", "eve"])
@@ -89,7 +89,7 @@ class TestReport:
         assert "- 2 times: Your operator bootstraps" in text and "no proof of anything" in text
 
 
-class TestForm:
+class TestFormOfAnswers:
     @pytest.mark.parametrize("source", ["x = 90", "def f(", "", "x" * 10 + "\x00", "(" * 5000])
     def test_what_is_short_or_no_program_has_none(self, source):
         assert overview.form(source) is None
