@@ -56,8 +56,14 @@ EXERCISES = (
         "ex-preqn-prediction",
         "A",
         (
-            Mistake("the-left-out", "In B the action that the batch leaves out moves too, and feeds the maximum", "AB"),
-            Mistake("no-room", "In C two wishes stand against one parameter: nobody can grant both", "AC"),
+            Mistake(
+                "the-left-out",
+                "In B the action that the batch leaves out moves 2.5 times as far, and feeds the maximum",
+                "AB",
+            ),
+            Mistake(
+                "no-room", "In C both states share one parameter: undoing the kernel only rescales the plain step", "AC"
+            ),
             Mistake("all", "A batch drags along what it leaves out (B), and may ask for what cannot be had (C)", "ABC"),
             Mistake(
                 "none",
@@ -95,7 +101,7 @@ EXERCISES = (
             ),
         ),
         hint="Two equations: the first value may not change, and the second has to rise by what it is short of.",
-        insight="Pull at the pair that is wrong, and push against the other by what would leak to it.",
+        insight="Pull at the pair that is wrong, and push against the other so that the leak is cancelled.",
     ),
     Value(
         "ex-preqn-coupling",
@@ -145,7 +151,8 @@ EXERCISES = (
             ),
         ),
         judge=_judge_schedules,
-        insight="The same kernel and the same exact steps: how often each state comes up makes the fate.",
+        insight="The same kernel and the same exact steps: how often each state comes up, and in runs of what "
+        "length, makes the fate.",
     ),
     Function(
         "ex-preqn-single",

@@ -175,7 +175,7 @@ class TestFixedBatch:
 
 
 class TestNotAlwaysCured:
-    """A batch that leaves out the wrong pair, turns and random draws, and fewer parameters than pairs."""
+    """A batch that leaves out the wrong pair, turns and random draws, and a batch whose features are dependent."""
 
     def test_the_wrong_pair(self):
         pair = examples.full_data_divergence()
@@ -218,7 +218,7 @@ class TestNotAlwaysCured:
         assert drift(0.5, spilling) > 0 > drift(0.1, spilling)
         assert drift(0.99, np.diag(np.diag(spilling)).astype(float)) < 0
 
-    def test_fewer_parameters(self):
+    def test_dependent_features(self):
         """w to 2w, both states in the batch: least squares diverges above 5/6 and converges below."""
         for gamma, fate in ((0.82, "converged"), (0.85, "diverged")):
             w = examples.w_to_2w(gamma)
