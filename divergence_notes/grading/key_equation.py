@@ -79,12 +79,13 @@ EXERCISES = (
             ),
             Mistake(
                 "depends",
-                "How large the error is depends on the network; how it shrinks with the step does not, away from kinks",
+                "How large the error is depends on the network. How it shrinks with a short step does not, but for a "
+                "start at a kink, or a step along which the second derivative is 0",
                 "D",
             ),
         ),
-        insight="The step goes with alpha and what is missed with its square; away from kinks that holds for "
-        "ReLU, too.",
+        insight="What a short step misses is a product of two moves, each of them proportional to alpha: it goes with "
+        "the square. That holds for ReLU, too, away from kinks.",
         phrases={
             "A": ("a half", "it falls to a half", "1/2", "0.5"),
             "B": ("a quarter", "it falls to a quarter", "1/4", "0.25"),
@@ -127,7 +128,7 @@ EXERCISES = (
             ),
         ),
         hint="In which cells does the player never choose a move?",
-        insight="From the four holes and the goal nobody moves, so 20 pairs have the share 0 in every batch.",
+        insight="From the four holes and the goal nobody moves, so 20 pairs are in no batch from a replay buffer.",
         phrases={"64": ("all", "all of them", "every one", "sixty-four", "all 64"), "44": ("forty-four",)},
     ),
     Choice(
@@ -136,8 +137,8 @@ EXERCISES = (
         (
             Mistake(
                 "cured",
-                "It still diverges, ten times more slowly. The kernel and the step size enter as a product, and the "
-                "pair diverges at every short step",
+                "It still diverges, about ten times more slowly. The kernel and the step size enter as a product, and "
+                "the pair diverges at every step size",
                 "A",
             ),
             Mistake(
@@ -146,7 +147,7 @@ EXERCISES = (
                 "C",
             ),
         ),
-        insight="It still diverges, in ten times as many updates: a tenth of the kernel is a tenth of the step size.",
+        insight="It still diverges, in about ten times as many updates: a tenth of the kernel is a tenth of the step.",
         phrases={
             "A": ("yes, it converges", "yes", "cured", "it converges"),
             "B": ("no, it still diverges", "no", "it diverges", "not cured"),

@@ -66,7 +66,7 @@ def learners(count):
 
 
 def quartered(predict):
-    """Return the claim that what a prediction misses falls by four when a short step is halved."""
+    """Return the claim that what a prediction misses falls to a quarter when a short step is halved."""
 
     def missed(case, alpha):
         moved = networks.semi_gradient_step(case["net"], case["x"], case["target"], weights=case["rho"], alpha=alpha)
@@ -78,7 +78,7 @@ def quartered(predict):
 
 
 def test_a_step_is_the_key_equation():
-    """One step is alpha K D (T*Q - Q) and a remainder that falls by four; with one out of place, by two."""
+    """One step is alpha K D (T*Q - Q) and a remainder that falls to a quarter; with one out of place, to a half."""
     attack(
         learners(12),
         quartered(lambda K, rho, error: K @ (rho * error)),

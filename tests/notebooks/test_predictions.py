@@ -210,7 +210,7 @@ class TestNumbersInReasons:
 
     def test_of_the_size(self):
         counts = [int(count) for count in re.findall(r"after (\d+) steps", printed_by("key_equation", "scale"))]
-        assert 9 < counts[1] / counts[0] < 10.5  # ten times more slowly
+        assert 9 < counts[1] / counts[0] < 10.5  # about ten times more slowly
 
     def test_of_the_sweeps(self):
         text = printed_by("bellman", "bet-answer")
