@@ -93,25 +93,25 @@ EXERCISES = (
         (
             Mistake(
                 "the-lake",
-                "On the lake it falls faster. Some of the chance leaves the game there, into a hole or into the goal, "
-                "and brings no error back",
+                "From zeros it falls faster on the lake. Some of the chance leaves the game there, into a hole or "
+                "into the goal, and brings no error back",
                 "B",
             ),
             Mistake(
                 "both",
-                "A proof says how slow it can be at worst, and a game may do better: the lake does, since games end "
-                "there",
+                "A proof says how slow it can be at worst, and a game may do better: from zeros the lake does, since "
+                "games end there",
                 "C",
             ),
             Mistake(
                 "neither",
-                "A bound may be reached: where no game ends, an error that is the same in every cell shrinks by gamma "
+                "The rate may be reached: where no game ends, an error that is the same in every cell shrinks by gamma "
                 "exactly",
                 "D",
             ),
         ),
-        insight="Without an end nothing but the discount shrinks an error that is the same in every cell. On the lake "
-        "the end shrinks it, too.",
+        insight="Without an end nothing but the discount shrinks an error that is the same in every cell, and here "
+        "that part is the last to go. On the lake the end shrinks the error from zeros, too.",
         phrases={
             "A": ("the endless game", "the game that never ends", "endless", "the first", "random"),
             "B": ("the lake", "the frozen lake", "lake", "the second"),
@@ -149,8 +149,8 @@ EXERCISES = (
         (
             Mistake(
                 "all-cells",
-                "Every state from which a player moves is right. But nobody moves from the cells of the cliff, or from "
-                "the goal, and their rows stay at 0",
+                "Every state from which a player moves is right. But nobody moves from the cells of the cliff, and "
+                "their rows stay at 0",
                 "A",
             ),
             Mistake(
@@ -193,7 +193,7 @@ EXERCISES = (
             ),
             Mistake("all", "The loop without a discount adds 1 at each sweep and never subtracts any", lambda: 5),
         ),
-        hint="Write down the first values of each, and ask of each whether it can come to rest.",
+        hint="Write down the first values of each, and ask of each whether there is a table that it approaches.",
         insight="The discounted loop settles, and so do both tables on the lake, at two different ends.",
         phrases={
             "0": ("none", "zero", "no one"),

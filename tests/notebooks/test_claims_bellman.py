@@ -143,6 +143,8 @@ def test_where_games_end_the_error_halves_long_before():
     ending = [from_gymnasium(gymnasium.make(name), gamma=0.99) for name in ("FrozenLake-v1", "Taxi-v4")]
     assert counterexample(long_before, ending) is None
     assert counterexample(long_before, [*ending, examples.self_loop(0.99).update.mdp]) is not None
+    errors = swept(ending[0], np.full(ending[0].R.shape, 100.0), 69)
+    assert np.argmax(errors <= errors[0] / 2) == 69  # from above the lake takes as long as any game may
 
 
 def test_policy_iteration_is_exact():
@@ -206,11 +208,12 @@ def hardly_pays(mdp):
 
 
 def test_the_span_hardly_pays_for_gamma_where_moves_mix():
-    """How to stop: so in random games of 20 states with 5 successors a move. Two states that never meet pay in full."""
+    """How to stop: so in random games of 20 states with 5 successors a move. Others pay in full."""
     mixing = [random_mdp(20, 4, gamma=0.9, branching=5, rng=np.random.default_rng(seed)) for seed in range(12)]
     apart = FiniteMDP(np.eye(2)[:, None], np.array([[0.0], [1.0]]), gamma=0.9)
     assert counterexample(hardly_pays, mixing) is None
-    assert not hardly_pays(apart)  # so "in every game" would be wrong
+    swap = FiniteMDP(np.eye(2)[::-1, None], np.array([[1.0], [-1.0]]), gamma=0.9)
+    assert not hardly_pays(apart) and not hardly_pays(swap)  # so "in every game" would be wrong
 
 
 class Coin:
@@ -320,6 +323,7 @@ def test_three_words():
             "what grows diverges": lambda line: not line["grows"] or line["diverges"],
             "what grows does not converge": lambda line: not line["grows"] or not line["converges"],
             "what does not converge diverges": lambda line: line["converges"] or line["diverges"],
+            "what does not converge grows at every step": lambda line: line["converges"] or line["grows"],
             "what diverges grows at every step": lambda line: not line["diverges"] or line["grows"],
         },
     )
