@@ -6,7 +6,7 @@ behaviour in the log, or a setting, or both, and says which. How often the rules
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ CAUSES = {
     "dead-units": "Units that no longer answer",
     "offline": "Actions that are not in the data",
     "replay-ratio": "Too many updates for the data",
+    "entropy": "A bonus for entropy that has run away",
     "unexplained": "Values that cannot be true",
 }
 """What a run can be found to suffer from, and the title of each."""
@@ -53,6 +54,9 @@ _QUICK = 0.004
 
 _LATE = 100
 """Updates before which values are not expected to be anything."""
+
+_OWN_TARGETS = ("CrossQ", "PreconditionedTD3")
+"""Algorithms that have no target network by design."""
 
 _SECTION = "heuristics_runs#sec-what-went-wrong"
 
@@ -151,6 +155,12 @@ _TEXTS = {
         "bootstrapped over and over.",
         "preqn_networks#what-the-test-on-the-batch-cannot-see",
         "Do fewer updates for each step in the environment, or slow down the target network by the same factor.",
+    ),
+    "entropy": (
+        "Where the weight of the entropy is learned, it is multiplied by a factor at each update, and with a long step "
+        "it runs away. The values are then sums of bonuses, and tell next to nothing of the rewards.",
+        "function_approximation#a-bound-on-every-true-value",
+        "Give the weight of the entropy a fixed value, such as `ent_coef=0.1`, or a smaller learning rate.",
     ),
     "unexplained": (
         "No policy can earn that, so the values are false; which of the usual causes it is, the log does not say.",
@@ -290,13 +300,15 @@ def _not_finite(run: _Run) -> Finding | None:
 
 
 def _no_target(run: _Run) -> Finding | None:
-    """Look for targets that move with the network, or a copy that is renewed at once; but CrossQ is made so."""
+    """Look for targets that move with the network, or a copy that is renewed at once; but some are made so."""
+    if run.settings.get("algorithm") in _OWN_TARGETS:
+        return None
     coupled = run["target_coupling"] > 0.3
     with np.errstate(all="ignore"):
         pace = np.diff(run["renewed"], prepend=np.nan) / np.diff(run["updates"], prepend=np.nan)
     quick = pace > 0.1
     wrong = run.trouble.any()
-    if not (coupled | quick).any() or run.settings.get("algorithm") == "CrossQ":
+    if not (coupled | quick).any():
         return None
     if coupled.any():
         moved = np.nanmax(run["target_coupling"])
@@ -311,6 +323,8 @@ def _no_target(run: _Run) -> Finding | None:
 
 def _steps(run: _Run) -> Finding | None:
     """Look for updates that lengthen the weights by a large part: no loss asks for that."""
+    if run.settings.get("algorithm") == "PreconditionedTD3":  # it has no such step, and its line search sees to it
+        return None
     size, rate = run["weight_norm"], run.settings.get("learning_rate")
     with np.errstate(all="ignore"):
         growth = np.diff(np.log(size), prepend=np.nan) / np.diff(run.updates, prepend=np.nan)
@@ -468,17 +482,40 @@ def _limits(run: _Run) -> Finding | None:
     return _finding(run, "time-limits", text, where=where, weight=0.8 if limit else 0.6, rests_on="both")
 
 
+def _entropy(run: _Run) -> Finding | None:
+    """Look for a bonus that has grown tenfold, to more than ten times the rewards: its coefficient has run away."""
+    bonus, rewards = np.abs(run["bonus"]), np.fmax(np.abs(run["reward_low"]), np.abs(run["reward_high"]))
+    young = bonus[np.isfinite(bonus)][:1]
+    with np.errstate(invalid="ignore"):
+        where = (bonus > 10 * rewards) & (bonus > 10 * np.max(young, initial=0.0))
+    if not where.any():
+        return None
+    k = int(np.flatnonzero(where)[-1])
+    seen = f"Entropy adds {run['bonus'][k]:.3g} to each step, where rewards are of size {rewards[k]:.3g}; in the first "
+    seen += f"record it was {young[0]:.3g}."
+    return _finding(run, "entropy", seen, where=where, weight=0.88, rests_on="behaviour")
+
+
 def _unexplained(run: _Run) -> Finding:
-    k = int(np.argmax(run.alarm))
+    words = run.words("verdict")
+    false = run.alarm & (words == "impossible")
+    where = false if false.any() else run.alarm
+    k = int(np.argmax(where))
     q, low, high = (run[name][k] for name in ("max_q", "possible_low", "possible_high"))
     seen = f"Values of size {q:.3g}, where {low:.3g} to {high:.3g} can be earned."
-    return _finding(run, "unexplained", seen, where=run.alarm, weight=0.1, rests_on="behaviour")
+    found = _finding(run, "unexplained", seen, where=where, weight=0.1, rests_on="behaviour")
+    if not (words[run.alarm] == "too fast").all():
+        return found
+    why = "The values have grown faster than rewards can have added; which of the usual causes it is, the log does not "
+    why += "say."
+    return replace(found, why=why)
 
 
 _RULES: tuple[Callable[[_Run], Finding | None], ...] = (
     _not_finite,
     _no_target,
     _steps,
+    _entropy,
     _discount,
     _inputs,
     _rewards,

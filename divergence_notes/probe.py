@@ -640,7 +640,8 @@ class Probe:
             return _all(asked, asked.net, _fresh(few))
 
         record["batch_dependence"] = evidence.batch_dependence(first, n=_length(batch.observations))
-        if not np.isfinite(self._coupling):
+        precise = all(p.dtype in (torch.float32, torch.float64) for p in asked.net.parameters())
+        if precise and not np.isfinite(self._coupling):  # a half rounds the nudge away, and leaves the rounding
             device = next((p.device for p in asked.net.parameters()), torch.device("cpu"))
 
             def values() -> torch.Tensor:
@@ -808,7 +809,8 @@ class Probe:
             low, high = record["earned_low"], record["earned_high"]
             if record["bonus"] and self.gamma < 1:
                 paid = self.gamma * record["bonus"] / (1 - self.gamma)
-                low, high = low + min(paid, 0.0), high + max(paid, 0.0)
+                if abs(paid) <= max(abs(low), abs(high)):  # a bonus beyond that is no excuse: it has run away itself
+                    low, high = low + min(paid, 0.0), high + max(paid, 0.0)
             given["earned"] = (low, high)
         return returns.verdict(q, **given)
 

@@ -187,7 +187,9 @@ def summary(log: "pandas.DataFrame", settings: Mapping[str, Any] | None = None) 
     when = f"There is none in {len(log)} {_plural('record', len(log))}."
     if alarm.any():
         first, last = (log["step"][int(place)] for place in np.flatnonzero(alarm)[[0, -1]])
-        when = f"At {int(alarm.sum())} of {len(log)} {_plural('record', len(log))}, from step {first:.0f} "
+        kinds = log["verdict"][alarm].replace("", "without a word").value_counts()
+        kinds = f" ({', '.join(f'{count} {kind}' for kind, count in kinds.items())})" if len(kinds) > 1 else ""
+        when = f"At {int(alarm.sum())} of {len(log)} {_plural('record', len(log))}{kinds}, from step {first:.0f} "
         when += (
             "to the last one." if alarm[-1] else f"to step {last:.0f}; the last record, at {log['step'].iloc[-1]:.0f}, "
         )
@@ -455,12 +457,12 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m divergence_notes.monitor", description="Make a report of a run from its log."
     )
     parser.add_argument("log", type=Path, help="a csv: history.to_csv(...), or progress.csv of stable-baselines3")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: report.html beside the log")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: the log's name, ending in .html")
     parser.add_argument("--title", help="what the run is called; default: folder and name of the log")
     known = f"a setting of the run, such as gamma=0.99; may be given again. Read are {', '.join(diagnosis.SETTINGS)}"
     parser.add_argument("--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", help=known)
     options = parser.parse_args(arguments)
-    output = options.output or options.log.with_name("report.html")
+    output = options.output or options.log.with_suffix(".html")
     try:
         told = write(output, options.log, title=options.title, settings=dict(options.set))
     except (OSError, ValueError) as error:

@@ -15,7 +15,7 @@ VERDICTS = {
     "too fast": "a policy might earn that, but the rewards cannot have added so much yet",
     "inherited": "no larger than the network's values were before it was trained",
     "unearned": "a policy might earn that, but no stored episode earned half of it",
-    "earned": "of the size that stored episodes have earned",
+    "earned": "no larger than what stored episodes have earned",
     "unknown": "nothing is known of what was earned",
 }
 """What `verdict` says of values, and what each word means."""

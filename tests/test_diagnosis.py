@@ -85,7 +85,8 @@ class TestRulesOfDiagnosis:
         """It is less sure while the values are well; CrossQ is made so."""
         (early,) = diagnosis.diagnose(log(target_coupling=0.9))
         assert early.name == "no-target-network" and early.weight < 0.6
-        assert diagnosis.diagnose(log(target_coupling=0.9), {"algorithm": "CrossQ"}) == []
+        for made_so in ("CrossQ", "PreconditionedTD3"):
+            assert diagnosis.diagnose(log(target_coupling=0.9), {"algorithm": made_so}) == []
         (found,) = diagnosis.diagnose(log(target_coupling=0.9, wrong_from=6))
         assert (found.name, found.rests_on, found.since) == ("no-target-network", "behaviour", 0)
         assert "0.90 times" in found.seen and "from update 60 on" in found.seen
@@ -203,6 +204,20 @@ class TestRulesOfDiagnosis:
         assert found.name == "replay-ratio" and "10 updates for each step" in found.seen
         assert diagnosis.diagnose(log(**many)) == []
         assert diagnosis.diagnose(log(feature_rank=falling)) == []
+
+    def test_a_bonus_that_runs_away(self):
+        (found,) = diagnosis.diagnose(log(bonus=[10.0 ** (k - 3) for k in range(10)]))
+        assert found.name == "entropy" and "adds 1e+06 to each step, where rewards are of size 1" in found.seen
+        assert diagnosis.diagnose(log(bonus=50.0)) == []  # rewards that are small beside it, as it was at the start
+        assert diagnosis.diagnose(log(bonus=[0.01 * 2**k for k in range(10)])) == []  # it grows, and rewards are more
+
+    def test_what_is_said_where_no_rule_fits(self):
+        fast = {"verdict": "too fast", "alarm": True, "max_q": 63.0}
+        rows = [row | fast if 3 <= k < 6 else row for k, row in enumerate(log(wrong_from=8))]
+        (found,) = diagnosis.diagnose(rows)
+        assert found.seen.startswith("Values of size 500,") and found.since == 80 and "No policy" in found.why
+        (found,) = diagnosis.diagnose(rows[:7])
+        assert found.since == 30 and "grown faster" in found.why and "No policy" not in found.why
 
     def test_the_likeliest_first(self):
         found = diagnosis.diagnose(log(target_coupling=0.9, wrong_from=3, batch_dependence=0.5, input_size=1e5))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from stable_baselines3 import DDPG, DQN, PPO, TD3
+from stable_baselines3 import DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.env_util import make_vec_env
@@ -741,6 +741,17 @@ class TestFalseReadings:
         model.learn(200, callback=callback)
         assert callback.history["max_q"].max() > 70
         assert set(callback.history["verdict"]) == {"inherited"}
+
+
+@pytest.mark.parametrize(("coefficient", "earned"), [(1e4, False), (0.1, True)])
+def test_a_bonus_beyond_all_rewards_is_no_excuse(coefficient, earned):
+    """Values that are made of what entropy is paid are none that an episode has earned."""
+    model = continuous(SAC, ent_coef=coefficient, learning_rate=0.03, tau=0.5, learning_starts=50, seed=0)
+    callback = DivergenceCallback(every=50)
+    model.learn(200, callback=callback)
+    words = callback.history["verdict"].tolist()
+    assert words == ["inherited", *["earned" if earned else "unearned"] * 3]
+    assert callback.history["max_q"].iloc[-1] > 300
 
 
 class Walk(gym.Env):

@@ -295,6 +295,15 @@ class TestRecord:
         want = returns.bounds([0.0, 8.0, -1.0, 4.0], [False, False, True, True], gamma=0.9)
         assert (record["possible_low"], record["possible_high"]) == pytest.approx(want)
 
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+    def test_no_coupling_is_read_out_of_rounding(self, dtype, rng):
+        """With targets that stand still: half a precision would make a movement out of its own rounding."""
+        net = QNetwork(3, 2).to(dtype)
+        given = transitions(rng) | {"observations": transitions(rng)["observations"].to(dtype)}
+        still = Probe(net, lambda batch: torch.full((12,), 3.0, dtype=dtype), gamma=0.9)
+        coupling = still(given, step=0)["target_coupling"]
+        assert np.isnan(coupling) if dtype is torch.bfloat16 else coupling < 1e-2
+
     def test_columns(self, rng):
         record = watch(QNetwork(3, 2), rng)(transitions(rng), step=7)
         assert list(record) == list(probe.COLUMNS) and record["step"] == 7 and record["bonus"] == 0

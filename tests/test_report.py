@@ -419,15 +419,15 @@ class TestCommand:
         assert (done.returncode, done.stderr) == (0, b"")
         said = done.stdout.decode()
         assert said.startswith("Alarm: impossible: no policy can earn that") and "Try first: " in said
-        assert said.endswith(f"The report is {tmp_path / 'report.html'}\n")
-        assert "<td>0.99</td>" in (tmp_path / "report.html").read_text("utf-8")
+        assert said.endswith(f"The report is {tmp_path / 'my run.html'}\n")
+        assert "<td>0.99</td>" in (tmp_path / "my run.html").read_text("utf-8")
 
     def test_title_and_output(self, tmp_path, capsys):
         history().to_csv(tmp_path / "run.csv", index=False)
         given = [str(tmp_path / "run.csv"), "-o", str(tmp_path / "x.html"), "--title", "Der Große"]
         assert report.main(given) == 0
         assert '<p class="run">Der Große</p>' in (tmp_path / "x.html").read_text("utf-8")
-        assert not (tmp_path / "report.html").exists()
+        assert not (tmp_path / "report.html").exists() and not (tmp_path / "run.html").exists()
 
     def test_refuses(self, tmp_path, capsys):
         assert report.main([str(tmp_path / "none.csv")]) == 2
@@ -455,4 +455,5 @@ def test_the_lines_of_the_front_page(tmp_path, monkeypatch):
     exec(code, {"SAC": small})
     made = BeautifulSoup((tmp_path / "report.html").read_text("utf-8"), "html.parser")
     assert made.h1.get_text().startswith("Alarm: ")
+    assert diagnosis.CAUSES["entropy"] in [title.get_text() for title in made.select("h3")]
     assert len(made.select("h3")) >= 1 and "Try first" in made.select_one(".verdict").get_text()
