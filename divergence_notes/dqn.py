@@ -361,10 +361,14 @@ def train(
     >>> def long_enough(moment):
     ...     return moment.row is None or moment.row["return"] < 60
     >>> config = dqn.DQNConfig(hidden=(64, 64), epsilon_steps=1_000, warmup=500)
-    >>> run = dqn.train("CartPole-v1", config=config, steps=5_000, seed=0, eval_every=250, callback=long_enough)
+    >>> run = dqn.train(
+    ...     "CartPole-v1", config=config, steps=5_000, seed=0, eval_every=250,
+    ...     callback=long_enough,
+    ... )
     >>> run.ending, bool(run.curve["return"].iloc[-1] >= 60)
     ('stopped', True)
-    >>> mean, spread = evaluate_policy(run.agent, make_vec_env("CartPole-v1", n_envs=4, seed=1), n_eval_episodes=8)
+    >>> envs = make_vec_env("CartPole-v1", n_envs=4, seed=1)
+    >>> mean, spread = evaluate_policy(run.agent, envs, n_eval_episodes=8)
     >>> bool(mean > 30)
     True
     """

@@ -794,11 +794,13 @@ def train(
     >>> import gymnasium
     >>> from divergence_notes import preqn, watching
     >>> def make():
-    ...     return gymnasium.wrappers.TimeLimit(gymnasium.make("Pendulum-v1").unwrapped, 100)
+    ...     pendulum = gymnasium.make("Pendulum-v1").unwrapped
+    ...     return gymnasium.wrappers.TimeLimit(pendulum, 100)
     >>> watch = watching.Watch(every=200)
     >>> run = preqn.train(
-    ...     make, config=preqn.PreQNConfig(warmup=200), steps=600, seed=0, eval_every=300, eval_episodes=2,
-    ...     callback=watch, log="pendulum.csv", checkpoint="pendulum.checkpoint",
+    ...     make, config=preqn.PreQNConfig(warmup=200), steps=600, seed=0,
+    ...     eval_every=300, eval_episodes=2, callback=watch,
+    ...     log="pendulum.csv", checkpoint="pendulum.checkpoint",
     ... )
     >>> run.ending, run.curve["step"].tolist(), watch.history["step"].tolist()
     ('finished', [300, 600], [200, 400, 600])

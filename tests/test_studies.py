@@ -165,6 +165,7 @@ def test_interrupt(place):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # else as of this process
     )
     until(lambda: len(finished(place)) >= 1)
     os.killpg(process.pid, signal.SIGINT)

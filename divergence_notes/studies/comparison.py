@@ -29,8 +29,11 @@ class Estimate(NamedTuple):
     """A number and the ends of its interval."""
 
     value: float
+    """The number."""
     low: float
+    """The lower end."""
     high: float
+    """The upper end."""
 
 
 class Verdict(NamedTuple):
@@ -280,10 +283,12 @@ def smallest_difference(
         Standard deviation of the scores of an agent on a task, at least 0.
     runs : tuple of int
         Runs of the one and of the other on each task, at least `FEWEST`.
-    rng, trim, level, resamples
+    rng, trim
         As for `difference`.
     power : float
         The probability, in (0, 1).
+    level, resamples
+        As for `difference`.
     simulations : int
         How many pairs of samples without a difference are drawn.
 

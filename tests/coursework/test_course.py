@@ -58,7 +58,7 @@ def leaks(lines, folder):
     return sorted(found)
 
 
-READ = (".css", ".html", ".ipynb", ".js", ".json", ".md", ".py", ".txt")
+READ = (".css", ".html", ".ipynb", ".jinja", ".js", ".json", ".md", ".py", ".txt")
 
 
 def make_wheel(place, packages=None):

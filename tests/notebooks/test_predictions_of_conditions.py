@@ -298,14 +298,15 @@ class TestReasons:
 
     def test_of_the_dials(self):
         found = dials()
-        (check_cell,) = [each for each in pages.code_cells(pages.BOOK / "heuristics.ipynb") if each.id == "study-check"]
+        checks = [each for each in pages.code_cells(pages.BOOK / "heuristics.ipynb") if "study-check" in each.id]
+        asserted = "\n".join(each.source for each in checks)
         for said in (
             "by_width[kind][-1].max() < by_width[kind][0].min()",
             "np.ptp(means[2]) > max(np.ptp(means[0]), np.ptp(means[1]))",
             "(np.diff(by_depth[kind], axis=0) > 0).all()",
             '(found["relu"] > np.maximum(found["tanh"], found["sin"])).all()',
         ):
-            assert said in check_cell.source  # the chapter asserts it each time it runs
+            assert said in asserted  # the chapter asserts it each time it runs
         assert found["relu"][1, 1] > 0.95
 
     def test_of_the_robots(self):
