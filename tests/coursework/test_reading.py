@@ -128,7 +128,8 @@ class TestFormgrader:
     def test_honest_work_shows(self, batch, formgrader, browser):
         found, _, text, source = visit(browser, formgrader, f"submissions/{submission(formgrader, 'honest')}/")
         formula = "$|\\max_a x_a - \\max_a y_a| \\le \\|x - y\\|_\\infty$"
-        assert found == [] and (formula in text or "<mjx-container" in source) and "a<b" in text
+        typed = formula in text and "a<b" in text
+        assert found == [] and (typed or "<mjx-container" in source) and "if x < y:" in text
         assert "<strong>monotonicity</strong>" in source and source.count(f"data:image/png;base64,{PNG}") == 2
         assert "&amp;\\le \\gamma" in source and "&amp;lt;" not in source and '<a href="https://example.org/' in source
         assert "assert (T(Q) < 1).all()" in text and "<sub>2</sub>" in source
