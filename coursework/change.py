@@ -10,6 +10,8 @@ import json
 import shutil
 from pathlib import Path
 
+import whole
+from marks import gradebook
 from roster import Refused
 
 ASIDE = ".aside"
@@ -35,9 +37,7 @@ def aside(root):
 def ready(root, place, names, release):
     """Write down that what was made in `place` is whole."""
     said = {"names": list(names), "release": str(Path(release).resolve())}
-    part = place / "whole.part"
-    part.write_text(json.dumps(said) + "\n", encoding="utf-8")
-    part.replace(place / WHOLE)
+    whole.write(place / WHOLE, json.dumps(said) + "\n")
 
 
 def settle(root):
@@ -72,12 +72,6 @@ def _move(new, old):
     shutil.move(new, old)
 
 
-def _gradebook(root):
-    from nbgrader.api import Gradebook
-
-    return Gradebook(f"sqlite:///{root / 'gradebook.db'}?timeout=60", "divergence-notes")
-
-
 def _notebook(gradebook, name):
     """Return an assignment's notebook in a gradebook, or None."""
     from nbgrader.api import MissingEntry
@@ -108,7 +102,7 @@ def check(root, place, names):
     """
     if not (root / "gradebook.db").exists():
         return
-    with _gradebook(root) as old, _gradebook(place) as new:
+    with gradebook(root) as old, gradebook(place) as new:
         for name in names:
             before, after = _notebook(old, name), _notebook(new, name)
             if before is None or not before.submissions:
@@ -127,7 +121,7 @@ def take_cells(root, place, names):
     """Bring the gradebook's cells up to those that were made, in one transaction."""
     from nbgrader.api import Comment, Grade, GradeCell, SolutionCell
 
-    with _gradebook(root) as old, _gradebook(place) as new:
+    with gradebook(root) as old, gradebook(place) as new:
         for name in names:
             old.update_or_create_assignment(name)
             made = _notebook(new, name)

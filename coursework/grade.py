@@ -45,6 +45,7 @@ import roster
 import solutions
 import tables
 import term
+import whole
 from course import assignments, nbgrader_api, places
 from grader import intake, sandbox
 
@@ -250,9 +251,7 @@ def _put(root, assignment, student, said):
     """Write a record, whole or not at all."""
     place = record(root, assignment, student)
     place.parent.mkdir(parents=True, exist_ok=True)
-    part = place.with_suffix(".part")
-    part.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-    part.replace(place)
+    whole.write(place, json.dumps(said, indent=1) + "\n")
 
 
 def _with(parent):
@@ -357,7 +356,7 @@ def _end(process):
 
 def table(root, assignment, now=None):
     """Return a row for each student of the roster and for each submission."""
-    from nbgrader.api import Gradebook, MissingEntry
+    from nbgrader.api import MissingEntry
 
     class_list, dates = roster.of(root), term.of(root) or term.Term()
     now, waiting = now or datetime.now(UTC), _waiting(root, assignment)
@@ -366,7 +365,7 @@ def table(root, assignment, now=None):
     groups = dates.groups.get(assignment, {})
     everybody = {*names, *known, *(one for members in groups.values() for one in members)} - groups.keys()
     rows = []
-    with Gradebook(f"sqlite:///{root / 'gradebook.db'}?timeout=60") as gradebook:
+    with marks.gradebook(root) as gradebook:
         highest = gradebook.find_assignment(assignment).max_score
         for student in sorted(everybody):
             one, due = known.get(student, roster.Student(student)), dates.due(assignment, student)
@@ -508,9 +507,7 @@ def _feedback_one(root, assignment, student):
         text = page.read_text(encoding="utf-8")
         page.unlink()  # what is not finished is not there
         if result["success"]:
-            part = page.with_suffix(".part")
-            part.write_text(alone(text), encoding="utf-8")
-            part.replace(page)
+            whole.write(page, alone(text))
 
 
 def alone(html):

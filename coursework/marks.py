@@ -11,12 +11,14 @@ import json
 from datetime import UTC, datetime
 
 import nbformat
+import whole
 
 
-def _gradebook(root):
+def gradebook(root):
+    """Return the gradebook of a course; several commands may write to it."""
     from nbgrader.api import Gradebook
 
-    return Gradebook(f"sqlite:///{root / 'gradebook.db'}?timeout=60")
+    return Gradebook(f"sqlite:///{root / 'gradebook.db'}?timeout=60", "divergence-notes")
 
 
 def _grades(submission):
@@ -31,8 +33,8 @@ def counted(submission):
 
 def questions(root, assignment, student):
     """Return what there is to say about each graded cell of a submission, as the gradebook has it now."""
-    with _gradebook(root) as gradebook:
-        grades = _grades(gradebook.find_submission(assignment, student))
+    with gradebook(root) as book:
+        grades = _grades(book.find_submission(assignment, student))
         return {
             grade.name: {
                 "auto": grade.auto_score,
@@ -84,29 +86,27 @@ def remember(root, assignment, student, known):
     if known is None or place.exists():  # of a batch that was stopped; what it remembered is from before that
         return
     kept = {name: dict(said) for name, said in known.get("questions", {}).items()}
-    with _gradebook(root) as gradebook:
+    with gradebook(root) as book:
         try:
-            grades = _grades(gradebook.find_submission(assignment, student))
+            grades = _grades(book.find_submission(assignment, student))
         except MissingEntry:
             grades = []
         for grade in grades:
             if grade.name in kept:
                 kept[grade.name] |= {"score": grade.score, "needs": grade.needs_manual_grade}
-    part = place.with_suffix(".part")
-    part.write_text(json.dumps({"questions": kept}) + "\n", encoding="utf-8")
-    part.replace(place)
+    whole.write(place, json.dumps({"questions": kept}) + "\n")
 
 
 def keep_read(root, assignment, student, known):
     """Say again of the marks that a person gave that they are done, where nothing changed under them."""
     kept = known["questions"] if known else {}
-    with _gradebook(root) as gradebook:
-        for grade in _grades(gradebook.find_submission(assignment, student)):
+    with gradebook(root) as book:
+        for grade in _grades(book.find_submission(assignment, student)):
             said = kept.get(grade.name)
             if said and grade.manual_score is not None and said["auto"] == grade.auto_score:
                 if said["digest"] == _digest(root, assignment, student, grade.name, grade.max_score):
                     grade.needs_manual_grade = said["needs"]
-        gradebook.db.commit()
+        book.db.commit()
 
 
 def _total(said):
