@@ -348,7 +348,9 @@ class DivergenceCallback(BaseCallback):
             from divergence_notes import report
 
             name = f"{type(self.model).__name__}, {self.num_timesteps} steps"
-            told, page = report.both(self, title=name)
+            told = report.summary(self.history, self.settings)
+            if self.report is not None or online is not None:  # a board gets the text, and no pictures are drawn for it
+                page = report.html(self.history, title=name, settings=self.settings)
             if self.report is not None:
                 report.put(self.report, page)
             for board in boards:

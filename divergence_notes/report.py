@@ -176,7 +176,10 @@ def summary(log: "pandas.DataFrame", settings: Mapping[str, Any] | None = None) 
     -------
     Summary
     """
-    log = records(log)
+    return _summary(records(log), settings)
+
+
+def _summary(log: "pandas.DataFrame", settings: Mapping[str, Any] | None) -> Summary:
     if not len(log):
         meaning = "the run was not watched, or it ended before the first record"
         return Summary("no record", "nothing is known", meaning, "The log holds no record.", [])
@@ -253,7 +256,8 @@ def html(
         HTML without scripts, which asks no host for anything, of a bounded size, light or dark as the reader's system
         is.
     """
-    return _page(records(log), summary(log, settings), title, settings, notes)
+    log = records(log)
+    return _page(log, _summary(log, settings), title, settings, notes)
 
 
 def _page(
@@ -388,33 +392,9 @@ def write(
     path = Path(path)
     if isinstance(run, str | Path) and path.exists() and Path(run).exists() and path.samefile(run):
         raise ValueError(f"path must be another file than the log, got {path}")
-    told, page = both(run, title=title, settings=settings)
-    put(path, page)
-    return told
-
-
-def both(run: Any, *, title: str | None = None, settings: Mapping[str, Any] | None = None) -> tuple[Summary, str]:
-    """Return the summary and the page of a run.
-
-    Parameters
-    ----------
-    run, title, settings
-        As in `write`.
-
-    Returns
-    -------
-    told : Summary
-    page : str
-        As `html` returns it.
-
-    Raises
-    ------
-    TypeError, ValueError, OSError
-        As in `write`.
-    """
     import pandas
 
-    notes = []
+    notes: list[str] = []
     if isinstance(run, str | Path):
         log, notes = read(run)
         title = title or "/".join(Path(run).absolute().parts[-2:])
@@ -424,8 +404,10 @@ def both(run: Any, *, title: str | None = None, settings: Mapping[str, Any] | No
         log, settings = run.history, settings or getattr(run, "settings", None)
     else:
         raise TypeError(f"run must be a history, what has one, or the path of a log, got {type(run).__name__}")
-    told = summary(log, settings)
-    return told, _page(records(log), told, title or "A run", settings, notes)
+    log = records(log)
+    told = _summary(log, settings)
+    put(path, _page(log, told, title or "A run", settings, notes))
+    return told
 
 
 def put(path: Path, page: str) -> None:
