@@ -6,6 +6,7 @@ them all together is `linearization`; who gathers them in a pass is `_passes`.
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,38 +18,38 @@ AT_ONCE = 2**22
 """Numbers that the product of a convolution forms at a time: 16 MiB in single precision."""
 
 
-class Layer:
+class Layer(ABC):
     """A layer that owns parameters, at n inputs of the network."""
 
     module: nn.Module
 
+    @abstractmethod
     def at(self, rows: slice | torch.Tensor) -> "Layer":
         """Return the layer at some of the inputs."""
-        raise NotImplementedError
 
     def tile(self, n: int) -> int:
         """Return how many of n rows and columns can be multiplied at a time."""
         return max(n, 1)
 
+    @abstractmethod
     def owes(self) -> bool:
         """Return whether a gradient of any row arrives."""
-        raise NotImplementedError
 
+    @abstractmethod
     def products(self, other: "Layer", i: slice, j: slice) -> torch.Tensor:
         """Return the inner products of the gradients of some rows with those of some rows of another."""
-        raise NotImplementedError
 
+    @abstractmethod
     def squares(self) -> torch.Tensor:
         """Return the squared length of the gradient of each row, shape (n,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def slopes(self) -> list[tuple[nn.Parameter, torch.Tensor]]:
         """Return the gradients of each row in each parameter of the layer that moves, shape (n, size)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pull_back(self, weights: torch.Tensor) -> list[tuple[nn.Parameter, torch.Tensor]]:
         """Return the weighted sum of the gradients of each parameter of the layer that moves."""
-        raise NotImplementedError
 
 
 class _Weighted(Layer):

@@ -175,6 +175,7 @@ class _Run:
 
     def __init__(self, log: Any, settings: Mapping[str, Any] | None) -> None:
         self.columns, self.n = _columns(log)
+        self._numbers: dict[str, np.ndarray] = {}
         self.settings = {k: v for k, v in (settings or {}).items() if v is not None}
         self.updates = self["updates"] if np.isfinite(self["updates"]).any() else self["step"]
         alarm = np.nan_to_num(self["alarm"]) > 0
@@ -183,10 +184,11 @@ class _Run:
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Return a column of numbers, nan where it is not known."""
-        given = self.columns.get(name)
-        if given is None:
-            return np.full(self.n, np.nan)
-        return np.array([_number(each) for each in given], dtype=float)
+        if name not in self._numbers:  # several rules ask for the same ones
+            given = self.columns.get(name, [np.nan] * self.n)
+            self._numbers[name] = np.array([_number(each) for each in given], dtype=float)
+            self._numbers[name].flags.writeable = False
+        return self._numbers[name]
 
     def words(self, name: str) -> np.ndarray:
         """Return a column of words, empty where it is not known."""

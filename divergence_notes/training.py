@@ -529,7 +529,7 @@ def learn(
         parts = {"agent": agent.state_dict(), "memory": buffer.state_dict(), "walk": walk.state_dict()}
         rest = {"rng": rng.bit_generator.state, "step": step, "curve": curve, "recent": recent, "best": best}
         whole = parts | rest | {"asked": asked, "kept": None if kept is agent else kept.state_dict()}
-        _files.write(Path(checkpoint), partial(torch.save, whole))
+        _saved.write(checkpoint, whole)
 
     def so_far(ending: Ending, reason: str) -> Run:
         if ending != "finished" and not (curve and curve[-1]["step"] == step):

@@ -354,9 +354,8 @@ def book(site, names, *, parts=(), published, before=(), head=""):
     ----------
     site : Path
         The built site.
-    names : dict of str to str
-        The pages in their order, such as ``book/bellman``, each with the title that its pages have at their head. What
-        comes after ``None`` follows the solutions.
+    names : sequence of str or None
+        The pages in their order, such as ``book/bellman``. What comes after ``None`` follows the solutions.
     parts : sequence of str
         The pages that are parts of the chapter before them.
     published : str

@@ -10,6 +10,7 @@ makes the scores, since a score must be finite. How a run is trained and evaluat
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -168,12 +169,8 @@ def difference(
         As `estimate`, or if the agents have different numbers of tasks.
     """
     firsts, seconds = _two(first, second, fewest=FEWEST)
-    n = len(firsts)
-
-    def statistic(*drawn: np.ndarray) -> np.ndarray | float:
-        return _middle(drawn[:n], trim) - _middle(drawn[n:], trim)
-
-    return _estimate([*firsts, *seconds], statistic, rng=rng, level=level, resamples=resamples)
+    gap = partial(_gap, len(firsts), trim)
+    return _estimate([*firsts, *seconds], gap, rng=rng, level=level, resamples=resamples)
 
 
 def improvement(
@@ -312,12 +309,7 @@ def smallest_difference(
     power = _checks.scalar("power", power, low=0, high=1, low_open=True, high_open=True)
     counts = [_checks.integer("runs", count, low=FEWEST) for count in runs]
     samples = [scale * rng.standard_normal((simulations, count)) for count in counts for scale in scales]
-    n = len(scales)
-
-    def statistic(*drawn: np.ndarray) -> np.ndarray | float:
-        return _middle(drawn[:n], trim) - _middle(drawn[n:], trim)
-
-    low, _ = _interval(samples, statistic, rng=rng, level=level, resamples=resamples)
+    low, _ = _interval(samples, partial(_gap, len(scales), trim), rng=rng, level=level, resamples=resamples)
     return float(np.quantile(-low, power))
 
 
@@ -419,6 +411,11 @@ def _middle(samples: Sequence[np.ndarray], trim: float | int) -> np.ndarray | fl
     from scipy import stats  # takes long, and nobody waits for it who draws no interval
 
     return stats.trim_mean(np.concatenate(samples, axis=-1), trim, axis=-1)
+
+
+def _gap(n: int, trim: float | int, *drawn: np.ndarray) -> np.ndarray | float:
+    """Return by how much the middle of the first n samples lies above that of the others."""
+    return _middle(drawn[:n], trim) - _middle(drawn[n:], trim)
 
 
 def _estimate(
