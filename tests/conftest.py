@@ -1,6 +1,7 @@
 """What every test shares. It imports the package nowhere: the shape hook must be in place before the first import."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -49,6 +50,14 @@ def pytest_collection_modifyitems(config, items):
     """Where several workers share the tests by files, let them begin with the longest (--no-loadscope-reorder)."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: place(item.nodeid))
+
+
+@pytest.fixture(autouse=True)
+def checked_distributions():
+    """Let torch check the numbers of distributions again: torch.compile turns that off for the whole process."""
+    yield
+    if "torch.distributions" in sys.modules:
+        sys.modules["torch.distributions"].Distribution.set_default_validate_args(True)
 
 
 TOLERANCES = {"float64": {"rtol": 1e-9, "atol": 1e-12}, "float32": {"rtol": 1e-4, "atol": 1e-6}}

@@ -196,7 +196,9 @@ FROZEN = {
 def made(build, dtype=torch.float64):
     """Return a network with weights of its own seed, and inputs."""
     generator = torch.Generator().manual_seed(0)
-    net = build().to(dtype)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)  # a spectral norm draws more than its parameters
+        net = build().to(dtype)
     with torch.no_grad():
         for p in net.parameters():
             p.uniform_(-0.8, 0.8, generator=generator)
