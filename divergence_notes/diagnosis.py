@@ -505,11 +505,18 @@ def _unexplained(run: _Run) -> Finding:
     k = int(np.argmax(where))
     q, low, high = (run[name][k] for name in ("max_q", "possible_low", "possible_high"))
     seen = f"Values of size {q:.3g}, where {low:.3g} to {high:.3g} can be earned."
+    if np.isnan([low, high]).any():
+        seen = f"An alarm, at values of size {q:.3g}; what can be earned is not in the log."
     found = _finding(run, "unexplained", seen, where=where, weight=0.1, rests_on="behaviour")
-    if not (words[run.alarm] == "too fast").all():
+    if false.any():
         return found
-    why = "The values have grown faster than rewards can have added; which of the usual causes it is, the log does not "
-    why += "say."
+    fast = (words[run.alarm] == "too fast").all()
+    why = (
+        "The values have grown faster than rewards can have added"
+        if fast
+        else "Whoever wrote the log took them for false"
+    )
+    why += "; which of the usual causes it is, the log does not say."
     return replace(found, why=why)
 
 

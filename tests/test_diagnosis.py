@@ -62,6 +62,7 @@ class TestFormsOfALog:
     def test_few_columns_are_enough_to_say_that_something_is_wrong(self):
         (found,) = diagnosis.diagnose([{"step": 7, "max_q": 500.0, "alarm": True}])
         assert (found.name, found.since) == ("unexplained", 7)
+        assert "nan" not in found.seen and "No policy" not in found.why  # the log does not know
 
     @pytest.mark.parametrize("given", [3, [1, 2], None])
     def test_refuses_what_is_no_log(self, given):
