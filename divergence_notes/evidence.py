@@ -78,6 +78,82 @@ def coupling(net: nn.Module, values: Callable[[], torch.Tensor], targets: Callab
     return followed / moved if moved > 0 else float("nan")
 
 
+def called(ask: Callable[[], object]) -> list[nn.Module]:
+    """Return the modules that a function calls.
+
+    Parameters
+    ----------
+    ask : callable
+        Called once, with nothing.
+
+    Returns
+    -------
+    list of torch.nn.Module
+        Each once, in the order in which they were called; those inside of others too.
+    """
+    found: dict[nn.Module, None] = {}
+    hook = nn.modules.module.register_module_forward_pre_hook(lambda module, given: found.setdefault(module))
+    try:
+        ask()
+    finally:
+        hook.remove()
+    return list(found)
+
+
+def beyond_ends(
+    targets: Callable[..., torch.Tensor], ends: torch.Tensor, *, exchanged: object, going: torch.Tensor
+) -> float:
+    """Return at which share of the ends of episodes targets hold a value of what comes after.
+
+    Parameters
+    ----------
+    targets : callable
+        ``targets(**parts)``: the targets of a batch, (n,), with some of its parts replaced; the same each time.
+    ends : Tensor of shape (n,), bool
+        The transitions after which nothing is to be bootstrapped, at least one.
+    exchanged : object
+        The next observations of the batch in another order.
+    going : Tensor
+        The dones of a batch in which nothing ends.
+
+    Returns
+    -------
+    float
+        From 0 to 1; nan where targets are not finite, or not the same when they are asked twice. A target counts if it
+        changes with the next observation and with the weights of the networks that are asked for it, and if either the
+        dones make no difference to it, or without them the next observation makes none.
+
+    Notes
+    -----
+    That a target at an end differs from the reward does not count: several rewards in a target, rewards that are scaled
+    or normalised in it, a term of what was done before. Nor does a reward that is made up from the next observation,
+    by a function or by a network, as long as the dones cut off what comes after.
+    """
+
+    def ask(**parts: object) -> torch.Tensor:
+        return targets(**parts).detach().reshape(-1).double()[ends]
+
+    with torch.no_grad():
+        plain, moved = ask(), ask(next_observations=exchanged)
+        if not (plain.isfinite().all() and moved.isfinite().all()):
+            return float("nan")
+        rounding = 1e-5 * float(plain.abs().max())
+
+        def differ(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+            return (one - other).abs() > rounding
+
+        found = differ(plain, moved)
+        if not found.any():
+            return 0.0
+        if differ(plain, ask()).any():
+            return float("nan")
+        open_, open_moved = ask(dones=going), ask(dones=going, next_observations=exchanged)
+        found &= ~differ(plain, open_) | ~differ(open_, open_moved)
+        with nudged(nn.ModuleList(called(ask))):
+            found &= differ(plain, ask())
+    return float(found.double().mean())
+
+
 def batch_dependence(values: Callable[[int], torch.Tensor], *, n: int, few: int = 8) -> float:
     """Return how far a value depends on which others are asked at the same time.
 

@@ -136,6 +136,8 @@ class Observed:
     """What the last layer of weights received, shape (n, d)."""
     inputs: float | None = None
     """The largest absolute number that the first layer of weights received."""
+    columns: np.ndarray | None = None
+    """The same for each of its inputs, shape (d,), where that layer is linear."""
 
     def layers(self, *, tau: float | int = TAU) -> list[tuple[str, int, int]]:
         """Return the name of each layer, the number of its units, and how many of them are dormant.
@@ -196,6 +198,9 @@ def observe(net: nn.Module) -> Iterator[Observed]:
                 between[name] = _activity(given[0])
                 if "inputs" not in last:
                     last["inputs"] = float(given[0].detach().abs().max())
+                    if isinstance(module, nn.Linear):
+                        flat = given[0].detach().abs().reshape(-1, given[0].shape[-1])
+                        last["columns"] = flat.amax(dim=0).cpu().double().numpy()
                 if isinstance(module, nn.Linear):
                     last["features"] = given[0].detach().reshape(-1, given[0].shape[-1]).cpu().double().numpy().copy()
 
@@ -216,6 +221,7 @@ def observe(net: nn.Module) -> Iterator[Observed]:
             hook.remove()
         found.activity = list(after.items()) if after else list(between.items())[1:]
         found.features, found.inputs = last.get("features"), last.get("inputs")
+        found.columns = last.get("columns")
 
 
 def _activity(values: torch.Tensor) -> np.ndarray:

@@ -9,7 +9,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,6 +69,9 @@ dormant_layer: largest share of dormant units in one hidden layer; 0 to 1
 target_coupling: how far the targets move with the network, see `evidence.coupling`; measured once a run; >= 0
 episode_length: steps of the longest stored episode
 same_length: share of the stored episodes that ended and were as long as that, see `evidence.lengths`; 0 to 1
+input_ratio: largest absolute input of the first linear layer over the middle one of those that are not 0; >= 1
+after_ends: share of the batch's ends where targets hold what comes after, see `evidence.beyond_ends`; own targets only
+reward_change: middle absolute reward of the latest tenth of the stored steps over that of the first tenth; >= 0
 start_sum: mean sum of rewards, without the discount, of the episodes of start_return
 alarm: whether the verdict is one of `returns.ALARMING`
 verdict: a word of `returns.VERDICTS`
@@ -217,6 +220,7 @@ class Probe:
 
         self._given = given, (net, *others), policy
         self._begin(None, gamma=gamma, n_steps=n_steps, r_max=r_max, pairs=pairs)
+        self._targets = targets
         self._net, self._errors = net, errors
 
     @classmethod
@@ -257,6 +261,7 @@ class Probe:
         pairs: tuple | None,
     ) -> None:
         self.asked = asked
+        self._targets: Callable[[Any], Any] | None = None
         self.gamma = _checks.scalar("gamma", gamma, low=0, high=1)
         self.n_steps = _checks.integer("n_steps", n_steps, low=1)
         self.r_max = None if r_max is None else _checks.scalar("r_max", r_max, low=0, low_open=True)
@@ -655,6 +660,34 @@ class Probe:
 
             self._coupling = evidence.coupling(asked.net, values, targets)
         record["target_coupling"] = self._coupling
+        if self._targets is not None:
+            record["after_ends"] = self._beyond_ends(given)
+
+    def _beyond_ends(self, given: Any) -> float:
+        """Return at which share of the ends in a batch targets look beyond them; nan where it holds no certain end."""
+        batch, told = _batch(given), self._told
+        if told is not None and told.cut.sum() > 0.5 * told.over.sum():  # whoever marks cuts as ends may be right
+            return float("nan")
+        ends = torch.as_tensor(batch.dones).reshape(-1) > 0
+        for names, end in ((_CUTS, False), (_ENDS, True)):
+            for name in names:
+                mark = given.get(name) if isinstance(given, Mapping) else getattr(given, name, None)
+                if mark is not None and _length(mark) == len(ends):
+                    ends &= (torch.as_tensor(mark).reshape(-1) > 0).to(ends.device) == end
+        if not ends.any() or len(ends) < 2:
+            return float("nan")
+        device = next((p.device for p in self.asked.net.parameters()), torch.device("cpu"))
+
+        def targets(**parts: Any) -> torch.Tensor:
+            with torch.random.fork_rng([]), _its_generator(device):  # what is drawn is the same each time
+                return torch.as_tensor(self._targets(_fresh(_with(given, parts))))
+
+        return evidence.beyond_ends(
+            targets,
+            ends,
+            exchanged=_map(lambda part: part.roll(1, 0), batch.next_observations),
+            going=torch.zeros_like(torch.as_tensor(batch.dones)),
+        )
 
     @contextmanager
     def _observing(self, record: dict[str, Any]) -> Iterator[None]:
@@ -668,6 +701,9 @@ class Probe:
         units = sum(count for _, count, _ in layers)
         if observed.inputs is not None and np.isfinite(observed.inputs):
             record["input_size"] = observed.inputs
+            sizes = observed.columns[observed.columns > 0] if observed.columns is not None else ()
+            if len(sizes) >= 3:
+                record["input_ratio"] = float(sizes.max() / np.median(sizes))
         while self._layers and self._layers[-1]["step"] == record["step"]:  # of a pass whose kernel was refused
             self._layers.pop()
         if units:
@@ -755,6 +791,9 @@ class Probe:
         found = {"earned_low": float(sums.min()), "earned_high": float(sums.max())}
         longest, same = evidence.lengths(over, cut, whole=told.whole)
         found |= {"episode_length": float(longest) if longest else np.nan, "same_length": same}
+        size, tenth = np.abs(told.rewards), -(-len(told.rewards) // 10)
+        if np.median(size[:tenth]) > 0:
+            found["reward_change"] = float(np.median(size[-tenth:]) / np.median(size[:tenth]))
         if told.pairs is None:
             return found
         at, env = np.arange(len(over))[:, None], np.arange(over.shape[1])
@@ -859,6 +898,10 @@ class Batch:
 
 _PARTS = ("observations", "actions", "next_observations", "dones", "rewards")
 
+_CUTS = ("timeouts", "truncated", "truncations", "truncation", "time_limits", "cut")
+_ENDS = ("terminated", "terminations", "terminals", "terminal", "termination")
+"""Names under which batches keep what ended an episode, beside the dones."""
+
 
 def _batch(given: Any) -> Batch:
     """Return the parts of a batch by their names."""
@@ -896,6 +939,15 @@ def _map(function: Callable[[Any], Any], part: Any) -> Any:
     if isinstance(part, tuple) and hasattr(part, "_fields"):
         return type(part)(*(_map(function, each) for each in part))
     return function(part) if isinstance(part, torch.Tensor | np.ndarray) else part
+
+
+def _with(batch: Any, parts: Mapping[str, Any]) -> Any:
+    """Return a batch with some of its parts replaced."""
+    if isinstance(batch, Mapping):
+        return dict(batch) | dict(parts)
+    if isinstance(batch, Batch):
+        return replace(batch, **parts)
+    return type(batch)(**dict(zip(batch._fields, batch, strict=True)) | dict(parts))
 
 
 def _fresh(batch: Any) -> Any:

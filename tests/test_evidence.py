@@ -120,6 +120,86 @@ def test_first_not_finite():
     assert evidence.first_not_finite([("a", np.array([1, 2], dtype=np.uint8)), ("b", [])]) == ""
 
 
+def ended(dones, **more):
+    """Return targets of eight transitions, and what `beyond_ends` finds in them."""
+    net, extra = network(), nn.Linear(3, 1)
+    g = torch.Generator().manual_seed(1)
+    batch = {"observations": torch.randn(8, 3, generator=g), "next_observations": torch.randn(8, 3, generator=g)}
+    batch |= {"rewards": torch.randn(8, generator=g), "dones": torch.tensor(dones), "over": torch.tensor(dones)}
+
+    def find(formula):
+        def targets(**parts):
+            given = batch | parts
+            after = net(given["next_observations"]).max(dim=1).values
+            return formula(given, after, net, extra)
+
+        exchanged = batch["next_observations"].roll(1, 0)
+        ends = batch["dones"] > 0
+        return evidence.beyond_ends(targets, ends, exchanged=exchanged, going=torch.zeros(8), **more)
+
+    return find
+
+
+DONES = [0.0, 1, 0, 0, 1, 1, 0, 0]
+SOUND = {
+    "as they should be": lambda b, v, net, extra: b["rewards"] + GAMMA * (1 - b["dones"]) * v,
+    "by a choice": lambda b, v, net, extra: b["rewards"] + torch.where(b["dones"] > 0, torch.zeros(8), GAMMA * v),
+    "ends by another name": lambda b, v, net, extra: b["rewards"] + GAMMA * (1 - b["over"]) * v,
+    "several rewards": lambda b, v, net, extra: 3 * b["rewards"] + 2 + GAMMA**3 * (1 - b["dones"]) * v,
+    "normalised": lambda b, v, net, extra: (b["rewards"] + GAMMA * (1 - b["dones"]) * (7 * v + 2) - 2) / 7,
+    "entropy": lambda b, v, net, extra: (
+        b["rewards"] + GAMMA * (1 - b["dones"]) * (v - extra(b["next_observations"])[:, 0])
+    ),
+    "a term of what was done": lambda b, v, net, extra: (
+        b["rewards"] + net(b["observations"]).log_softmax(1)[:, 0] + GAMMA * (1 - b["dones"]) * v
+    ),
+    "a reward made up": lambda b, v, net, extra: b["next_observations"].sum(1) + GAMMA * (1 - b["dones"]) * v,
+    "a reward made up, ends by another name": lambda b, v, net, extra: (
+        b["next_observations"].sum(1) + GAMMA * (1 - b["over"]) * v
+    ),
+    "a reward of a network": lambda b, v, net, extra: (
+        b["rewards"] + extra(b["next_observations"])[:, 0] + GAMMA * (1 - b["dones"]) * v
+    ),
+}
+BROKEN = {
+    "forgotten": lambda b, v, net, extra: b["rewards"] + GAMMA * v,
+    "turned round": lambda b, v, net, extra: b["rewards"] + GAMMA * b["dones"] * v,
+    "a number and no factor": lambda b, v, net, extra: (b["rewards"] + GAMMA * v)[:, None],
+}
+
+
+class TestBeyondEnds:
+    """Targets that go on at an end, and others that are no plain rewards there and rightly so."""
+
+    @pytest.mark.parametrize("kind", SOUND)
+    def test_sound(self, kind):
+        assert ended(DONES)(SOUND[kind]) == 0
+
+    @pytest.mark.parametrize("kind", BROKEN)
+    def test_broken(self, kind):
+        assert ended(DONES)(BROKEN[kind]) == 1
+
+    def test_share(self):
+        """Two of the three ends are cut off as they should be."""
+        cut = torch.tensor([0.0, 1, 0, 0, 1, 0, 0, 0])
+        found = ended(DONES)(lambda b, v, net, extra: b["rewards"] + GAMMA * (1 - cut) * v)
+        assert found == pytest.approx(1 / 3)
+
+    def test_nothing_to_say(self):
+        assert np.isnan(ended(DONES)(lambda b, v, net, extra: b["rewards"] + torch.rand(8)))
+        assert np.isnan(ended(DONES)(lambda b, v, net, extra: b["rewards"] * np.nan))
+
+    def test_networks_are_put_back(self):
+        nets = []
+        ended(DONES)(lambda b, v, net, extra: nets.append(net) or b["rewards"] + GAMMA * v)
+        assert all(torch.equal(p, q) for p, q in zip(nets[0].parameters(), network().parameters(), strict=True))
+        assert not nn.modules.module._global_forward_pre_hooks
+
+    def test_called(self):
+        net, other = network(), network()
+        assert evidence.called(lambda: net(torch.zeros(1, 3))) == [net, *net] and other not in evidence.called(int)
+
+
 class TestLengths:
     """Episodes that all end alike look like those of a time limit."""
 

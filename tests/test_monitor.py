@@ -904,6 +904,7 @@ class TestImages:
         model.policy.eval()
         np.testing.assert_allclose(kernel(model, batch), K, rtol=1e-3, atol=1e-3 * np.abs(K).max())
         of_two = ["growth_rate", "value_churn", "action_churn", "same_length"]  # records, or three episodes
+        of_two += ["after_ends", "input_ratio"]  # targets of one's own, or inputs that are no images
         assert np.isfinite(callback.history[probe.NUMBERS].drop(columns=of_two).iloc[0].astype(float)).all()
 
     def test_learned_features_of_a_mlp(self, rng):

@@ -2,6 +2,8 @@
 
 import copy
 import re
+from collections import namedtuple
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -303,6 +305,62 @@ class TestRecord:
         still = Probe(net, lambda batch: torch.full((12,), 3.0, dtype=dtype), gamma=0.9)
         coupling = still(given, step=0)["target_coupling"]
         assert np.isnan(coupling) if dtype is torch.bfloat16 else coupling < 1e-2
+
+    def test_one_input_that_dwarfs_the_others(self, rng):
+        batch, net = transitions(rng), QNetwork(3, 2)
+        sizes = batch["observations"].abs().amax(dim=0).numpy()
+        assert watch(net, rng)(batch, step=0)["input_ratio"] == pytest.approx(sizes.max() / np.median(sizes))
+        batch["observations"] *= torch.tensor([1.0, 0.0, 1e5])
+        assert np.isnan(watch(net, rng)(batch, step=0)["input_ratio"])  # of two there is no middle one
+        wide = transitions(rng, d=5)
+        wide["observations"] *= torch.tensor([1.0, 0.0, 1e5, 1.0, 1.0])
+        assert 1e4 < watch(QNetwork(5, 2), rng)(wide, step=0)["input_ratio"] < 1e6
+
+    @pytest.mark.parametrize("form", [dict, lambda **parts: namedtuple("Sample", parts)(**parts), SimpleNamespace])
+    def test_targets_beyond_ends(self, form, rng):
+        torch.manual_seed(0)
+        net, parts = QNetwork(3, 2), transitions(rng)
+        target = copy.deepcopy(net)
+
+        def record(cut, **more):
+            def targets(b):
+                get = (lambda name: b[name]) if isinstance(b, dict) else (lambda name: getattr(b, name))
+                after = target(get("next_observations")).max(dim=1).values
+                return get("rewards") + 0.9 * (1 - get("dones") if cut else 1) * after
+
+            watching = Probe(net, targets, gamma=0.9)
+            told = more.pop("told", None)
+            if told is not None:
+                watching.saw(np.ones(4), *told)
+            return watching(form(**parts | more) if form is not dict else parts | more, step=0)
+
+        assert record(True)["after_ends"] == 0 and record(False)["after_ends"] == 1
+        assert np.isnan(record(False, dones=torch.zeros(12))["after_ends"])
+        if form is not SimpleNamespace:  # of which the five parts are left
+            assert np.isnan(record(False, timeouts=parts["dones"])["after_ends"])
+            assert np.isnan(record(False, terminated=torch.zeros(12))["after_ends"])
+        few, many = np.array([[0, 1, 0, 1], [0, 0, 0, 0]]), np.array([[0, 0, 0, 0], [0, 1, 0, 1]])
+        assert record(False, told=few)["after_ends"] == 1 and np.isnan(record(False, told=many)["after_ends"])
+
+    def test_only_targets_of_ones_own_are_asked_about_ends(self, rng):
+        batch, net = transitions(rng), QNetwork(3, 2)
+        asked = probe.Asked(
+            net=net,
+            values=lambda net, observations: net(observations),
+            errors=lambda b: (net(b.next_observations).max(1).values, None),
+            learner=[net],
+            discrete=True,
+        )
+        of = Probe.of(asked, gamma=0.9)
+        of.record(0, draw=lambda: probe.Batch(**batch), known=of.known, told=lambda: None)
+        assert np.isnan(of.records[0]["after_ends"]) and np.isfinite(of.records[0]["td_bias"])
+
+    def test_rewards_that_have_become_others(self, rng):
+        watching = watch(QNetwork(3, 2), rng)
+        watching.saw(np.r_[np.full(50, 200.0), np.full(50, -0.1)], np.zeros(100))
+        assert watching(transitions(rng), step=0)["reward_change"] == pytest.approx(5e-4)
+        watching.saw(np.zeros(100), np.zeros(100))
+        assert np.isnan(watching(transitions(rng), step=1)["reward_change"])
 
     def test_columns(self, rng):
         record = watch(QNetwork(3, 2), rng)(transitions(rng), step=7)
