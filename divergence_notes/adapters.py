@@ -91,6 +91,7 @@ def settings(model: Any) -> dict[str, Any]:
     """
     buffer, frequency = model.replay_buffer, model.train_freq
     optimizer = getattr(model.policy, "optimizer", None) or model.critic.optimizer
+    own_steps = hasattr(model, "max_backtracks")  # only `sb3_preqn` has a line search
     found = {
         "algorithm": type(model).__name__,
         "gamma": float(model.gamma),
@@ -99,6 +100,11 @@ def settings(model: Any) -> dict[str, Any]:
         "batch_size": int(model.batch_size),
         "tau": float(model.tau),
         "offline": False,
+        "weight_decay": float(optimizer.param_groups[0].get("weight_decay", 0.0)),
+        "actor": hasattr(model, "actor"),
+        "own_targets": own_steps or isinstance(model, _contrib("CrossQ")),
+        "own_steps": own_steps,
+        "two_modes": isinstance(model, _contrib("CrossQ")),
     }
     if not isinstance(frequency, int) and frequency.unit.value == "step":
         made = frequency.frequency * model.n_envs

@@ -5,7 +5,7 @@ behaviour in the log, or a setting, or both, and says which. How often the rules
 `bestiary`, shown in chapter 5.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,11 @@ CAUSES = {
     "offline": "Actions that are not in the data",
     "replay-ratio": "Too many updates for the data",
     "entropy": "A bonus for entropy that has run away",
+    "after-ends": "Targets that look beyond the end of an episode",
+    "too-low": "Values below all that can be earned",
+    "weight-decay": "Weights that have shrunk to next to nothing",
+    "still": "Values that hardly move",
+    "two-scales": "Stored rewards of two sizes",
     "unexplained": "Values that cannot be true",
 }
 """What a run can be found to suffer from, and the title of each."""
@@ -43,6 +48,11 @@ SETTINGS = {
     "time_limit": "steps after which the environment cuts an episode off",
     "time_limits_are_ends": "whether nothing is bootstrapped after such a cut",
     "actor_moves_critic": "whether the optimiser of the actor holds parameters of the critic",
+    "weight_decay": "weight decay of the optimiser of the values",
+    "actor": "whether there is an actor, which the values are to improve",
+    "own_targets": "whether the algorithm has no target network by design",
+    "own_steps": "whether the algorithm chooses the length of each step itself",
+    "two_modes": "whether values and TD errors come from different modes of the network",
 }
 """What can be told of a run beside its log, all of it optional."""
 
@@ -55,8 +65,11 @@ _QUICK = 0.004
 _LATE = 100
 """Updates before which values are not expected to be anything."""
 
-_OWN_TARGETS = ("CrossQ", "PreconditionedTD3")
-"""Algorithms that have no target network by design."""
+_FIRST = 40
+"""Updates that are the first ones, where records lie closer together."""
+
+_MANY = 300
+"""Updates in which values that are trained at all move by a tenth of their errors."""
 
 _SECTION = "heuristics_runs#sec-what-went-wrong"
 
@@ -162,6 +175,39 @@ _TEXTS = {
         "function_approximation#a-bound-on-every-true-value",
         "Give the weight of the entropy a fixed value, such as `ent_coef=0.1`, or a smaller learning rate.",
     ),
+    "after-ends": (
+        "Nothing is earned after an end, so the target there is the reward. With a value added to it, values no longer "
+        "know of ends.",
+        "bellman#the-return-and-its-first-step",
+        "Look for the factor (1 - dones) in the targets: it is missing, or turned round. Where `dones` also marks time "
+        "limits, after which values are rightly added, give the probe one that marks ends alone.",
+    ),
+    "too-low": (
+        "A target is a reward and a part of what comes after: made of these rewards, and of any values that the "
+        "network has had, it would be larger. So the targets are made otherwise.",
+        "function_approximation#a-bound-on-every-true-value",
+        "Look at the line that forms the targets: at the sign of what is added to the reward, and whether the rewards "
+        "there are on the scale of those that were recorded.",
+    ),
+    "weight-decay": (
+        "Weights that are short make values small and alike, whatever the rewards are.",
+        _SECTION,
+        "Look for what shortens the weights: weight decay of the optimiser, or a penalty on them in the loss.",
+    ),
+    "still": (
+        "Values that are trained go to their targets. These stay: the steps are too short for that distance, something "
+        "holds the weights, or the optimiser does not have them.",
+        "heuristics#third-place-to-look-the-step-size",
+        "See that the optimiser of the values holds the parameters of the network that is asked; then take a larger "
+        "learning rate.",
+    ),
+    "two-scales": (
+        "Steps that paid so differently are hardly of one task. The network learns the sum of both, and the larger "
+        "rewards decide.",
+        "function_approximation#a-bound-on-every-true-value",
+        "See whether stored steps come from another run or another scale of the rewards: bring them to one scale, or "
+        "begin with an empty buffer. If the task does pay like that, multiply the rewards by a constant.",
+    ),
     "unexplained": (
         "No policy can earn that, so the values are false; which of the usual causes it is, the log does not say.",
         "function_approximation#a-bound-on-every-true-value",
@@ -207,6 +253,13 @@ class _Run:
         parts = [self[name] for name in ("earned_low", "earned_high", "start_return", "episode_length")]
         same = all(np.isfinite(part).all() and np.ptp(part) == 0 for part in parts)
         return bool(same and self.n >= 5 and np.ptp(self["updates"]) > 0)
+
+    def late_half(self) -> np.ndarray | None:
+        """Return the later half of the records with values and TD errors; None if they are few, or rewards are huge."""
+        known = np.isfinite(self["td_bias"]) & np.isfinite(self["low_q"] + self["high_q"])
+        known = np.flatnonzero(known & (self.updates > _LATE))
+        paid = np.nanmax(np.fmax(np.abs(self["reward_low"]), np.abs(self["reward_high"])), initial=0.0)
+        return None if len(known) < 4 or paid >= 1e3 else known[len(known) // 2 :]
 
     def runaway(self) -> np.ndarray:
         """Return where values lie far above what was earned, without being impossible."""
@@ -261,6 +314,8 @@ def _columns(log: Any) -> tuple[dict[str, list], int]:
         columns["step"] = columns["time/total_timesteps"]
     if "max_q" not in columns:
         raise ValueError(f"log must have a column max_q, got {', '.join(list(columns)[:5]) or 'none'}")
+    if "alarm" in columns:
+        columns["alarm"] = list(alarms(columns["alarm"]))
     # a file of a logger has rows of others in between
     rows = [k for k in range(len(columns["max_q"])) if _is_record(columns, k)]
     if not rows:
@@ -271,6 +326,34 @@ def _columns(log: Any) -> tuple[dict[str, list], int]:
 def _is_record(columns: dict[str, list], k: int) -> bool:
     """Return whether a row of a log was written by a probe: it always says whether there is an alarm."""
     return "alarm" not in columns or bool(np.isfinite(_number(columns["alarm"][k])))
+
+
+def alarms(column: Iterable[Any]) -> np.ndarray:
+    """Return the column of a log that says whether there is an alarm, as numbers.
+
+    Parameters
+    ----------
+    column : iterable
+        Truth values or numbers, or what a file has made of them; what is empty is not known.
+
+    Returns
+    -------
+    ndarray of float
+        1, 0, or another number that stood there; nan where nothing is known.
+
+    Raises
+    ------
+    ValueError
+        If a word is none of these: taken for no alarm it would hide one.
+    """
+    found = []
+    for row, value in enumerate(column):
+        said = value.strip().lower() if isinstance(value, str) else ""
+        number = {"true": 1.0, "false": 0.0}.get(said, _number(value))
+        if said not in ("", "nan", "none") and np.isnan(number):
+            raise ValueError(f"alarm must be True, False, a number or nothing, row {row} has {str(value)[:40]!r}")
+        found.append(number)
+    return np.array(found, dtype=float)
 
 
 def _number(value: Any) -> float:
@@ -303,12 +386,13 @@ def _not_finite(run: _Run) -> Finding | None:
 
 def _no_target(run: _Run) -> Finding | None:
     """Look for targets that move with the network, or a copy that is renewed at once; but some are made so."""
-    if run.settings.get("algorithm") in _OWN_TARGETS:
+    if run.settings.get("own_targets"):
         return None
     coupled = run["target_coupling"] > 0.3
     with np.errstate(all="ignore"):
-        pace = np.diff(run["renewed"], prepend=np.nan) / np.diff(run["updates"], prepend=np.nan)
-    quick = pace > 0.1
+        renewed = np.diff(run["renewed"], prepend=np.nan)
+        pace = renewed / np.diff(run["updates"], prepend=np.nan)
+    quick = (pace > 0.1) & (renewed > 1)  # one copy soon after a record is no pace
     wrong = run.trouble.any()
     if not (coupled | quick).any():
         return None
@@ -324,19 +408,22 @@ def _no_target(run: _Run) -> Finding | None:
 
 
 def _steps(run: _Run) -> Finding | None:
-    """Look for updates that lengthen the weights by a large part: no loss asks for that."""
-    if run.settings.get("algorithm") == "PreconditionedTD3":  # it has no such step, and its line search sees to it
-        return None
+    """Look for updates that lengthen the weights by a large part, to what they never were."""
     size, rate = run["weight_norm"], run.settings.get("learning_rate")
+    paid = np.nanmax(np.fmax(np.abs(run["reward_low"]), np.abs(run["reward_high"])), initial=0.0)
+    usual = rate is not None and rate < 0.01
+    if run.settings.get("own_steps") or (usual and paid >= 1e3):  # such rewards ask for long weights
+        return None
     with np.errstate(all="ignore"):
         growth = np.diff(np.log(size), prepend=np.nan) / np.diff(run.updates, prepend=np.nan)
         quick = (growth > _QUICK) & (np.append(np.nan, size[1:] / size[:-1]) > 1.5)
+        quick &= size >= np.fmax.accumulate(size)  # what had shrunk may grow back
     if not quick.any():
         return None
     k = int(np.argmax(quick))
     seen = f"All weights together grew from length {size[k - 1]:.3g} to {size[k]:.3g} in the updates up to {run.at(k)}"
     seen += f", at a learning rate of {rate:.3g}." if rate is not None else "."
-    first = k <= 1
+    first = k <= 1 or run.at(k) <= _FIRST
     large = rate is not None and rate >= 0.01
     rests_on = "both" if large else "behaviour"
     return _finding(run, "step-size", seen, where=quick, weight=0.9 if first or large else 0.4, rests_on=rests_on)
@@ -390,6 +477,11 @@ def _rewards(run: _Run) -> Finding | None:
     if not where.any():
         return None
     k = int(np.flatnonzero(where)[-1])
+    change = run["reward_change"][k]
+    if largest >= 1e3 and change < 0.01:
+        seen = f"Rewards are of size {largest:.2g}, and those of the latest tenth of the stored steps {change:.1g} "
+        seen += f"times as large as those of the first; values {told} {q[k]:.2g}."
+        return _finding(run, "two-scales", seen, where=where, weight=0.8, rests_on="behaviour")
     seen = f"Rewards are of size {largest:.2g}; values {told} {q[k]:.2g}, where episodes earned {most[k]:.2g}."
     return _finding(run, "reward-scale", seen, where=where, weight=0.8, rests_on="behaviour")
 
@@ -404,11 +496,91 @@ def _mixed(run: _Run) -> Finding | None:
 
 
 def _inputs(run: _Run) -> Finding | None:
-    where = run["input_size"] > 1e3
-    if not where.any() or not (run.trouble.any() or np.nanmax(run["dormant"], initial=0.0) > 0.5):
+    """Look for large inputs where values are wrong or units die, or where one input dwarfs the others."""
+    size, share = run["input_size"], run["input_ratio"]
+    with np.errstate(invalid="ignore"):
+        high = run["high_q"] > run["possible_high"] + 0.1 * np.abs(run["possible_high"])
+        low = run["low_q"] < run["possible_low"] - 0.1 * np.abs(run["possible_low"])
+        where = size > 1e3
+        beyond, alone = where & (high | low) & (run.updates > _LATE), where & (share > 1e3)
+    wrong = run.trouble.any() or np.nanmax(run["dormant"], initial=0.0) > 0.5
+    if not (where.any() and wrong) and not beyond.any() and not alone.any():
         return None
-    seen = f"The network receives numbers of size {np.nanmax(run['input_size']):.3g}."
-    return _finding(run, "input-scale", seen, where=where, weight=0.9, rests_on="behaviour")
+    seen = f"The network receives numbers of size {np.nanmax(size):.3g}."
+    if alone.any():
+        seen = f"The network receives numbers of size {np.nanmax(size):.3g}, {np.nanmax(share[alone]):.2g} times as "
+        seen += "large as the middle one of its inputs."
+    if beyond.any():
+        k = int(np.flatnonzero(beyond)[-1])
+        seen += f" Values lie between {run['low_q'][k]:.3g} and {run['high_q'][k]:.3g}, where "
+        seen += f"{run['possible_low'][k]:.3g} to {run['possible_high'][k]:.3g} can be earned."
+    weight = 0.9 if wrong or beyond.any() else 0.45
+    return _finding(run, "input-scale", seen, where=where, weight=weight, rests_on="behaviour")
+
+
+def _shrunk(run: _Run) -> np.ndarray:
+    """Return where the weights are less than a fifth as long as they were at first."""
+    size = run["weight_norm"]
+    known = size[np.isfinite(size)]
+    with np.errstate(invalid="ignore"):
+        return size < 0.2 * (known[0] if len(known) else np.nan)
+
+
+def _decay(run: _Run) -> Finding | None:
+    """Look for weights that have shrunk, and whether the optimiser is told to shorten them."""
+    where = _shrunk(run)
+    if not where.any():
+        return None
+    size, decay = run["weight_norm"], run.settings.get("weight_decay")
+    k, first = int(np.nanargmin(size)), size[np.isfinite(size)][0]
+    seen = f"All weights together fell from length {first:.3g} to {size[k]:.3g}, at update {run.at(k)}"
+    seen += "." if decay is None else f", with a weight decay of {decay:.3g}."
+    found = _finding(run, "weight-decay", seen, where=where, weight=0.91, rests_on="both" if decay else "behaviour")
+    if decay:
+        remedy = "Set the weight decay of the optimiser to 0; if it is wanted, begin with a thousandth of it."
+        return replace(found, remedy=remedy)
+    if decay == 0:
+        remedy = (
+            "The optimiser has no weight decay: look for a penalty on the weights in the loss, or code that sets them."
+        )
+        return replace(found, remedy=remedy)
+    return found
+
+
+def _low(run: _Run) -> Finding | None:
+    """Look for targets below the least that can be made of the rewards and of the values that the network has had.
+
+    A target is at least the smallest reward and, where that is below 0, the smallest value that a network behind the
+    targets may have had. Values that are on their way have targets above them: the mean of the targets of a batch is
+    that of its values and of its TD errors, and no more than the largest value and the mean of the errors.
+    """
+    lowest = np.fmin.accumulate(run["low_q"])
+    least = run["reward_low"] + np.minimum(lowest, 0.0)
+    most = run["high_q"] + run["td_bias"]
+    with np.errstate(invalid="ignore"):
+        where = (least - most > 0.1 * run["reward_low"]) & (run["high_q"] < 0.9 * run["reward_low"])
+        where &= (run["reward_low"] > 0) & (run.updates > _LATE)
+    where &= np.nan_to_num(run["bonus"]) == 0  # entropy adds to rewards, or takes from them
+    late = where[len(where) // 2 :]
+    if late.sum() < 3 or late.mean() < 0.75:
+        return None
+    k = int(np.flatnonzero(where)[-1])
+    seen = f"Each reward is at least {run['reward_low'][k]:.3g}, no value of the batch is larger than "
+    seen += f"{run['high_q'][k]:.3g}, and its targets are at most {most[k]:.2g} on average."
+    return _finding(run, "too-low", seen, where=where, weight=0.93, rests_on="behaviour")
+
+
+def _after_ends(run: _Run) -> Finding | None:
+    """Look for targets that go on at ends, in nearly all batches that have one."""
+    share = run["after_ends"]
+    known = share[np.isfinite(share)]
+    if not len(known) or (known > 0.9).mean() < 0.75:
+        return None
+    seen = (
+        f"At {known.max():.0%} of the transitions that end their episode the target changes with what is stored as the "
+    )
+    seen += f"next observation, in {int((known > 0.9).sum())} of {len(known)} records."
+    return _finding(run, "after-ends", seen, where=share > 0.9, weight=0.97, rests_on="behaviour")
 
 
 def _actor(run: _Run) -> Finding | None:
@@ -416,24 +588,54 @@ def _actor(run: _Run) -> Finding | None:
     if run.settings.get("actor_moves_critic"):
         seen = "The optimiser of the actor holds parameters of the critic."
         return _finding(run, "actor-moves-critic", seen, where=np.ones(run.n, bool), weight=0.92, rests_on="setting")
+    given = run.settings
+    if given.get("actor") is False or given.get("two_modes") or given.get("offline") or run.fixed():
+        return None
+    half = run.late_half()
+    if half is None or _held(run, half) or _shrunk(run).any():
+        return None
     bias, error, middle = run["td_bias"], run["td_error"], (run["low_q"] + run["high_q"]) / 2
-    # CrossQ has its values and its errors from different modes of the network, and the first two have no actor
-    if run.settings.get("algorithm") in ("CrossQ", "DQN", "QRDQN") or run.settings.get("offline") or run.fixed():
-        return None
-    known = np.flatnonzero(np.isfinite(bias) & np.isfinite(middle) & (run.updates > _LATE))
-    if len(known) < 4:
-        return None
-    half = known[len(known) // 2 :]
     above = bias[half] < -0.7 * error[half]
     fall = middle[half[0]] - middle[half[-1]]
     if above.mean() < 0.75 or fall > np.median(error[half]) or run.updates[half[-1]] - run.updates[half[0]] < _LATE:
         return None
-    if np.nanmax(np.fmax(np.abs(run["reward_low"]), np.abs(run["reward_high"])), initial=0.0) >= 1e3:
+    told = given.get("actor_moves_critic")
+    if told is False and run.trouble[half].any():  # values that diverge lie above their targets too
         return None
     seen = f"From update {run.at(int(half[0]))} on values lie above their targets by {-np.median(bias[half]):.2g} on "
     seen += "average, nearly all of the TD error, and do not fall."
     where = np.isin(np.arange(run.n), half)
-    return _finding(run, "actor-moves-critic", seen, where=where, weight=0.55, rests_on="behaviour")
+    found = _finding(run, "actor-moves-critic", seen, where=where, weight=0.55, rests_on="behaviour")
+    if told is False:
+        remedy = (
+            "The optimiser of the actor holds no parameter of the critic: look for terms in the loss of the critic "
+        )
+        return replace(found, remedy=remedy + "beside the TD errors, and for code that sets its weights.")
+    return found
+
+
+def _held(run: _Run, half: np.ndarray) -> bool:
+    """Return whether values have hardly moved, though their errors have one sign."""
+    bias, error, churn = run["td_bias"][half], run["td_error"][half], run["value_churn"][half[1:]]
+    aside = (np.abs(bias) > 0.7 * error).mean() >= 0.75
+    return bool(aside and churn.sum() < 0.1 * np.median(error))  # a churn that is not known is no evidence
+
+
+def _still(run: _Run) -> Finding | None:
+    """Look for values that have stayed away from their targets for many updates, without moving."""
+    half = run.late_half()
+    if half is None or not _held(run, half) or _shrunk(run).any() or run.trouble.any():
+        return None
+    first, last = run.at(int(half[0])), run.at(int(half[-1]))
+    if last - first < _MANY:
+        return None
+    moved, off = run["value_churn"][half[1:]].sum(), np.median(run["td_bias"][half])
+    seen = f"From update {first} to {last} values have moved by {moved:.2g} altogether, and lie "
+    seen += f"{'below' if off > 0 else 'above'} their targets by {abs(off):.2g}"
+    rate = run.settings.get("learning_rate")
+    seen += f"; the learning rate is {rate:.3g}." if rate is not None else "."
+    where = np.isin(np.arange(run.n), half)
+    return _finding(run, "still", seen, where=where, weight=0.6, rests_on="behaviour")
 
 
 def _asleep(run: _Run) -> Finding | None:
@@ -534,4 +736,8 @@ _RULES: tuple[Callable[[_Run], Finding | None], ...] = (
     _asleep,
     _offline,
     _replayed,
+    _after_ends,
+    _low,
+    _decay,
+    _still,
 )

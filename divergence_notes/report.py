@@ -139,6 +139,8 @@ def records(table: "pandas.DataFrame") -> "pandas.DataFrame":
     log = pandas.DataFrame({"step": _numbers(steps)})
     for name, column in known.items():
         log[name] = _words(column) if name in probe.WORDS else _numbers(column)
+    if "alarm" in known:
+        log["alarm"] = diagnosis.alarms(known["alarm"])
     if known:
         numbers = [name for name in known if name not in probe.WORDS]
         words = [name for name in known if name in probe.WORDS]

@@ -16,6 +16,7 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from divergence_notes import _passes, adapters, diagnosis, monitor, probe, returns
 from divergence_notes.monitor import DivergenceCallback
+from divergence_notes.sb3_preqn import PreconditionedTD3
 
 SMALL = {"net_arch": [16, 16]}
 HOMES = {"QRDQN": "sb3_contrib.qrdqn.qrdqn", "TQC": "sb3_contrib.tqc.tqc", "CrossQ": "sb3_contrib.crossq.crossq"}
@@ -455,6 +456,24 @@ class TestSettings:
         assert told["optimizer"] == "Adam" and told["updates_per_step"] == 0.5 and told["batch_size"] == 16
         assert told["time_limit"] == (500 if name in DISCRETE else 200)
         assert told.get("actor_moves_critic", False) is False and told["offline"] is False
+
+    @pytest.mark.parametrize("name", ALGORITHMS)
+    def test_what_inherits_is_judged_like_its_parent(self, name):
+        """What the rules ask is supplied with the model, and no rule knows a name."""
+        parent = made(name)
+        child = type("Mine", (type(parent),), {})("MlpPolicy", parent.get_env(), device="cpu")
+        traits = ("actor", "own_targets", "own_steps", "two_modes")
+        told = [[adapters.settings(model)[trait] for trait in traits] for model in (parent, child)]
+        assert told[0] == told[1] == [name not in DISCRETE, name == "CrossQ", False, name == "CrossQ"]
+
+    def test_of_a_line_search(self):
+        told = adapters.settings(PreconditionedTD3("MlpPolicy", "Pendulum-v1", device="cpu"))
+        assert told["own_targets"] and told["own_steps"] and not told["two_modes"]
+
+    def test_weight_decay(self):
+        decay = {"optimizer_class": torch.optim.AdamW, "optimizer_kwargs": {"weight_decay": 7.0}}
+        assert adapters.settings(made("SAC", policy_kwargs=decay))["weight_decay"] == 7
+        assert adapters.settings(made("SAC"))["weight_decay"] == 0
 
     def test_an_actor_that_moves_the_critic(self):
         model = made("TD3")

@@ -79,6 +79,22 @@ class TestFormsOfALog:
             diagnosis.diagnose(given)
 
 
+class TestAlarmsOfALog:
+    """What cannot be read as an alarm is not taken for none."""
+
+    def test_forms(self):
+        given = [True, False, np.True_, 1, 0.0, "True", "false", " TRUE ", "1.0", "", None, np.nan, "nan"]
+        want = [1, 0, 1, 1, 0, 1, 0, 1, 1, np.nan, np.nan, np.nan, np.nan]
+        np.testing.assert_array_equal(diagnosis.alarms(given), want)
+        assert names(diagnosis.diagnose([{"max_q": 9.0, "alarm": "TRUE"}])) == ["unexplained"]
+
+    @pytest.mark.parametrize("word", ["yes", "alarm", "wahr", "!"])
+    def test_refuses(self, word):
+        message = f"^alarm must be True, False, a number or nothing, row 1 has {word!r}$"
+        with pytest.raises(ValueError, match=message):
+            diagnosis.diagnose([{"max_q": 1.0, "alarm": "False"}, {"max_q": 9.0, "alarm": word}])
+
+
 class TestRulesOfDiagnosis:
     """The evidence of each rule, and the run beside it in which it is not enough."""
 
@@ -86,8 +102,8 @@ class TestRulesOfDiagnosis:
         """It is less sure while the values are well; CrossQ is made so."""
         (early,) = diagnosis.diagnose(log(target_coupling=0.9))
         assert early.name == "no-target-network" and early.weight < 0.6
-        for made_so in ("CrossQ", "PreconditionedTD3"):
-            assert diagnosis.diagnose(log(target_coupling=0.9), {"algorithm": made_so}) == []
+        assert diagnosis.diagnose(log(target_coupling=0.9), {"own_targets": True, "algorithm": "Mine"}) == []
+        assert names(diagnosis.diagnose(log(target_coupling=0.9), {"own_targets": False})) == ["no-target-network"]
         (found,) = diagnosis.diagnose(log(target_coupling=0.9, wrong_from=6))
         assert (found.name, found.rests_on, found.since) == ("no-target-network", "behaviour", 0)
         assert "0.90 times" in found.seen and "from update 60 on" in found.seen
@@ -100,6 +116,11 @@ class TestRulesOfDiagnosis:
         (early,) = diagnosis.diagnose(log(renewed=quick))
         assert (early.rests_on, early.weight) == ("setting", 0.5)
         assert diagnosis.diagnose(log(renewed=[0.05 * k for k in quick])) == []
+
+    def test_one_copy_between_two_close_records_is_no_pace(self):
+        close = {"updates": [0.0, 4, 8, 16, 32, 64, 128, 256, 512, 1024]}
+        assert diagnosis.diagnose(log(**close, renewed=[0.0, 0] + [1.0] * 8)) == []
+        assert names(diagnosis.diagnose(log(**close, renewed=[0.0, 4, 8] + [9.0] * 7))) == ["no-target-network"]
 
     def test_a_mixed_batch(self):
         (found,) = diagnosis.diagnose(log(batch_dependence=[1e-7] * 4 + [0.2] * 6))
@@ -120,6 +141,22 @@ class TestRulesOfDiagnosis:
         assert diagnosis.diagnose(log(input_size=1e5)) == []
         found = diagnosis.diagnose(log(input_size=1e5, wrong_from=3))
         assert names(found) == ["input-scale"] and "1e+05" in found[0].seen
+
+    def test_large_inputs_whose_values_were_large_from_the_start(self):
+        """No alarm, since they were so before training; but they lie above what can be earned."""
+        beyond, n = {"low_q": -5.0, "high_q": 120.0, "verdict": "inherited"}, 20
+        (found,) = diagnosis.diagnose(log(n, input_size=1e4, **beyond))
+        assert found.name == "input-scale" and found.weight == 0.9
+        assert "size 1e+04" in found.seen and "between -5 and 120, where 0 to 100 can be earned" in found.seen
+        assert diagnosis.diagnose(log(n, input_size=900.0, **beyond)) == []
+        assert diagnosis.diagnose(log(n, input_size=1e4, low_q=0.0, high_q=105.0)) == []
+        assert diagnosis.diagnose(log(n, input_size=1e4, low_q=0.0, high_q=[120.0] * 5 + [80.0] * 15)) == []
+
+    def test_one_input_that_dwarfs_the_others(self):
+        (found,) = diagnosis.diagnose(log(input_size=8e4, input_ratio=2e4))
+        assert found.name == "input-scale" and found.weight < 0.5 and "2e+04 times as large" in found.seen
+        assert diagnosis.diagnose(log(input_size=8e4, input_ratio=500.0)) == []
+        assert diagnosis.diagnose(log(input_size=8.0, input_ratio=2e4)) == []  # the others are small, it is not large
 
     def test_a_shared_optimiser(self):
         (found,) = diagnosis.diagnose(log(), {"actor_moves_critic": True})
@@ -143,7 +180,17 @@ class TestRulesOfDiagnosis:
         assert told.rests_on == "both" and "at a learning rate of 0.1" in told.seen
         (late,) = diagnosis.diagnose(log(weight_norm=[10.0] * 5 + [30.0] * 5))
         assert late.name == "step-size" and late.weight < 0.5
+        dense = [10.0, 10, 30] + [30.0] * 7
+        (close,) = diagnosis.diagnose(log(weight_norm=dense, updates=[0.0, 12, 24, 48, 96, 200, 400, 800, 1600, 3200]))
+        assert close.weight == 0.9  # among the first updates, though not in the first record
         assert diagnosis.diagnose(log(weight_norm=[10.0 * 1.3**k for k in range(10)])) == []
+        back = [10.0, 2.5, 2.5, 9.0] + [9.0] * 6
+        assert diagnosis.diagnose(log(weight_norm=back)) == []  # what had shrunk has grown back
+        large = {"weight_norm": grown, "reward_high": 1e4, "earned_high": 1e4, "start_q": 1e4, "max_q": 1e4}
+        usual, long = {"learning_rate": 1e-3}, {"learning_rate": 0.03}
+        assert diagnosis.diagnose(log(**large), usual) == []  # such rewards ask for long weights
+        assert names(diagnosis.diagnose(log(**large), long)) == ["step-size"]
+        assert diagnosis.diagnose(log(weight_norm=grown), {"own_steps": True}) == []
         assert diagnosis.diagnose(log(), {"learning_rate": 0.1}) == []
 
     def test_a_discount_that_leaves_nothing(self):
@@ -181,8 +228,72 @@ class TestRulesOfDiagnosis:
         falling = [5.0 - 0.2 * k for k in range(50)]
         assert diagnosis.diagnose(log(50, **above | {"high_q": falling})) == []
         assert diagnosis.diagnose(log(50, **above | {"td_bias": 0.48})) == []
-        assert diagnosis.diagnose(log(50, **above), {"algorithm": "DQN"}) == []
+        for without in ({"actor": False}, {"two_modes": True}, {"offline": True}):
+            assert diagnosis.diagnose(log(50, **above), without) == []
+        assert names(diagnosis.diagnose(log(50, **above), {"actor": True})) == ["actor-moves-critic"]
         assert diagnosis.diagnose(log(8, **above)) == []
+
+    def test_what_is_known_of_the_actor_is_not_asked_again(self):
+        above = {"td_bias": -0.48, "low_q": -5.0, "high_q": 5.0}
+        (unknown,) = diagnosis.diagnose(log(50, **above))
+        (apart,) = diagnosis.diagnose(log(50, **above), {"actor_moves_critic": False})
+        assert "Give the actor's optimiser" in unknown.remedy and "Give the actor's" not in apart.remedy
+        assert "holds no parameter of the critic" in apart.remedy
+        diverged = diagnosis.diagnose(log(50, **above, wrong_from=20), {"actor_moves_critic": False})
+        assert names(diverged) == ["unexplained"]
+
+    def test_weights_that_decay(self):
+        """What the optimiser says of itself decides what to try; values that stay up are no second finding."""
+        fallen = {"weight_norm": [10.0, 1.0] + [0.5] * 48, "td_bias": -0.48, "low_q": -0.01, "high_q": 0.01}
+        apart = {"actor_moves_critic": False}
+        (told,) = diagnosis.diagnose(log(50, **fallen), apart | {"weight_decay": 100.0})
+        assert (told.name, told.since, told.rests_on) == ("weight-decay", 10, "both")
+        assert "fell from length 10 to 0.5" in told.seen and "weight decay of 100" in told.seen
+        assert told.remedy.startswith("Set the weight decay")
+        (none,) = diagnosis.diagnose(log(50, **fallen), apart | {"weight_decay": 0.0})
+        assert none.name == "weight-decay" and "has no weight decay" in none.remedy
+        (unknown,) = diagnosis.diagnose(log(50, **fallen))
+        assert unknown.rests_on == "behaviour" and "Look for what shortens" in unknown.remedy
+        assert diagnosis.diagnose(log(50, weight_norm=[10.0] * 2 + [3.0] * 48), {"weight_decay": 0.01}) == []
+
+    def test_values_that_stay_where_they_are(self):
+        """They lie above their targets too, and nothing lifts them."""
+        stay = {"td_bias": -0.48, "low_q": -5.0, "high_q": 5.0, "value_churn": 1e-4}
+        (found,) = diagnosis.diagnose(log(80, **stay), {"learning_rate": 1e-8})
+        assert found.name == "still" and "above their targets by 0.48" in found.seen and "1e-08" in found.seen
+        (below,) = diagnosis.diagnose(log(80, **stay | {"td_bias": 0.48}))
+        assert below.name == "still" and "below their targets" in below.seen
+        assert diagnosis.diagnose(log(80, **stay | {"td_bias": 0.1})) == []  # of both signs: they have arrived
+        assert diagnosis.diagnose(log(30, **stay)) == []  # not for long
+        assert names(diagnosis.diagnose(log(80, **stay, wrong_from=20))) == ["unexplained"]
+
+    def test_values_below_all_that_can_be_earned(self):
+        """Targets are at least the smallest reward; on their way values lie below it too, but their targets do not."""
+        low = {"reward_low": 1.0, "low_q": 0.3, "high_q": 0.6, "td_bias": 0.1, "possible_low": 1.0}
+        (found,) = diagnosis.diagnose(log(30, **low))
+        assert found.name == "too-low" and found.since == 110 and found.weight > 0.9
+        assert "at least 1, no value of the batch is larger than 0.6" in found.seen and "at most 0.7" in found.seen
+        assert diagnosis.diagnose(log(30, **low | {"td_bias": 0.5})) == []  # on the way
+        assert diagnosis.diagnose(log(30, **low | {"high_q": 0.9})) == []
+        assert diagnosis.diagnose(log(30, **low | {"low_q": [-0.5] + [0.3] * 29})) == []  # a target may be old
+        assert diagnosis.diagnose(log(30, **low | {"reward_low": 0.0})) == []
+        assert diagnosis.diagnose(log(30, **low | {"bonus": -0.2})) == []
+        assert diagnosis.diagnose(log(9, **low)) == []
+
+    def test_targets_that_look_beyond_ends(self):
+        (found,) = diagnosis.diagnose(log(after_ends=[np.nan] * 3 + [1.0] * 7))
+        assert (found.name, found.since) == ("after-ends", 30) and "in 7 of 7 records" in found.seen
+        assert diagnosis.diagnose(log(after_ends=[1.0] * 4 + [0.0] * 6)) == []
+        assert diagnosis.diagnose(log(after_ends=0.5)) == []  # time limits that are marked as ends, perhaps
+
+    def test_stored_rewards_of_two_sizes(self):
+        n, large = 14, {"reward_high": 1e5, "earned_high": 1e6, "max_q": 1e3, "start_q": 1e3, "start_return": 1e6}
+        (found,) = diagnosis.diagnose(log(n, **large, start_sum=1e6, reward_change=1e-3))
+        assert found.name == "two-scales" and "0.001 times as large" in found.seen
+        for change in (0.5, np.nan):
+            (other,) = diagnosis.diagnose(log(n, **large, start_sum=1e6, reward_change=change))
+            assert other.name == "reward-scale"
+        assert diagnosis.diagnose(log(n, reward_change=1e-3)) == []  # a task that is nearly solved
 
     def test_dead_units(self):
         (found,) = diagnosis.diagnose(log(dormant_layer=0.9))

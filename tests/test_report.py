@@ -138,6 +138,16 @@ class TestStatesOfALog:
         assert made.select_one(".run").get_text() == "Läufe mit Größe/ein <b>Lauf.csv"
         assert [cell.get_text() for cell in made.select("table")[-1].select("tbody :is(th, td)")] == [evil, evil]
 
+    def test_an_alarm_in_words_that_nobody_knows(self, tmp_path, capsys):
+        log = history(3, 1)
+        log["alarm"] = ["no", "yes", "yes"]
+        log.to_csv(tmp_path / "run.csv", index=False)
+        assert report.main([str(tmp_path / "run.csv")]) == 2
+        assert capsys.readouterr().err == "alarm must be True, False, a number or nothing, row 0 has 'no'\n"
+        assert not (tmp_path / "run.html").exists()
+        with pytest.raises(ValueError, match=r"^alarm must be True"):
+            report.records(log)
+
     def test_what_is_no_log(self, tmp_path):
         path = tmp_path / "run.csv"
         path.write_text("time,loss\n1,2\n")

@@ -10,6 +10,12 @@ from divergence_notes.studies import bestiary
 BY_DAY = ("discrete-nan", "continuous-limits", "loop-no-discount", "loop-dueling", "pairs-shared-optimiser", "loop")
 """Of each kind one, and a sound run."""
 
+NOT_PLANTED = {"unexplained", "entropy", "after-ends", "too-low", "weight-decay", "still", "two-scales"}
+"""What no run of the bestiary suffers from."""
+
+SINCE = {"after_ends", "input_ratio", "reward_change"}
+"""Columns that were not asked for yet when its logs were written."""
+
 ALL = [(half, name) for half in bestiary.PARAMETERS["half"] for name in bestiary.PARAMETERS["name"]]
 
 
@@ -52,7 +58,7 @@ class TestCommittedBestiary:
 
     def test_eighteen_and_eighteen(self):
         assert len(bestiary.FAULTS) == len(bestiary.SOUND) == 18
-        assert set(bestiary.FAULTS.values()) == set(diagnosis.CAUSES) - {"unexplained", "entropy"}
+        assert set(bestiary.FAULTS.values()) | NOT_PLANTED == set(diagnosis.CAUSES)
 
     def test_no_algorithm_is_in_both_halves(self, committed):
         of = committed.groupby("half")["setting_algorithm"].apply(lambda names: set(names.dropna()))
@@ -60,7 +66,7 @@ class TestCommittedBestiary:
 
     def test_columns(self, committed):
         told = {name.removeprefix("setting_") for name in committed if name.startswith("setting_")}
-        assert set(probe.COLUMNS) - set(committed) == {"status"} and told <= set(diagnosis.SETTINGS)
+        assert set(probe.COLUMNS) - set(committed) == {"status"} | SINCE and told <= set(diagnosis.SETTINGS)
 
 
 def log(name, half="judged", **columns):

@@ -145,6 +145,14 @@ def run(*, half: str, name: str) -> "pandas.DataFrame":
     return history.assign(**{f"setting_{key}": value for key, value in settings.items()})
 
 
+_MADE_SO = {
+    "CrossQ": {"own_targets": True, "two_modes": True},
+    "DQN": {"actor": False},
+    "QRDQN": {"actor": False},
+}
+"""What `adapters.settings` says of algorithms today; the committed logs were written before it did."""
+
+
 def of(log: "pandas.DataFrame") -> list[diagnosis.Finding]:
     """Return what the rules find in a log that `run` returned.
 
@@ -161,7 +169,7 @@ def of(log: "pandas.DataFrame") -> list[diagnosis.Finding]:
     settings = {
         key.removeprefix("setting_"): getattr(value, "item", lambda v=value: v)() for key, value in found.items()
     }
-    return diagnosis.diagnose(log, settings)
+    return diagnosis.diagnose(log, _MADE_SO.get(settings.get("algorithm"), {}) | settings)
 
 
 def table(logs: "pandas.DataFrame") -> "pandas.DataFrame":
