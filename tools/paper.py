@@ -29,47 +29,43 @@ KEPT = "figure, .admonition, .bet, .answer, .highlight, table, aside"
 """What stays whole on one page, unless it is higher than one."""
 
 FRAMES = {
-    ("bellman", 20): [
-        "γ = 0.99, sweeps = 4",
-        "γ = 0.99, sweeps = 16",
-        "γ = 0.99, sweeps = 256",
-        "γ = 0.5, sweeps = 256",
+    "bellman": [["γ = 0.99, sweeps = 4", "γ = 0.99, sweeps = 16", "γ = 0.99, sweeps = 256", "γ = 0.5, sweeps = 256"]],
+    "function_approximation": [
+        ["γ = 0.9, second state = 0", "γ = 0.85, second state = 0.75", "γ = 0.99, second state = 0.75"]
     ],
-    ("function_approximation", 27): [
-        "γ = 0.9, second state = 0",
-        "γ = 0.85, second state = 0.75",
-        "γ = 0.99, second state = 0.75",
+    "key_equation": [
+        [
+            "activation = relu, alpha up to = 300",
+            "activation = tanh, alpha up to = 300",
+            "activation = tanh, alpha up to = 30",
+            "activation = tanh, alpha up to = 10",
+        ]
     ],
-    ("key_equation", 22): [
-        "activation = relu, alpha up to = 300",
-        "activation = tanh, alpha up to = 300",
-        "activation = tanh, alpha up to = 30",
-        "activation = tanh, alpha up to = 10",
+    "contraction": [
+        ["γ = 0.5, coupling = -1.2", "γ = 0.5, coupling = 1.2", "γ = 0.5, coupling = 2.5", "γ = 0.7, coupling = 2.5"],
+        ["step = 1", "step = 2", "step = 3", "step = 4"],
     ],
-    ("contraction", 18): [
-        "γ = 0.5, coupling = -1.2",
-        "γ = 0.5, coupling = 1.2",
-        "γ = 0.5, coupling = 2.5",
-        "γ = 0.7, coupling = 2.5",
+    "heuristics": [
+        [
+            "activation = relu, hidden layers = 4, input scale = 0.5",
+            "activation = relu, hidden layers = 4, input scale = 8",
+            "activation = sin, hidden layers = 4, input scale = 1",
+            "activation = sin, hidden layers = 4, input scale = 8",
+        ]
     ],
-    ("contraction", 31): ["step = 1", "step = 2", "step = 3", "step = 4"],
-    ("heuristics", 15): [
-        "activation = relu, hidden layers = 4, input scale = 0.5",
-        "activation = relu, hidden layers = 4, input scale = 8",
-        "activation = sin, hidden layers = 4, input scale = 1",
-        "activation = sin, hidden layers = 4, input scale = 8",
+    "heuristics_runs": [["step = 501", "step = 660", "step = 1100"]],
+    "preqn": [
+        [
+            "batch = both actions, coupling = 2.5, γ = 0.9",
+            "batch = action 1, coupling = 2.5, γ = 0.9",
+            "batch = action 2, coupling = 1, γ = 0.9",
+            "batch = action 2, coupling = 1.5, γ = 0.9",
+        ]
     ],
-    ("heuristics_runs", 11): ["step = 501", "step = 660", "step = 1100"],
-    ("preqn", 21): [
-        "batch = both actions, coupling = 2.5, γ = 0.9",
-        "batch = action 1, coupling = 2.5, γ = 0.9",
-        "batch = action 2, coupling = 1, γ = 0.9",
-        "batch = action 2, coupling = 1.5, γ = 0.9",
-    ],
-    ("preqn_later", 5): ["period = 1", "period = 8", "period = 12", "period = 156"],
+    "preqn_later": [["period = 1", "period = 8", "period = 12", "period = 156"]],
 }
-"""Which frames say on paper what the page says with its sliders, by page and number of the cell: those of which the
-text beside them speaks."""
+"""Which frames say on paper what the page says with its sliders, by page, one list for each slider in its order: those
+of which the text beside them speaks."""
 
 
 class Pages:
@@ -134,13 +130,8 @@ def frames(state, view, label):
     return [(words, found[words]) for words in label], len(found)
 
 
-def explorer(pages, name, view):
-    """Return a widget as the frames that FRAMES names, with what each shows, and the words for all of them."""
-    cell = int(view.find_parent(class_="cell")["data-cell"])
-    try:
-        words = FRAMES[PurePosixPath(name).name, cell]
-    except KeyError:
-        raise ValueError(f"FRAMES names no frame of the slider in cell {cell} of {name}") from None
+def explorer(pages, name, view, words):
+    """Return a widget as the frames that have these words, with what each shows, and the words for all of them."""
     chosen, total = frames(pages.states[name], view, words)
     box = new("div", class_="explorer")
     for label, picture in chosen:
@@ -196,8 +187,13 @@ def see(words, place):
 def clean(pages, name):
     """Bring a page into the form that it has on paper; return its solutions and its answers to bets, for the end."""
     page = pages.soups[name]
-    for view in page.select(VIEW):
-        view.replace_with(explorer(pages, name, view))
+    sliders, told = page.select(VIEW), FRAMES.get(PurePosixPath(name).name, [])
+    if len(sliders) != len(told):
+        raise ValueError(
+            f"FRAMES must name the frames of each slider: {name} has {len(sliders)}, and it names {len(told)}"
+        )
+    for view, words in zip(sliders, told, strict=True):
+        view.replace_with(explorer(pages, name, view, words))
     for box in page.select(".dn-plane"):
         box.replace_with(plane(box))
     answers = taken_answers(page, name)

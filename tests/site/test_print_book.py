@@ -173,7 +173,9 @@ def test_what_is_folded_code_on_the_screen_is_left_out(printed):
 
 def test_a_slider_is_its_frames_and_each_says_what_it_shows(printed):
     document, _ = printed
-    wanted = [words for (name, _), words in paper.FRAMES.items() if document.find(id=name) or name == CHAPTER]
+    wanted = [
+        words for name, told in paper.FRAMES.items() if document.find(id=name) or name == CHAPTER for words in told
+    ]
     found = [[said.get_text() for said in box.select("figcaption")] for box in document.select(".explorer")]
     assert found and set(map(tuple, found)) <= set(map(tuple, wanted))
     for box in document.select(".explorer"):
@@ -182,13 +184,15 @@ def test_a_slider_is_its_frames_and_each_says_what_it_shows(printed):
 
 
 def test_every_slider_of_the_book_has_its_frames():
-    """The whole book by night asks which; by day each page has as many as it has sliders."""
-    names, _ = print_book.pages()
-    sliders = {
-        name.rpartition("/")[2]: (SITE / f"{name}.html").read_text(encoding="utf-8").count("jupyter.widget-view+json")
-        for name in filter(None, names)
-    }
-    assert {name: number for name, number in sliders.items() if number} == Counter(name for name, _ in paper.FRAMES)
+    """By day too, when one chapter is printed: each page has as many sliders as FRAMES says, and those frames."""
+    names = [name for name in filter(None, print_book.pages()[0])]
+    pages = paper.Pages(SITE, names, print_book.PUBLISHED)
+    sliders = {name: views for name in names if (views := pages.soups[name].select(paper.VIEW))}
+    assert {name.rpartition("/")[2] for name in sliders} == set(paper.FRAMES)
+    for name, views in sliders.items():
+        for view, words in zip(views, paper.FRAMES[name.rpartition("/")[2]], strict=True):
+            box = paper.explorer(pages, name, view, words)
+            assert [said.get_text() for said in box.select("figcaption")] == words
 
 
 LOW = "<div style='height: 150mm; break-before: page'></div>"  # what comes next must stand whole on the next page
@@ -223,9 +227,9 @@ def test_a_link_to_nowhere_is_found():
 
 
 def test_a_frame_that_is_not_there_is_found(monkeypatch):
-    monkeypatch.setitem(paper.FRAMES, (CHAPTER, 11), ["step = 500"])
+    monkeypatch.setitem(paper.FRAMES, CHAPTER, [["step = 500"]])
     with pytest.raises(ValueError, match="no frame 'step = 500'"):
         print_book.document([CHAPTER])
-    monkeypatch.delitem(paper.FRAMES, (CHAPTER, 11))
-    with pytest.raises(ValueError, match="no frame of the slider in cell 11"):
+    monkeypatch.delitem(paper.FRAMES, CHAPTER)
+    with pytest.raises(ValueError, match=f"book/{CHAPTER} has 1, and it names 0"):
         print_book.document([CHAPTER])
