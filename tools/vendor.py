@@ -56,7 +56,8 @@ def vendor():
     if STAMP.is_file() and STAMP.read_text(encoding="utf-8") == made_from.hexdigest():
         return
     shutil.rmtree(VENDOR.parent, ignore_errors=True)
-    run([BIN / "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"])
+    quiet = ["--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"]
+    run([BIN / "npm", "ci", "--ignore-scripts", *quiet])
     for source, target in FILES:
         found = sorted(MODULES.glob(source))
         if not found:
