@@ -28,6 +28,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -240,10 +241,10 @@ def standing(root, assignment, student):
     return "not graded yet" if _known(root, assignment, student) is None else "out of date"
 
 
-def write(root, assignment, student, status, seconds, detail="", notes=(), questions=None):
-    """Write down an outcome."""
+def write(root, assignment, student, status, seconds, detail="", notes=(), questions=None, ours=False):
+    """Write down an outcome; `ours` says that what went wrong need not be the submission's fault."""
     said = {"status": status, "seconds": round(seconds, 1), "notes": list(notes), "detail": detail[-2000:]}
-    said["questions"] = questions or {}
+    said |= {"questions": questions or {}, "ours": ours}
     _put(root, assignment, student, said | {"fingerprint": fingerprint(root, assignment, student)})
 
 
@@ -264,8 +265,8 @@ def _with(parent):
 def _grade_one(root, assignment, student):
     start = time.monotonic()
 
-    def say(status, detail="", notes=(), questions=None):
-        write(root, assignment, student, status, time.monotonic() - start, detail, notes, questions)
+    def say(status, *what, **more):
+        write(root, assignment, student, status, time.monotonic() - start, *what, **more)
 
     submitted, read = (root / place / student / assignment for place in ("submitted", "read"))
     before = marks.before(root, assignment, student)
@@ -285,7 +286,7 @@ def _grade_one(root, assignment, student):
         result = {"success": False, "log": traceback.format_exc()}
     if not result["success"]:
         why = ["nbgrader stopped at this one: see its record"]
-        return say("cannot be graded", f"{result['log']}\n{result.get('error') or ''}", notes + why)
+        return say("cannot be graded", f"{result['log']}\n{result.get('error') or ''}", notes + why, ours=True)
     marks.keep_read(root, assignment, student, before)
     graded = root / "autograded" / student / assignment / f"{assignment}.ipynb"
     notes += json.loads(graded.read_text(encoding="utf-8"))["metadata"].get("notes", [])
@@ -295,6 +296,8 @@ def _grade_one(root, assignment, student):
 def autograde(root, *assignments, workers=2, again=False, limit=LIMIT):
     """Grade every submission that has not been graded as it stands, each in a process of its own, all in one batch.
 
+    What fails by something that need not be the submission's fault is graded once more, when nothing else is.
+
     Returns a line for each that was graded before and has other marks now, as `marks.report` does.
     """
     import nbgrader.apps  # noqa: F401, what every process needs is imported once, here
@@ -302,50 +305,69 @@ def autograde(root, *assignments, workers=2, again=False, limit=LIMIT):
     os.environ["COURSE_ROOT"] = str(root)
     marking.load()
     handed_in = [(assignment, student) for assignment in assignments for student in students(root, assignment)]
-    waiting = [one for one in handed_in if again or outcome(root, *one) is None]
+    waiting = [one for one in handed_in if again or (outcome(root, *one) or {"ours": True}).get("ours")]
+    if waiting:
+        marks.prepare(root)
     for one in waiting:
         marks.remember(root, *one, _known(root, *one))
         record(root, *one).unlink(missing_ok=True)
-    for one, seconds, late in _each(_grade_one, root, waiting, workers=workers, limit=limit):
-        if late or outcome(root, *one) is None:
-            write(root, *one, "out of time" if late else "cannot be graded", seconds)
+    for attempt in (workers, 1):
+        for one, seconds, trouble in _each(_grade_one, root, waiting, workers=attempt, limit=limit):
+            if outcome(root, *one) is None:
+                status = "out of time" if trouble == OUT_OF_TIME else "cannot be graded"
+                write(root, *one, status, seconds, trouble, ours=True)
+        waiting = [one for one in waiting if (outcome(root, *one) or {}).get("ours")]
     return marks.report(root, assignments)
+
+
+OUT_OF_TIME = "its process was ended from outside, when its time was up"
 
 
 def _each(work, root, waiting, *, workers, limit):
     """Do `work` for each assignment and student of a list, in a process of its own.
 
-    Yields who is done, after how many seconds, and whether it had to be ended.
+    Yields who is done, after how many seconds, and what went wrong with its process, if anything.
     """
     waiting, running, context = list(waiting), {}, multiprocessing.get_context("fork")
     try:
         while waiting or running:
             while waiting and len(running) < workers:
                 one = waiting.pop(0)
-                process = context.Process(target=_apart, args=(work, root, *one, os.getpid()))
+                told = tempfile.TemporaryFile("w+", encoding="utf-8")
+                process = context.Process(target=_apart, args=(work, root, *one, os.getpid(), told))
                 process.start()
-                running[one] = process, time.monotonic()
-            for one, (process, start) in list(running.items()):
+                running[one] = process, time.monotonic(), told
+            for one, (process, start, told) in list(running.items()):
                 process.join(0.05)
                 seconds = time.monotonic() - start
                 if process.is_alive() and seconds <= limit:
                     continue
                 late = process.is_alive()
                 _end(process)
-                del running[one]
-                yield one, seconds, late
+                with running.pop(one)[2]:
+                    told.seek(0)
+                    said = told.read() or (
+                        f"its process ended with code {process.exitcode}" if process.exitcode else ""
+                    )
+                yield one, seconds, OUT_OF_TIME if late else said
     finally:
-        for process, _ in running.values():
+        for process, _, told in running.values():
             _end(process)
+            told.close()
 
 
-def _apart(work, root, assignment, student, batch):
+def _apart(work, root, assignment, student, batch, told):
     os.setsid()
     threading.Thread(target=_with, args=(batch,), daemon=True).start()
     os.environ["COURSE_ROOT"] = str(root)
     warnings.simplefilter("ignore")  # nbgrader and its database have some; nbgrader takes one in a test for a failure
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-        work(root, assignment, student)
+        try:
+            work(root, assignment, student)
+        except Exception:
+            told.write(traceback.format_exc())
+            told.close()
+            raise SystemExit(1) from None
 
 
 def _end(process):
@@ -480,19 +502,21 @@ def feedback(root, assignment, *, only=None, workers=2, limit=LIMIT):
     known = students(root, assignment) if only is None else only
     graded = [(assignment, s) for s in known if (outcome(root, assignment, s) or {}).get("status") == "graded"]
     made = []
-    for (_, student), _, late in _each(_feedback_one, root, graded, workers=workers, limit=limit):
-        page = root / "feedback" / student / assignment / f"{assignment}.html"
-        trouble = NO_PAGE if late or not page.exists() else ""
-        said = outcome(root, assignment, student)
-        said["notes"] = [note for note in said["notes"] if note != NO_PAGE] + [trouble] * bool(trouble)
-        _put(root, assignment, student, said)
-        if not trouble:
-            made.append(student)
-            for member in dates.members(assignment, student):
-                if member != student:
-                    place = root / "feedback" / member / assignment / page.name
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(page, place)
+    for attempt in (workers, 1):  # what failed once is tried again, when nothing else is being made
+        waiting = [one for one in graded if one[1] not in made]
+        for (_, student), _, trouble in _each(_feedback_one, root, waiting, workers=attempt, limit=limit):
+            page = root / "feedback" / student / assignment / f"{assignment}.html"
+            missing = trouble == OUT_OF_TIME or not page.exists()
+            said = outcome(root, assignment, student)
+            said["notes"] = [note for note in said["notes"] if note != NO_PAGE] + [NO_PAGE] * missing
+            _put(root, assignment, student, said)
+            if not missing:
+                made.append(student)
+                for member in dates.members(assignment, student):
+                    if member != student:
+                        place = root / "feedback" / member / assignment / page.name
+                        place.parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copy(page, place)
     return sorted(made)
 
 

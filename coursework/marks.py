@@ -21,6 +21,18 @@ def gradebook(root):
     return Gradebook(f"sqlite:///{root / 'gradebook.db'}?timeout=60", "divergence-notes")
 
 
+def prepare(root):
+    """Make the gradebook ready for several processes at once.
+
+    Steps of nbgrader open it under the name of a default course, and write that down where it is missing: of several
+    that do so at the same time, one would succeed.
+    """
+    from nbgrader.api import Gradebook
+
+    gradebook(root).close()
+    Gradebook(f"sqlite:///{root / 'gradebook.db'}?timeout=60").close()
+
+
 def _grades(submission):
     return [grade for notebook in submission.notebooks for grade in notebook.grades]
 

@@ -35,9 +35,11 @@ def limits(seconds, gigabytes):
 
 
 def serve(connection, shell, *, cell_limit, call_limit):
-    """Answer requests until the other side hangs up."""
+    """Say that it is ready, and answer requests until the other side hangs up."""
     from divergence_notes.grading.running import Fault, describe, run
     from grader import cells, wire
+
+    wire.send(connection, {"ready": True})
 
     def elsewhere(number, name):
         """Return a function that lives in the grader."""
@@ -88,6 +90,7 @@ def supervise(control, answer):
         _closed(True)
     own = _own_state() if alone else None
     child = None
+    control.send(b"r")
     while True:
         message, handles, _, _ = socket.recv_fds(control, 1, 1)
         if not message:

@@ -37,8 +37,10 @@ class Capped(io.TextIOBase):
 def shell():
     """Return an interactive shell of IPython, without history and without a terminal."""
     from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
 
-    made = InteractiveShell.instance(history_load_length=0)
+    # Several start at once, and would want the same file.
+    made = InteractiveShell.instance(config=Config({"HistoryAccessor": {"hist_file": ":memory:"}}))
     made.history_manager.enabled = False
     made.showtraceback = made.showsyntaxerror = made.showindentationerror = lambda *args, **kwargs: None
     return made

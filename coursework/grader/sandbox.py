@@ -52,6 +52,9 @@ exec chroot "$root" env -i PATH=/usr/bin:/bin HOME=/tmp TMPDIR=/tmp LANG=C.UTF-8
 """
 """A room of its own: what is readable is bound into an empty root, read-only; privileges go before Python starts."""
 
+PATIENCE = 120.0
+"""Seconds for a process of ours to be ready; where nobody else wants the machine it takes two."""
+
 UNSHARE = "unshare --user --map-root-user --mount --pid --fork --kill-child --net --ipc --uts".split()
 
 
@@ -97,7 +100,7 @@ def isolation():
             [*UNSHARE, "sh", "-c", ROOM, "sh", root, sys.executable, "-c", "pass"],
             env=_environment("probe") | {"READABLE": " ".join(readable())},
             capture_output=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
     return "process" if made.returncode else "namespaces"
 
@@ -110,17 +113,25 @@ STATEMENTS = {
 }
 
 
+class NotStarted(Exception):
+    """A process could not be started, before anything of the student's ran in it: no answer has been judged."""
+
+
 class Session:
-    """The conversation with the process of one submission; when that dies, it starts again and repeats the cells."""
+    """The conversation with the process of one submission; when that dies, it starts again and repeats the cells.
+
+    A test takes what goes wrong for a fault of the answer. So what went wrong on this side stands in `trouble` too.
+    """
 
     def __init__(self, limits=Limits()):
         self.limits = limits
         # Who starts a batch may mark it, and so tell its processes from those of another.
         self.mark = os.environ.get("GRADER_MARK", "") + uuid.uuid4().hex
         self.deadline = time.monotonic() + limits.total
-        self.process = self.control = self.connection = None
+        self.process = self.control = self.connection = self.room = None
         self.cells, self.starts = [], 0
         self.met, self.grace = False, limits.total
+        self.touched, self.trouble = False, ""
 
     def __enter__(self):
         return self
@@ -133,8 +144,25 @@ class Session:
         if self.starts >= self.limits.starts:
             raise Fault("cannot be run any more: its process has ended too often")
         self.starts += 1
-        self._open()
-        self._afresh()
+        self.touched = False  # nothing of the student's has run in what is started here
+        try:
+            self._open()
+            self._await(self.control, lambda: self.control.recv(1))
+            self._afresh()
+        except (OSError, EOFError, Fault) as error:
+            self.stop()
+            if not self.touched:
+                self.trouble = f"the process of an answer could not be started: {error}"
+            raise error if isinstance(error, Fault) else Fault("cannot be run: its process did not start") from error
+
+    def _await(self, end, hear):
+        """Wait until a process says that it is ready; that is not the student's time."""
+        start = time.monotonic()
+        end.settimeout(PATIENCE)
+        if not hear():
+            raise EOFError("it ended before it was ready")
+        end.settimeout(None)
+        self.deadline += time.monotonic() - start
 
     def _open(self):
         """Make the room, and in it the process that starts the others."""
@@ -150,21 +178,20 @@ class Session:
         else:
             env |= dict.fromkeys(["HOME", "TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR"], self.room) | {"OMP_NUM_THREADS": "1"}
             cwd = self.room
-        self.process = subprocess.Popen(
-            command,
-            env=env,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            start_new_session=isolation() == "process",
-        )
-        theirs.close()
+        with theirs:
+            self.process = subprocess.Popen(
+                command,
+                env=env,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=isolation() == "process",
+            )
 
     def _afresh(self):
         """Start over with a process that has seen nothing but the student's cells, as far as they are quick."""
-        start = time.monotonic()
         if self.connection is not None:
             self.connection.close()
         if isolation() == "process":
@@ -176,7 +203,10 @@ class Session:
                 # What takes seconds to import is imported once, by the process that starts the others.
                 word = b"t" if any("torch" in source for source in self.cells) else b"n"
                 socket.send_fds(self.control, [word], [theirs.fileno()])
-            except OSError as error:
+                theirs.close()
+                self._await(self.connection, lambda: wire.receive(self.connection))
+                start = time.monotonic()
+            except (OSError, EOFError) as error:
                 self.stop()
                 raise Fault("ended its process, or was ended for using too much memory or time") from error
         for source in self.cells:
@@ -187,20 +217,21 @@ class Session:
 
     def stop(self):
         """End the process and everything that it has started."""
-        if self.process is None:
-            return
         for end in (self.connection, self.control):
             if end is not None:
                 end.close()
-        self.connection = None
-        if isolation() == "process":
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            _kill(strays(self.mark))
-        self.process.kill()  # in namespaces: the end of the first process is the end of all
-        self.process.wait()
-        shutil.rmtree(self.room, ignore_errors=True)
-        self.process = None
+        self.connection = self.control = None
+        if self.process is not None:
+            if isolation() == "process":
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, signal.SIGKILL)
+                _kill(strays(self.mark))
+            self.process.kill()  # in namespaces: the end of the first process is the end of all
+            self.process.wait()
+            self.process = None
+        if self.room is not None:
+            shutil.rmtree(self.room, ignore_errors=True)
+            self.room = None
 
     def run(self, source):
         """Run a cell of the student; return its outputs."""
@@ -256,6 +287,7 @@ class Session:
         return self._talk(message, limit, functions)
 
     def _talk(self, message, limit, functions=()):
+        self.touched = True
         until = min(time.monotonic() + limit * (1 + len(functions)) + 10, self.deadline + 5)
         try:
             self.connection.settimeout(max(until - time.monotonic(), 0.1))

@@ -123,6 +123,14 @@ class Term:
         with (self.root(section) / name).open(newline="", encoding="utf-8-sig") as file:
             return {next(iter(row.values())): row for row in csv.DictReader(file)}
 
+    def keep(self, step):
+        """Keep the tables of a step, with what was written down about the grading of each row."""
+        self.rows[step] = {section: self.table(section) for section in self.sections}
+        for section, rows in self.rows[step].items():
+            for record in (self.root(section) / "graded" / "bellman").glob("*.json"):
+                for student in ("a05", "a06") if record.stem == "gauss" else (record.stem,):
+                    rows[student]["record"] = record.read_text(encoding="utf-8")
+
 
 def repository(place):
     """Copy what makes and grades a course, with a short assignment."""
@@ -228,13 +236,13 @@ def term(request, tmp_path_factory):
     for section in term.sections:
         read_by_hand(term, section)
     term.run("table", "grade.py", "table", "bellman")
-    term.rows["before"] = {section: term.table(section) for section in term.sections}
+    term.keep("before")
     term.questions.write_text(right, encoding="utf-8")
     term.run("mend", "course.py")
     term.run("table", "grade.py", "table", "bellman")
-    term.rows["mended"] = {section: term.table(section) for section in term.sections}
+    term.keep("mended")
     term.run("again", "grade.py", "autograde", "bellman", "--workers", "2")
-    term.rows["again"] = {section: term.table(section) for section in term.sections}
+    term.keep("again")
     for section in term.sections:
         (term.root(section) / "term.toml").write_text(dates(section, DROPPED), encoding="utf-8")
     term.run("drop", "course.py")
@@ -258,8 +266,8 @@ class TestTerm:
     def test_marks_before_the_slip_was_found(self, term):
         for section, student, work in works(term):
             row = term.rows["before"][section][student]
-            assert float(row["score"]) == work.points(right="C"), student
-            assert row["status"] == ("cannot be graded" if work.broken else "graded"), student
+            assert float(row["score"]) == work.points(right="C"), row
+            assert row["status"] == ("cannot be graded" if work.broken else "graded"), row
 
     def test_a_mended_test_puts_the_class_out_of_date_and_says_so(self, term):
         for section, found in term.sections.items():

@@ -1,17 +1,24 @@
 """Whatever is handed in is read, or its row says why not; nothing that a student wrote is lost without a word."""
 
+import contextlib
 import json
+import os
+import shutil
+import sqlite3
 import time
 import warnings
 
 import course
 import grade
+import marks
 import nbformat
 import pytest
 from grader import intake
 from grader.preprocessors import BELOW, ELSEWHERE, STUB, RestoreCells, grade_id
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.waiting import PATIENCE
 
 SOURCE = course.SOURCE / "bellman" / "bellman.ipynb"
 TEXT = SOURCE.read_text(encoding="utf-8")
@@ -265,9 +272,18 @@ class TestNothingIsLost:
         assert made.cells[at(made, MANUAL)].source == ELSEWHERE
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    """Return a gradebook without anything in it, which takes its time to make."""
+    place = tmp_path_factory.mktemp("empty")
+    marks.gradebook(place).close()
+    return place / "gradebook.db"
+
+
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path, empty):
     """Return a course directory with three submissions that were graded."""
+    shutil.copy(empty, tmp_path)
     (tmp_path / "source" / "bellman").mkdir(parents=True)
     (tmp_path / "source" / "bellman" / "bellman.ipynb").write_text(TEXT)
     for name in ("ann", "bob", "cem"):
@@ -327,9 +343,70 @@ class TestOneCostsNobodyElse:
         monkeypatch.setattr(grade, "_grade_one", lambda *one: one[1] == "other" or grade.write(*one, "graded", 0.0))
         grade.record(root, "bellman", "cem").unlink()
         grade.autograde(root, "bellman", "other")
-        assert batches == [[("bellman", "cem"), ("other", "ann")]]
+        assert batches == [[("bellman", "cem"), ("other", "ann")], [("other", "ann")]]
         said = {one: grade.outcome(root, *one)["status"] for one in batches[0]}
         assert said == {("bellman", "cem"): "graded", ("other", "ann"): "cannot be graded"}
+
+    @pytest.mark.parametrize(
+        ("trouble", "limit"),
+        [(lambda: 1 / 0, PATIENCE), (lambda: time.sleep(PATIENCE), 15), (lambda: os.kill(os.getpid(), 9), PATIENCE)],
+    )
+    def test_what_need_not_be_its_fault_is_graded_once_more(self, root, monkeypatch, trouble, limit):
+        def work(root, assignment, student):
+            if student == "bob" and not (root / "tried").exists():
+                (root / "tried").touch()
+                trouble()
+            grade.write(root, assignment, student, "graded", 0.0)
+
+        monkeypatch.setattr(grade, "_grade_one", work)
+        grade.autograde(root, "bellman", again=True, limit=limit)
+        assert [grade.outcome(root, "bellman", name)["status"] for name in ("ann", "bob", "cem")] == ["graded"] * 3
+
+    @pytest.mark.parametrize(
+        ("trouble", "said"), [(lambda: 1 / 0, "ZeroDivisionError"), (lambda: os.kill(os.getpid(), 9), "code -9")]
+    )
+    def test_what_fails_twice_says_why_and_is_graded_again_the_next_time(self, root, monkeypatch, trouble, said):
+        record = grade.record(root, "bellman", "bob")
+        record.unlink()
+        monkeypatch.setattr(grade, "_grade_one", lambda *one: trouble())
+        grade.autograde(root, "bellman")
+        found = json.loads(record.read_text())
+        assert found["status"] == "cannot be graded" and found["ours"] and said in found["detail"]
+        monkeypatch.setattr(grade, "_grade_one", lambda *one: grade.write(*one, "graded", 0.0))
+        grade.autograde(root, "bellman")
+        assert grade.outcome(root, "bellman", "bob")["status"] == "graded"
+
+    def test_control_what_is_its_fault_is_graded_once(self, root, monkeypatch):
+        put(root / "submitted" / "bob" / "bellman", "no notebook")
+        batches, each = [], grade._each
+        monkeypatch.setattr(grade, "_each", lambda *args, **how: batches.append(args[2]) or each(*args, **how))
+        for _ in range(2):
+            grade.autograde(root, "bellman")
+        assert [batch for batch in batches if batch] == [[("bellman", "bob")]]
+        assert not grade.outcome(root, "bellman", "bob")["ours"]
+
+    @pytest.mark.parametrize("prepared", [True, False])
+    def test_steps_of_nbgrader_open_the_gradebook_at_the_same_time(self, tmp_path, empty, prepared):
+        """Another process writes the default course down just before this one does."""
+        from nbgrader.api import Gradebook, InvalidEntry
+        from sqlalchemy import event
+        from sqlalchemy.orm import Session
+
+        shutil.copy(empty, tmp_path)
+        if prepared:
+            marks.prepare(tmp_path)
+
+        def other(*_):
+            with contextlib.closing(sqlite3.connect(tmp_path / "gradebook.db")) as book:
+                book.execute("INSERT INTO course (id) VALUES ('default_course')")
+                book.commit()
+
+        event.listen(Session, "before_flush", other)
+        try:
+            with contextlib.nullcontext() if prepared else pytest.raises(InvalidEntry):
+                Gradebook(f"sqlite:///{tmp_path / 'gradebook.db'}").close()
+        finally:
+            event.remove(Session, "before_flush", other)
 
     @pytest.mark.parametrize("odd", ["folder", "link", "dangling", "gone", "record"])
     def test_what_lies_in_the_place_of_a_submission(self, root, odd, monkeypatch):

@@ -1,6 +1,8 @@
 """The process of an answer: what it sends is made ordinary, and its limits hold without namespaces too."""
 
+import contextlib
 import re
+import time
 
 import course
 import marking
@@ -48,6 +50,47 @@ class TestTheOtherSide:
             sandbox.Limits(cell=200, total=400)
         ) as session:  # of memory; a busy machine takes its time
             assert session.run("import torch\nfloat(torch.ones(3).sum())")[-1]["data"]["text/plain"] == "3.0"
+
+
+class TestStarting:
+    """What goes wrong before anything of the student's runs costs the student nothing, and what comes later may."""
+
+    def test_waiting_for_a_busy_machine_is_not_the_students_time(self, monkeypatch):
+        late, clock = [], time.monotonic
+        wait = sandbox.Session._await
+
+        def slowly(session, end, hear):
+            return wait(session, end, lambda: late.append(100_000.0) or hear())
+
+        monkeypatch.setattr(sandbox.Session, "_await", slowly)
+        monkeypatch.setattr(sandbox.time, "monotonic", lambda: clock() + sum(late))
+        with sandbox.Session() as session:
+            assert session.run("1 + 1")[0]["data"]["text/plain"] == "2" and session.trouble == ""
+        assert len(late) == 2  # once for the process that starts the others, and once for the answer's
+
+    def test_what_does_not_start_is_our_trouble(self, monkeypatch):
+        sandbox.isolation()
+        monkeypatch.setattr(sandbox.sys, "executable", "/bin/false")
+        with sandbox.Session() as session:
+            assert session.run("1 + 1")[0]["ename"] == "Ended"
+            assert session.get("answer") is ... and "could not be started" in session.trouble
+
+    def test_a_system_that_gives_no_process_is_our_trouble(self, monkeypatch):
+        def refuse(*_, **__):
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+
+        sandbox.isolation()
+        monkeypatch.setattr(sandbox.subprocess, "Popen", refuse)
+        with sandbox.Session() as session:
+            assert session.get("answer") is ... and "temporarily unavailable" in session.trouble
+
+    def test_control_what_a_student_ends_is_not(self):
+        with sandbox.Session() as session:
+            assert session.run("import os\nos._exit(0)")[0]["ename"] == "Ended" and session.trouble == ""
+            session.run("import os\nos.setpriority(os.PRIO_PROCESS, os.getppid(), 15)")
+            with contextlib.suppress(marking.grading.Fault):
+                session._afresh()  # in a room of its own, the process that starts the others has noticed
+            assert session.trouble == ""
 
 
 class TestWithoutNamespaces:
