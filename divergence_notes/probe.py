@@ -7,6 +7,7 @@ It needs no library of agents. Here is how a record is made without a trace in t
 
 import copy
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -91,6 +92,9 @@ NUMBERS = [name for name in COLUMNS if name not in ("step", *WORDS)]
 
 _LOGGER = logging.getLogger("divergence_notes.monitor")
 
+_RECENT = 50_000
+"""Steps told one by one, the latest ones, that are kept."""
+
 _WINDOW = 5
 """Records that the growth rate looks back on."""
 
@@ -139,6 +143,56 @@ class Episodes:
     """Observations and actions at some rows and columns; None where they are not known."""
     latest: int = 128
     """Starts of episodes, the latest ones, at which values are asked."""
+
+
+class _Steps:
+    """Steps that were told one by one: the latest ones, and what was seen and done at the starts of episodes."""
+
+    def __init__(self) -> None:
+        self.rows: deque[tuple[np.ndarray, np.ndarray, np.ndarray]] = deque(maxlen=_RECENT)
+        self.count = 0
+        self._starts: dict[tuple[int, int], tuple[Any, Any]] = {}
+        self._known = True
+
+    def add(
+        self, rewards: np.ndarray, over: np.ndarray, cut: np.ndarray, pair: tuple[Any, Any] | None, *, flat: bool
+    ) -> None:
+        """Add one step of each environment; the pair has an axis of steps in front, of length 1."""
+        if self.rows and self.rows[-1][0].shape != rewards.shape:
+            raise ValueError(f"rewards must be of {len(self.rows[-1][0])} environments as before, got {len(rewards)}")
+        began = self.rows[-1][1] if self.rows else np.ones(len(rewards), dtype=bool)
+        self.rows.append((rewards, over, cut))
+        self._known &= pair is not None
+        for env in np.flatnonzero(began) if self._known else ():
+            where = 0 if flat else (0, env)
+            self._starts[self.count, int(env)] = tuple(
+                _map(lambda part, where=where: _kept(part[where]), part) for part in pair
+            )
+        self.count += 1
+
+    def episodes(self, tensor: Callable[[Any], torch.Tensor]) -> Episodes:
+        """Return the latest steps."""
+        first = self.count - len(self.rows)
+        self._starts = {key: pair for key, pair in self._starts.items() if key[0] >= first}
+        starts = self._starts
+
+        def pairs(rows: np.ndarray, envs: np.ndarray) -> tuple[Any, torch.Tensor]:
+            found = [starts[int(row) + first, int(env)] for row, env in zip(rows, envs, strict=True)]
+            return tuple(_map(tensor, _stacked(parts)) for parts in zip(*found, strict=True))
+
+        columns = (np.stack(part) for part in zip(*self.rows, strict=True))
+        return Episodes(*columns, whole=first == 0, pairs=pairs if self._known else None)
+
+
+def _kept(part: Any) -> Any:
+    """Return a copy that nobody overwrites."""
+    return part.detach().clone() if isinstance(part, torch.Tensor) else np.array(part)
+
+
+def _stacked(parts: Sequence[Any]) -> Any:
+    if isinstance(parts[0], Mapping):
+        return {name: _stacked([part[name] for part in parts]) for name in parts[0]}
+    return torch.stack(list(parts)) if isinstance(parts[0], torch.Tensor) else np.stack(parts)
 
 
 class Probe:
@@ -279,6 +333,7 @@ class Probe:
         self._answers: tuple[np.ndarray, np.ndarray | None] | None = None
         self._bonus = np.full(2, np.nan)
         self._told: Episodes | None = None
+        self._steps = _Steps()
         self._coupling = float("nan")
         self.faulty = ""
         """Where a stored number was met that is not finite: "rewards", "observations", or nothing."""
@@ -306,7 +361,7 @@ class Probe:
         observations: Any = None,
         actions: ArrayLike | None = None,
     ) -> None:
-        """Tell of steps in order of time: a data set, what a buffer holds, an episode.
+        """Tell of steps in order of time: of one after another as they are made, or of a data set, or a whole buffer.
 
         Parameters
         ----------
@@ -325,21 +380,30 @@ class Probe:
         Notes
         -----
         Where a reward or an observation is not finite, ``not_finite`` says so from the next record on; such rewards
-        do not count. The smallest and largest rewards count for good; what was earned is that of the steps that were
-        told last.
+        do not count. The smallest and largest rewards count for good. A call with one step adds it to the steps that
+        were told one by one before, and the latest 50 000 of these count for what was earned; a call with more steps
+        is about all that there is, and what was told before no longer counts for that.
         """
         rewards = np.asarray(rewards, dtype=np.float64)
         if not len(rewards):
             raise ValueError("rewards must hold at least one reward")
         last = _flags("terminated", terminated, rewards.shape)
         cut = _flags("truncated", np.zeros(rewards.shape) if truncated is None else truncated, rewards.shape) & ~last
+        observations, actions = _arrays(observations), _arrays(actions)
         told = [("rewards", rewards), ("observations", _listed(observations))]
         self.faulty = self.faulty or evidence.first_not_finite(told)
         if not np.isfinite(rewards).all():
             return
         self.widen(rewards, last)
+        known = observations is not None and actions is not None
+        if len(rewards) == 1:
+            self._told = None
+            row = (part.reshape(-1) for part in (rewards, last | cut, cut))
+            self._steps.add(*row, (observations, actions) if known else None, flat=rewards.ndim == 1)
+            return
+        self._steps = _Steps()
         pairs = None
-        if observations is not None and actions is not None:
+        if known:
             flat = rewards.ndim == 1
 
             def pairs(rows: np.ndarray, envs: np.ndarray) -> tuple[Any, torch.Tensor]:
@@ -348,6 +412,12 @@ class Probe:
 
         columns = [part.reshape(len(rewards), -1) for part in (rewards, last | cut, cut)]
         self._told = Episodes(*columns, whole=True, pairs=pairs)
+
+    def _episodes(self) -> Episodes | None:
+        """Return the steps that were told, whichever way."""
+        if self._told is None and self._steps.count:
+            self._told = self._steps.episodes(self._tensor)
+        return self._told
 
     def __call__(
         self,
@@ -415,7 +485,7 @@ class Probe:
             step,
             draw=lambda: _map(self._tensor, batch if same else kept),
             known=self.known,
-            told=lambda: self._told,
+            told=self._episodes,
         )
         return self.records[-1]
 
@@ -665,7 +735,7 @@ class Probe:
 
     def _beyond_ends(self, given: Any) -> float:
         """Return at which share of the ends in a batch targets look beyond them; nan where it holds no certain end."""
-        batch, told = _batch(given), self._told
+        batch, told = _batch(given), self._episodes()
         if told is not None and told.cut.sum() > 0.5 * told.over.sum():  # whoever marks cuts as ends may be right
             return float("nan")
         ends = torch.as_tensor(batch.dones).reshape(-1) > 0
@@ -948,6 +1018,13 @@ def _with(batch: Any, parts: Mapping[str, Any]) -> Any:
     if isinstance(batch, Batch):
         return replace(batch, **parts)
     return type(batch)(**dict(zip(batch._fields, batch, strict=True)) | dict(parts))
+
+
+def _arrays(part: Any) -> Any:
+    """Return what was given as lists as arrays."""
+    if isinstance(part, Mapping):
+        return {name: _arrays(each) for name, each in part.items()}
+    return part if part is None or isinstance(part, torch.Tensor) else np.asarray(part)
 
 
 def _fresh(batch: Any) -> Any:

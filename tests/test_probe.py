@@ -362,6 +362,47 @@ class TestRecord:
         watching.saw(np.zeros(100), np.zeros(100))
         assert np.isnan(watching(transitions(rng), step=1)["reward_change"])
 
+    @pytest.mark.parametrize("envs", [0, 2])
+    def test_steps_told_one_by_one_are_told_together(self, envs, rng):
+        """Each call adds to the steps before: what was earned is that of whole episodes, and not of one step."""
+        torch.manual_seed(0)
+        shape = (40, envs) if envs else (40,)
+        rewards, over = rng.normal(size=shape), rng.random(shape) < 0.2
+        cut = rng.random(shape) < 0.1
+        obs, actions = rng.normal(size=(*shape, 3)).astype(np.float32), rng.integers(2, size=shape)
+        net, batch, earned = QNetwork(3, 2), transitions(rng), []
+        for one_by_one in (False, True):
+            watching = watch(net, rng)
+            if one_by_one:
+                for k in range(40):
+                    seen, done = [obs[k].copy()], [actions[k].copy()]
+                    watching.saw([rewards[k]], [over[k]], [cut[k]], observations=seen, actions=done)
+                    seen[0][:] = np.nan  # an environment may use its array again
+            else:
+                watching.saw(rewards, over, cut, observations=obs, actions=actions)
+            record = watching(batch, step=0)
+            assert record["reason"] == ""
+            names = ("earned_low", "earned_high", "start_q", "start_return", "overestimation", "episode_length")
+            earned.append([record[name] for name in (*names, "same_length", "possible_low", "reward_change")])
+        np.testing.assert_allclose(earned[0], earned[1], rtol=1e-6)
+        watching.saw([1.0, 2.0], [0, 1])  # all that there is
+        assert watching(batch, step=1)["earned_high"] == 2.8
+
+    def test_of_steps_told_one_by_one_the_latest_are_kept(self, monkeypatch, rng):
+        monkeypatch.setattr(probe, "_RECENT", 10)
+        watching = watch(QNetwork(3, 2), rng)
+        for k in range(25):
+            seen = {"observations": np.full((1, 3), k, np.float32), "actions": [0]}
+            watching.saw([1.0], [k % 4 == 3], **seen)
+        record = watching(transitions(rng), step=0)  # 15 to 24, of which 16 and 20 begin an episode that is there
+        assert record["start_return"] == pytest.approx(1 + 0.9 + 0.81 + 0.729) and record["reason"] == ""
+        starts = torch.tensor([[16.0] * 3, [20.0] * 3])
+        assert record["start_q"] == pytest.approx(watching.asked.net(starts)[:, 0].mean().item(), rel=1e-5)
+        watching.saw([1.0], [False])  # what was seen is not told any more
+        assert np.isnan(watching(transitions(rng), step=1)["start_q"])
+        with refuses(ValueError, "rewards must be of 1 environments as before, got 2"):
+            watching.saw([[1.0, 1.0]], [[False, False]])
+
     def test_columns(self, rng):
         record = watch(QNetwork(3, 2), rng)(transitions(rng), step=7)
         assert list(record) == list(probe.COLUMNS) and record["step"] == 7 and record["bonus"] == 0
