@@ -73,10 +73,11 @@ class DivergenceCallback(BaseCallback):
 
     Parameters
     ----------
-    every : int
+    every : int, optional
         Steps in the environment from one record to the next. The first is made before the first training phase, the
         others before the first training phase after each multiple of `every`, and one as soon as a stored reward or
-        observation is not finite. Inside of a callback that calls others at
+        observation is not finite. By default they lie close together at first, as `probe.due` says: 25, 50, 100, 200,
+        400 and 800 steps after the first one, and at each multiple of 1000. Inside of a callback that calls others at
         events, such as ``EveryNTimesteps`` or ``EvalCallback``, it does not count: there is a record at each event
         after the first training phase.
     batch_size : int
@@ -175,7 +176,7 @@ class DivergenceCallback(BaseCallback):
     def __init__(
         self,
         *,
-        every: int = 1000,
+        every: int | None = None,
         batch_size: int = 128,
         batch: tuple | None = None,
         pairs: tuple | None = None,
@@ -185,7 +186,7 @@ class DivergenceCallback(BaseCallback):
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
-        self.every = _checks.integer("every", every, low=1)
+        self.every = None if every is None else _checks.integer("every", every, low=1)
         self.batch_size = _checks.integer("batch_size", batch_size, low=1)
         if batch is not None and not isinstance(batch, ReplayBufferSamples | DictReplayBufferSamples):
             raise TypeError(f"batch must be a ReplayBufferSamples, got {type(batch).__name__}")
@@ -231,7 +232,7 @@ class DivergenceCallback(BaseCallback):
         self._settings = {}
         self._logged: dict[str, Any] | None = None
         self._told_of: set[str] = set()
-        self._due = 0
+        self._due, self._first = 0, None
         self._looked = self._scanned = 0
         self._raw = np.full(4, np.nan)
 
@@ -275,7 +276,8 @@ class DivergenceCallback(BaseCallback):
             now = self._probe.faulty and not known and model.replay_buffer.size()
             if not now and (not self._trains() or model.num_timesteps < self._due):
                 return
-            self._due = (model.num_timesteps // self.every + 1) * self.every
+            self._first = model.num_timesteps if self._first is None else self._first
+            self._due = probe.due(model.num_timesteps, first=self._first, every=self.every)
             self._record()
 
     def _on_rollout_start(self) -> None:

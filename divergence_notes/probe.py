@@ -99,6 +99,34 @@ _WINDOW = 5
 """Records that the growth rate looks back on."""
 
 
+_EARLY = (25, 50, 100, 200, 400, 800)
+_EVERY = 1000
+"""Steps after the first record at which others follow, and from one to the next later on."""
+
+
+def due(step: int, *, first: int, every: int | None) -> int:
+    """Return at which step the next record is due.
+
+    Parameters
+    ----------
+    step : int
+        At which one is made.
+    first : int
+        At which the first one of the run was made.
+    every : int or None
+        A number counts its multiples. None looks early, since many a run that goes wrong does so in its first hundred
+        updates: 25, 50, 100, 200, 400 and 800 steps after the first record, and at each multiple of 1000.
+
+    Returns
+    -------
+    int
+        Larger than `step`.
+    """
+    regular = (step // (every or _EVERY) + 1) * (every or _EVERY)
+    early = () if every is not None else (first + gap for gap in _EARLY)
+    return min([regular, *(at for at in early if at > step)])
+
+
 @dataclass(frozen=True, eq=False)
 class Asked:
     """What an algorithm that learns values is asked for a record: three functions, and what they look into."""

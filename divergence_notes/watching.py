@@ -16,7 +16,7 @@ with needs("preqn"):
     import torch
 
     from divergence_notes import dqn, preqn, replay
-    from divergence_notes.probe import Probe
+    from divergence_notes.probe import Probe, due
     from divergence_notes.training import Agent, Moment
 
 if TYPE_CHECKING:
@@ -114,8 +114,9 @@ class Watch:
 
     Parameters
     ----------
-    every : int
-        Steps from one record to the next. The first is made at the first update after so many.
+    every : int, optional
+        Steps from one record to the next. The first is made at the first update after so many; by default at the first
+        update of all, and the others as `probe.due` says: close together at first, and later every 1000 steps.
     batch_size : int
         Transitions that are drawn from the memory for each.
     seed : int
@@ -130,8 +131,8 @@ class Watch:
     told of, from the first whole episode on. A run that goes on from a checkpoint begins a new history here.
     """
 
-    def __init__(self, *, every: int = 1000, batch_size: int = 128, seed: int = 0, **settings: Any) -> None:
-        self.every = _checks.integer("every", every, low=1)
+    def __init__(self, *, every: int | None = None, batch_size: int = 128, seed: int = 0, **settings: Any) -> None:
+        self.every = None if every is None else _checks.integer("every", every, low=1)
         self.batch_size = _checks.integer("batch_size", batch_size, low=1)
         self._rng = np.random.default_rng(_checks.integer("seed", seed, low=0))
         self._settings = settings
@@ -157,7 +158,7 @@ class Watch:
         if self.probe is None or moment.agent is not self._agent:
             self.probe, self._agent = probe(moment.agent, **self._settings), moment.agent
             self._told.clear()
-            self._began, self._due = moment.step == 1, moment.step - 1 + self.every
+            self._began, self._due, self._first = moment.step == 1, moment.step - 1 + (self.every or 0), None
             if not moment.metrics:
                 self.probe.keep()  # what it makes of things before it has learned anything is no cause for alarm
         if self._began:
@@ -168,7 +169,8 @@ class Watch:
             return
         self.probe.after()
         if moment.step >= self._due:
-            self._due = (moment.step // self.every + 1) * self.every
+            self._first = moment.step if self._first is None else self._first
+            self._due = due(moment.step, first=self._first, every=self.every)
             self._look(moment)
 
     def _look(self, moment: Moment) -> None:
@@ -187,6 +189,26 @@ class Watch:
         if steps:
             obs, action, reward, terminated, over = (np.array(part) for part in zip(*steps, strict=True))
             self.probe.saw(reward, terminated, over & ~terminated, observations=obs, actions=action)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of the agent that `diagnosis.diagnose` knows how to read; none before the first step."""
+        if self._agent is None:
+            return {}
+        config, ours = self._agent.config, isinstance(self._agent, preqn.PreQN)
+        found = {
+            "algorithm": type(self._agent).__name__,
+            "gamma": float(config.gamma),
+            "batch_size": config.batch_size,
+            "updates_per_step": 1 / config.update_every,
+            "offline": False,
+            "actor": ours and self._agent.policy is not None,
+            "actor_moves_critic": False,
+            "own_targets": ours,
+            "own_steps": ours,
+            "two_modes": False,
+        }
+        return found if ours else found | {"learning_rate": float(config.learning_rate), "optimizer": "Adam"}
 
     @property
     def history(self) -> "pandas.DataFrame":

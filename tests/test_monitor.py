@@ -830,7 +830,18 @@ class TestWhen:
 
     def test_default(self):
         callback = DivergenceCallback()
-        assert (callback.every, callback.batch_size, callback.r_max, callback.seed) == (1000, 128, None, 0)
+        assert (callback.every, callback.batch_size, callback.r_max, callback.seed) == (None, 128, None, 0)
+
+    def test_looks_early(self):
+        """A run that dies within its first thousand steps is seen, and stays the run that it was."""
+        curves = []
+        for callback in (DivergenceCallback(), None):
+            model = dqn(learning_rate=1e-2)
+            model.learn(420, callback=callback)
+            curves.append(model.policy.state_dict())
+            if callback is not None:
+                assert callback.history["step"].tolist() == [52, 80, 104, 152, 252]
+        assert all(torch.equal(value, curves[1][name]) for name, value in curves[0].items())
 
     def test_learning_again(self):
         callback, model = DivergenceCallback(every=50), dqn()

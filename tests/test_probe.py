@@ -499,6 +499,25 @@ class TestRecord:
             assert all(torch.equal(value, part.state_dict()[name]) for name, value in state.items())
 
 
+class TestDue:
+    """When the next record is made."""
+
+    def made(self, first, every, steps):
+        found, at = [], first
+        while at <= steps:
+            found.append(at)
+            at = probe.due(at, first=first, every=every)
+        return found
+
+    def test_early_and_then_regularly(self):
+        assert self.made(101, None, 3000) == [101, 126, 151, 201, 301, 501, 901, 1000, 2000, 3000]
+        assert self.made(2, None, 1500) == [2, 27, 52, 102, 202, 402, 802, 1000]
+        assert self.made(5000, None, 8000)[:8] == [5000, 5025, 5050, 5100, 5200, 5400, 5800, 6000]
+
+    def test_as_asked(self):
+        assert self.made(101, 50, 300) == [101, 150, 200, 250, 300]
+
+
 class TestProbeRefuses:
     """What a call lacks is said at once; what a network cannot do is a reason."""
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
-from divergence_notes import dqn, monitor, ntk, preqn, probe, replay, training, watching
+from divergence_notes import diagnosis, dqn, monitor, ntk, preqn, probe, replay, training, watching
 
 SMALL = {"hidden": (16,), "warmup": 60, "batch_size": 16, "seed": 2}
 KINDS = {
@@ -66,6 +66,25 @@ class TestWatch:
         run = train(kind, callback=(watch := monitor.watch(train(kind).agent, every=70, seed=3)))
         assert isinstance(watch, watching.Watch) and watch.history["step"].tolist() == [70, 140]
         assert run.ending == "finished"
+
+    def test_by_default_it_looks_early(self, kind):
+        watch = watching.Watch(batch_size=24)
+        train(kind, callback=watch)
+        assert watch.history["step"].tolist() == [60, 86 if kind.startswith("dqn") else 85, 110, 160]
+        assert set(watch.settings) <= set(diagnosis.SETTINGS)
+
+    def test_what_an_agent_is_by_design_is_no_fault(self, kind):
+        """PreQN has no target network, and a DQN without one is told so."""
+        watch = watching.Watch(every=20, batch_size=24)
+        train(kind, callback=watch)
+        found = [finding.name for finding in diagnosis.diagnose(watch.history, watch.settings)]
+        assert found == (["no-target-network"] if kind == "dqn-without" else [])
+        if kind == "preqn":
+            assert "no-target-network" in [f.name for f in diagnosis.diagnose(watch.history)]
+
+    def test_targets_end_where_episodes_do(self, kind):
+        agent = train(kind).agent
+        assert watching.probe(agent)(watching.as_batch(batch(agent)), step=1)["after_ends"] == 0
 
     def test_values_errors_and_kernel(self, kind):
         """Beside the parts of the update itself."""
@@ -173,6 +192,9 @@ class TestWatchRefuses:
         (name,) = settings
         with pytest.raises(ValueError, match=f"^{name} must be in"):
             watching.Watch(**settings)
+
+    def test_settings_before_the_first_step(self):
+        assert watching.Watch().settings == {}
 
     def test_a_history_before_the_first_step(self):
         assert watching.Watch().history.columns.tolist() == list(probe.COLUMNS)
