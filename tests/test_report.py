@@ -6,9 +6,11 @@ import sys
 import types
 import xml.etree.ElementTree as ElementTree
 
+import gymnasium
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from bs4 import BeautifulSoup
 from stable_baselines3 import DQN, SAC
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat, configure
@@ -405,8 +407,6 @@ class TestInARun:
         assert model.num_timesteps == 200 and "the report: " in "".join(callback.history["reason"])
 
     def test_of_a_probe(self, tmp_path):
-        import torch
-
         net = torch.nn.Linear(3, 2)
         watching = probe.Probe(net, lambda batch: torch.zeros(4), gamma=0.9)
         batch = {"observations": torch.ones(4, 3), "actions": torch.zeros(4, dtype=torch.long)}
@@ -467,3 +467,54 @@ def test_the_lines_of_the_front_page(tmp_path, monkeypatch):
     assert made.h1.get_text().startswith("Alarm: ")
     assert diagnosis.CAUSES["entropy"] in [title.get_text() for title in made.select("h3")]
     assert len(made.select("h3")) >= 1 and "Try first" in made.select_one(".verdict").get_text()
+
+
+def front_page(first, last):
+    """Return the lines of code between two texts of the front page."""
+    front = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = front.partition(first)[2].partition(last)[0]
+    return "\n".join(line[4:] for line in block.splitlines() if line.startswith("    "))
+
+
+def test_the_lines_for_a_loop_of_ones_own(tmp_path, monkeypatch):
+    """Step by step as they stand there: the page knows what whole episodes earned."""
+    lines = front_page("If the training loop is your own", "Without `saw`").splitlines()
+    at = next(k for k, line in enumerate(lines) if line.startswith("watching.saw("))
+    before, each, after = "\n".join(lines[:at]), lines[at], "\n".join(lines[at + 1 :])
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    net, target = (torch.nn.Linear(2, 2) for _ in range(2))
+
+    def targets(b):
+        return b["rewards"] + 0.99 * (1 - b["dones"]) * target(b["next_observations"]).max(dim=1).values
+
+    space, rng, rows = {"net": net, "target": target, "targets": targets}, np.random.default_rng(0), []
+    exec(before, space)
+    for step in range(60):
+        obs, following = rng.normal(size=(2, 2)).astype(np.float32)
+        rows.append((obs, int(rng.integers(2)), np.float32(1), np.float32(step % 6 == 5), following))
+        told = dict(zip(("obs", "action", "reward", "terminated"), rows[-1], strict=False))
+        exec(each, space | told | {"truncated": False})
+    names = ("observations", "actions", "rewards", "dones", "next_observations")
+    batch = {name: torch.as_tensor(np.array([row[k] for row in rows])) for k, name in enumerate(names)}
+    exec(after, space | {"batch": batch, "step": 60})
+    history = space["watching"].history
+    earned = sum(0.99**k for k in range(6))
+    assert history["start_return"].tolist() == pytest.approx([earned]) and history["after_ends"].tolist() == [0]
+    assert (tmp_path / "report.html").read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_the_lines_for_an_agent_of_ours(tmp_path, monkeypatch):
+    """Which stand further down: the ending with its reason, and the page."""
+    code = front_page("Train with the kernel undone", "Inside stable-baselines3")
+    code = code.replace("steps=3_000", "steps=1_100").replace(
+        "PreQNConfig()", "PreQNConfig(hidden=(16,), batch_size=32)"
+    )
+    code, load = code.splitlines()[:-1], code.splitlines()[-1]
+    assert load.startswith("preqn.PreQN.load(")  # of a file that nobody has written here
+    monkeypatch.chdir(tmp_path)
+    space = {"make": lambda: gymnasium.make("Pendulum-v1", max_episode_steps=30)}
+    exec("\n".join(code), space)
+    assert (space["run"].ending, space["run"].reason) == ("finished", "")
+    page = BeautifulSoup((tmp_path / "report.html").read_text("utf-8"), "html.parser")
+    assert diagnosis.CAUSES["no-target-network"] not in page.get_text() and page.h1.get_text().startswith("No alarm: ")
