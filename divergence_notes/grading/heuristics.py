@@ -77,8 +77,8 @@ EXERCISES = (
                 "D",
             ),
         ),
-        insight="Each added layer raises it, for every one of eight initialisations; in five layers of relu a step at "
-        "one pair moves nearly all others as far.",
+        insight="Each added layer raises it, for every one of eight initialisations, with PyTorch's weights; in five "
+        "layers of relu a step at one pair moves nearly all others as far.",
         phrases={
             "A": ("wider layers", "wider", "width", "1", "make both hidden layers wider"),
             "B": ("more layers", "deeper", "depth", "2", "add hidden layers", "more hidden layers"),
@@ -92,7 +92,8 @@ EXERCISES = (
         (
             Mistake(
                 "as-on-the-cart",
-                "So it was on the cart and its pole; on each of the three robots wider relu networks have larger ones",
+                "So it was on the cart and its pole, whose inputs were standardised; on each of the three robots, with "
+                "raw inputs, wider relu networks have larger ones",
                 "DOWN",
             ),
             Mistake(
@@ -101,8 +102,8 @@ EXERCISES = (
                 "STAYS",
             ),
         ),
-        insight="On each of the three robots they rise: a trend that changes its sign with the environment is not a "
-        "law.",
+        insight="On each of the three robots they rise, and there the inputs are raw. With the states standardised and "
+        "PyTorch's weights they fall there too.",
         phrases={
             "UP": ("they rise", "rise", "up", "larger", "they go up", "they increase", "higher"),
             "DOWN": ("they fall", "fall", "down", "smaller", "they go down", "they decrease", "lower"),
@@ -113,7 +114,7 @@ EXERCISES = (
         "ex-heuristics-margins-prediction",
         "C",
         (
-            Mistake("holds", "In no row of any of the 48 networks does the condition hold", "A"),
+            Mistake("holds", "In no row of any of the 336 networks does the condition hold", "A"),
             Mistake(
                 "not-counted",
                 "That counts the others as one: the row ratio is their average, and the condition asks for the sum "
@@ -122,7 +123,8 @@ EXERCISES = (
             ),
             Mistake("median", "So it is in the median row; in the best one it is less", "D"),
         ),
-        insight="A row ratio of 0.02 looks small, but times a hundred pairs and times 199 it is 400.",
+        insight="A row ratio of 0.02 looks small, but times a hundred pairs and times 199 it is 400, and more for more "
+        "pairs.",
         phrases={
             "A": ("there the condition holds", "it holds", "not at all", "0", "1", "none"),
             "B": ("about 4 times", "4", "four", "four times"),

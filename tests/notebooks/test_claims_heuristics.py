@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from divergence_notes import contraction, diagnostics, dynamics, examples, features, studies, updates
+from divergence_notes import contraction, diagnostics, dynamics, examples, features, ntk, studies, updates
 from divergence_notes.grading import find
 from divergence_notes.mdp import FiniteMDP
 from divergence_notes.studies import kernels
@@ -448,6 +449,48 @@ def test_a_deeper_relu_network_has_the_better_worst_row():
             "the mean falls": lambda robot: slopes.loc[("row_ratio", robot, "pytorch", "relu")].high < 0,
         },
     )
+
+
+class TestPreparedInputs:
+    """Wider is lower on the robots as well, once their inputs are prepared like the cart's."""
+
+    @staticmethod
+    def wider_is_lower(*, standardised=True, initialisation="pytorch"):
+        """Claim it of the mean row ratio, of every seed."""
+
+        def ratio(x, activation, width, seed):
+            how = {"activation": activation, "initialisation": initialisation, "seed": seed}
+            net = kernels.network([x.shape[1], width, width, 1], **how)
+            return diagnostics.row_ratio(ntk.gram(net, torch.tensor(x)).numpy()).mean()
+
+        def claim(case):
+            robot, activation = case
+            for seed, (states, actions) in enumerate(robot):
+                new = (states - states.mean(axis=0)) / states.std(axis=0) if standardised else states
+                x = np.hstack([new, actions])[::4]
+                if ratio(x, activation, 256, seed) >= ratio(x, activation, 32, seed):
+                    return False
+            return True
+
+        return claim
+
+    def test_the_inputs_turn_the_sign(self):
+        robots = []
+        for name, n_actions in (("HalfCheetah-v5", 6), ("Ant-v5", 8), ("Walker2d-v5", 6)):
+            drawn = [kernels.pairs(name, n_pairs=1000, seed=seed) for seed in range(3)]
+            assert all((np.abs(rows[:, -n_actions:]) == np.abs(rows[0, -n_actions])).all() for rows in drawn)
+            robots.append([(rows[:, :-n_actions], rows[:, -n_actions:]) for rows in drawn])
+        cases = [(robot, activation) for robot in robots for activation in ("relu", "tanh", "sin")]
+        attack(
+            cases,
+            self.wider_is_lower(),
+            {
+                "with raw inputs": self.wider_is_lower(standardised=False),
+                "with Glorot's weights": self.wider_is_lower(initialisation="glorot"),
+            },
+        )
+        raw = self.wider_is_lower(standardised=False)
+        assert not any(raw((robot, "relu")) for robot in robots)  # on each robot, as in the committed study
 
 
 def test_199():

@@ -317,8 +317,8 @@ class TestReasons:
     def test_of_the_best_row(self):
         assert round(199 * 100 * 0.02, -1) == 400 and round(199 * 0.02) == 4
         text = printed_by("heuristics", "margin-numbers")
-        assert "48 networks, 4800 rows: 0 positive margins" in text and "13000 in the median row" in text
-        assert "48 networks" in reason("ex-heuristics-margins-prediction", "holds")
+        assert "336 networks, 33600 rows: 0 positive margins" in text and "13000 in the median row" in text
+        assert "336 networks" in reason("ex-heuristics-margins-prediction", "holds")
 
     def test_of_the_corridor(self):
         ratios, discounts = ranked(0), ranked(1)
