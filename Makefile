@@ -11,10 +11,10 @@ BIN := .venv/bin
 PYTEST := pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 CORE := mdp dynamics bellman features networks updates contraction norms linearization rowwise ntk remedies saved
 
-.PHONY: help env env-test book page check test elsewhere nightly firefox links next released serve zip print public changed publish wheel lab lock study bench course student clean
+.PHONY: help env env-test book page check test elsewhere nightly firefox links next released serve zip print public changed publish wheel lab lock study bench course student gradescope clean
 
 help:
-	@echo "make book [LIVE=0] | page NAME=bellman | check | test | elsewhere | nightly | serve | zip | print | public [FREEZE=1] | changed | publish | wheel | lab | lock | study NAME=kernels | bench | course SEED=secret [ROOT=directory] | student | clean     see README.md"
+	@echo "make book [LIVE=0] | page NAME=bellman | check | test | elsewhere | nightly | serve | zip | print | public [FREEZE=1] | changed | publish | wheel | lab | lock | study NAME=kernels | bench | course SEED=secret [ROOT=directory] | student | gradescope [NAME=bellman] [SHOW=visible] | clean     see README.md"
 
 env:
 	@$(PYTHON) tools/environment.py
@@ -106,6 +106,9 @@ course: env-test
 
 student: env-test
 	@$(BIN)/python coursework/course.py --student $(if $(ROOT),--root "$(ROOT)")
+
+gradescope: env-test
+	@$(BIN)/python coursework/gradescope.py $(NAME) $(if $(SHOW),--show $(SHOW)) $(if $(ROOT),--root "$(ROOT)")
 
 clean:
 	rm -rf .venv .venv-* _build dist _offline node_modules .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -217,12 +217,12 @@ def numbers(old, name, seed):
     return kept
 
 
-def pinned(names):
-    """Return the lines of the lock of the book for these packages."""
-    lock = (ROOT / "requirements.txt").read_text(encoding="utf-8")
-    found = {name: re.search(rf"^{re.escape(name)}==\S+", lock, re.M | re.I) for name in sorted(names)}
+def pinned(names, lock="requirements.txt"):
+    """Return the lines of a lock for these packages: by default that of the book."""
+    text = (ROOT / lock).read_text(encoding="utf-8")
+    found = {name: re.search(rf"^{re.escape(name)}==\S+", text, re.M | re.I) for name in sorted(names)}
     if missing := [name for name, line in found.items() if line is None]:
-        raise ValueError(f"names must be packages of requirements.txt, got {missing[0]!r}")
+        raise ValueError(f"names must be packages of {lock}, got {missing[0]!r}")
     return "".join(f"{line[0]}\n" for line in found.values())
 
 

@@ -56,6 +56,7 @@ PATIENCE = 120.0
 """Seconds for a process of ours to be ready; where nobody else wants the machine it takes two."""
 
 UNSHARE = "unshare --user --map-root-user --mount --pid --fork --kill-child --net --ipc --uts".split()
+SETPRIV = "setpriv --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs".split()
 
 
 @dataclass(frozen=True)
@@ -92,22 +93,39 @@ def _environment(mark):
 
 @functools.cache
 def isolation():
-    """Return ``"namespaces"`` where an answer can have a room of its own, else ``"process"``."""
-    if not all(map(shutil.which, ("unshare", "setpriv", "chroot"))):
-        return "process"
-    with tempfile.TemporaryDirectory() as root:
-        made = subprocess.run(
-            [*UNSHARE, "sh", "-c", ROOM, "sh", root, sys.executable, "-c", "pass"],
-            env=_environment("probe") | {"READABLE": " ".join(readable())},
-            capture_output=True,
-            timeout=PATIENCE,
-        )
-    return "process" if made.returncode else "namespaces"
+    """Say what an answer can have: a room of its own, a user of its own, or a process and no more."""
+    if all(map(shutil.which, ("unshare", "setpriv", "chroot"))):
+        with tempfile.TemporaryDirectory() as root:
+            room = [*UNSHARE, "sh", "-c", ROOM, "sh", root, sys.executable, "-c", "pass"]
+            if _works(room, {"READABLE": " ".join(readable())}):
+                return "namespaces"
+    # Of a Python, or a package, that only root may read, another user could do nothing with it.
+    if os.geteuid() == 0 and shutil.which("setpriv"):
+        if _works([*_as(_nobody()), sys.executable, "-c", "import grader.answers, grader.cells, grader.wire"], {}):
+            return "user"
+    return "process"
+
+
+def _works(command, more):
+    made = subprocess.run(command, env=_environment("probe") | more, cwd="/", capture_output=True, timeout=PATIENCE)
+    return made.returncode == 0
+
+
+def _as(user):
+    """Return how a command is run as another user, who has no name, no groups and no privileges."""
+    return [*SETPRIV, f"--reuid={user}", f"--regid={user}"]
+
+
+def _nobody():
+    """Return the number of a user who has nothing here: of each process that grades, another one."""
+    return 20_000 + os.getpid() % 40_000
 
 
 STATEMENTS = {
     "namespaces": "Each submission runs in namespaces of its own: no network, no other process, no files but Python "
     "and the package.",
+    "user": "Namespaces are not available, and you are root: each submission runs as a user of its own, without "
+    "privileges. It can reach the network, and read what everybody on this machine can read (coursework/README.md).",
     "process": "Namespaces are not available: a submission runs in a process with limits and a bare environment, but "
     "it can reach the network and read what you can read. Grade inside a container (coursework/README.md).",
 }
@@ -178,6 +196,9 @@ class Session:
         else:
             env |= dict.fromkeys(["HOME", "TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR"], self.room) | {"OMP_NUM_THREADS": "1"}
             cwd = self.room
+            if isolation() == "user":
+                os.chown(self.room, _nobody(), _nobody())
+                command = [*_as(_nobody()), *command]
         with theirs:
             self.process = subprocess.Popen(
                 command,
@@ -187,15 +208,15 @@ class Session:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                start_new_session=isolation() == "process",
+                start_new_session=isolation() != "namespaces",
             )
 
     def _afresh(self):
         """Start over with a process that has seen nothing but the student's cells, as far as they are quick."""
         if self.connection is not None:
             self.connection.close()
-        if isolation() == "process":
-            _kill(pid for pid in strays(self.mark) if pid != self.process.pid)
+        if isolation() != "namespaces":
+            _kill(pid for pid in self._others() if pid != self.process.pid)
         self.connection, theirs = socket.socketpair()
         self.met = False
         with theirs:
@@ -222,16 +243,20 @@ class Session:
                 end.close()
         self.connection = self.control = None
         if self.process is not None:
-            if isolation() == "process":
+            if isolation() != "namespaces":
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.process.pid, signal.SIGKILL)
-                _kill(strays(self.mark))
+                _kill(self._others())
             self.process.kill()  # in namespaces: the end of the first process is the end of all
             self.process.wait()
             self.process = None
         if self.room is not None:
             shutil.rmtree(self.room, ignore_errors=True)
             self.room = None
+
+    def _others(self):
+        """List what the submission has started: where it is a user's, whatever it made of its environment."""
+        return strays(self.mark) if isolation() == "process" else {*strays(self.mark), *of_user(_nobody())}
 
     def run(self, source):
         """Run a cell of the student; return its outputs."""
@@ -346,4 +371,14 @@ def strays(mark):
                 found.append(int(place.parent.name))
         except OSError:
             continue
+    return found
+
+
+def of_user(user):
+    """List the processes of a user, given by number."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if place.stat().st_uid == user or f"\nUid:\t{user}\t" in (place / "status").read_text():
+                found.append(int(place.name))
     return found
