@@ -55,6 +55,9 @@ exec chroot "$root" env -i PATH=/usr/bin:/bin HOME=/tmp TMPDIR=/tmp LANG=C.UTF-8
 PATIENCE = 120.0
 """Seconds for a process of ours to be ready; where nobody else wants the machine it takes two."""
 
+PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
+"""Where the tools for a room are; on Debian the path of an ordinary user leaves out the half in which chroot is."""
+
 UNSHARE = "unshare --user --map-root-user --mount --pid --fork --kill-child --net --ipc --uts".split()
 SETPRIV = "setpriv --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs".split()
 
@@ -88,19 +91,19 @@ def readable():
 
 def _environment(mark):
     package = Path(divergence_notes.__file__).resolve().parent.parent
-    return {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "PYTHONPATH": f"{package}:{HERE.parent}", "GRADER_MARK": mark}
+    return {"PATH": PATH, "PYTHONPATH": f"{package}:{HERE.parent}", "GRADER_MARK": mark}
 
 
 @functools.cache
 def isolation():
     """Say what an answer can have: a room of its own, a user of its own, or a process and no more."""
-    if all(map(shutil.which, ("unshare", "setpriv", "chroot"))):
+    if all(shutil.which(tool, path=PATH) for tool in ("unshare", "setpriv", "chroot")):
         with tempfile.TemporaryDirectory() as root:
             room = [*UNSHARE, "sh", "-c", ROOM, "sh", root, sys.executable, "-c", "pass"]
             if _works(room, {"READABLE": " ".join(readable())}):
                 return "namespaces"
     # Of a Python, or a package, that only root may read, another user could do nothing with it.
-    if os.geteuid() == 0 and shutil.which("setpriv"):
+    if os.geteuid() == 0 and shutil.which("setpriv", path=PATH):
         if _works([*_as(_nobody()), sys.executable, "-c", "import grader.answers, grader.cells, grader.wire"], {}):
             return "user"
     return "process"

@@ -93,6 +93,14 @@ class TestStarting:
             assert session.trouble == ""
 
 
+def test_the_room_does_not_depend_on_the_path_of_who_grades(monkeypatch):
+    """An ordinary user of Debian has no /usr/sbin in the path, and chroot is there."""
+    found = sandbox.isolation()
+    monkeypatch.setenv("PATH", "/usr/local/bin:/usr/bin:/bin")
+    sandbox.isolation.cache_clear()
+    assert sandbox.isolation() == found
+
+
 class TestWithoutNamespaces:
     """The fallback keeps the limits and ends what was left behind."""
 
