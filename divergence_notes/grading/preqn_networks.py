@@ -22,8 +22,8 @@ EXERCISES = (
         (
             Mistake(
                 "full-rank",
-                "The network has far more parameters than the batch has pairs; but states of one episode are "
-                "neighbours, and it can hardly tell them apart",
+                "The network has far more parameters than the batch has pairs; but it is smooth and has four inputs, "
+                "and gradients at similar inputs are similar",
                 "A",
             ),
             Mistake("the-others", "It is the other way round: nearly three quarters are smaller", "B"),
