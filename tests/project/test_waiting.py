@@ -5,6 +5,7 @@ import threading
 import tomllib
 
 import pytest
+import yaml
 
 from tests import pages
 from tests.waiting import PATIENCE, once, until
@@ -121,3 +122,5 @@ def test_a_cell_may_take_ten_times_its_budget_and_more():
         "ini_options"
     ]
     assert f"--nbval-cell-timeout={PATIENCE}" in options["addopts"] and PATIENCE >= 10 * CELL
+    book = yaml.safe_load((pages.ROOT / "_config.yml").read_text(encoding="utf-8"))
+    assert book["execute"]["timeout"] == PATIENCE  # in the build, too
