@@ -62,19 +62,19 @@ EXERCISES = (
         (
             Mistake(
                 "tells-apart",
-                "So it would be if the network learned to move every pair by itself, as a table does; it loses "
-                "directions: from 4.0 to 1.5",
+                "So it would be if the network learned to move every pair by itself, as a table does; it "
+                "falls, from 4.0 to 1.5",
                 "UP",
             ),
             Mistake(
                 "frozen",
-                "So it would be if the kernel kept still; it goes from 4.0 to 1.5 here, while in the calm run it "
-                "stays near 3",
+                "So it would be if the kernel kept still; it goes from 4.0 to 1.5 here. In the calm run it falls "
+                "too, and stops near 3",
                 "STAYS",
             ),
         ),
-        insight="In the end the kernel of the sampled pairs has hardly more than one direction left. Part of that is "
-        "the network, and part that these pairs are alike.",
+        insight="At first it falls as fast in the calm run, but there it stops near 3. The rest is in part the "
+        "network, and in part that these pairs are alike.",
         phrases={
             "UP": ("it rises", "rises", "up", "higher", "larger", "it goes up", "it increases", "towards 100"),
             "STAYS": ("it stays the same", "stays", "it stays", "the same", "no change", "about 4", "4"),

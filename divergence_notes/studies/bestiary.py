@@ -4,9 +4,9 @@ Every run is small and watched. Of the eighteen broken ones of a half each has o
 ones (`SOUND`) are the same recipes without a fault, and settings that are merely unusual. The rules of `diagnosis` were
 written and tuned on the half ``tuning``: CartPole-v1 and Pendulum-v1, with DQN, SAC and CrossQ of stable-baselines3 and
 sb3-contrib and with two plain loops. They were judged once on the half ``judged``, which nobody had looked at: a ball
-in a valley, Acrobot-v1 and MountainCarContinuous-v0, with QR-DQN, TD3, DDPG and TQC, and with the two loops on other
-networks. A run counts as named rightly if the *first* finding is the fault that was planted; a sound run is accused if
-there is any finding.
+in a valley, Acrobot-v1 and MountainCarContinuous-v0, with QR-DQN, TD3, DDPG and TQC, and with the same two loops on
+other networks. The kinds of fault are the same in both. A run counts as named rightly if the *first* finding is the
+fault that was planted; a sound run is accused if there is any finding.
 
 What was decided beforehand: at least 14 of 18 named rightly and at most one of 18 accused, on the half ``judged``.
 
@@ -252,9 +252,9 @@ def warnings(logs: "pandas.DataFrame") -> "pandas.DataFrame":
     Returns
     -------
     DataFrame
-        One row for each column, the best first: in how many broken runs of the half ``judged`` it warned, `warned`; in
-        how many of them no other column did so earlier, `first`; in how many sound runs of that half it did, `false`;
-        and the median number of updates at which it did in broken ones, `updates`.
+        One row for each column: in how many broken runs of the half ``judged`` it warned, `warned`; in how many of them
+        no other column did so earlier, `first`, which counts each of several that did so at once; in how many sound
+        runs of that half it did, `false`; and the median number of updates at which it did in broken ones, `updates`.
 
     Notes
     -----

@@ -521,6 +521,7 @@ class TestAlignmentOfShortSteps:
             {
                 "whatever the shares": never_against(lambda J, delta, rho, _: J @ (J.T @ (rho * delta))),
                 "with one pair trained": never_against(lambda J, delta, rho, _: J @ J[0] * delta[0]),
+                "with clipped errors": never_against(lambda J, delta, rho, _: J @ (J.T @ delta.clip(-0.2, 0.2))),
                 "for any matrix": never_against(lambda J, delta, rho, any_: any_ @ delta),
             },
         )
