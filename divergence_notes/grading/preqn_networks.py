@@ -41,12 +41,12 @@ EXERCISES = (
         (
             Mistake(
                 "needs-a-target-network",
-                "It swings the rod up without one, and its values stay at a few hundred",
+                "It swings the rod up without a target network, and its values stay at a few hundred",
                 "C",
             ),
             Mistake(
                 "as-the-others",
-                "DDPG, TD3 and SAC take so many in the study below, about 3000 to 6000; this agent takes some hundred",
+                "Some other agents of the study below take so many, about 3000 to 6000; this agent takes some hundred",
                 "B",
             ),
         ),
