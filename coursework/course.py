@@ -12,7 +12,6 @@ such as one for each section or year, with `handout` and `student` in it.
 """
 
 import argparse
-import ast
 import importlib
 import os
 import re
@@ -202,9 +201,7 @@ def numbers(old, name, seed):
     drawn, place = marking.draw_parameters(name, seed), old and old / "source" / name / f"{name}.ipynb"
     if not place or not place.exists():
         return drawn
-    cells = nbformat.read(place, as_version=4).cells
-    (text,) = (cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
-    known = ast.literal_eval(text.partition("=")[2].strip())
+    known = marking.handed_out(nbformat.read(place, as_version=4))
     kept = {key: known.get(key, value) for key, value in drawn.items()}
     if kept == drawn:
         return drawn

@@ -7,6 +7,7 @@
     grade.py term ASSIGNMENT...
     grade.py solutions ASSIGNMENT... [--early]
     grade.py report ASSIGNMENT...
+    grade.py oral ASSIGNMENT...
 
 FROM is an archive of Moodle or Canvas, the inbound folder of nbgrader's exchange, or a folder or zip of
 <student>.ipynb or <student>/<anything>.ipynb; TIMES is Moodle's grading worksheet, a CSV with the columns student and
@@ -41,6 +42,7 @@ import change
 import inbox
 import marking
 import marks
+import oral
 import overview
 import roster
 import solutions
@@ -547,7 +549,9 @@ def alone(html):
 def main(words=None):
     """Do one step, as the command line says it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["collect", "autograde", "feedback", "table", "term", "solutions", "report"])
+    parser.add_argument(
+        "step", choices=["collect", "autograde", "feedback", "table", "term", "solutions", "report", "oral"]
+    )
     parser.add_argument("assignment")
     parser.add_argument("more", nargs="*", metavar="MORE", help="FROM where to collect, else further assignments")
     parser.add_argument("--root", help="the course directory, if it is not coursework/instructor")
@@ -586,6 +590,11 @@ def _step(root, release, names, options):
         for name in names:
             place, lines = overview.written(root, name, students(root, name))
             print("\n".join([*lines, "", f"written to {place}"]))
+        return
+    elif options.step == "oral":
+        for name in names:
+            place, asked = oral.written(root, name, students(root, name), outcome)
+            print(f"{len(asked)} sheets, with what is right, written to {place}")
         return
     elif options.step == "autograde":
         print(sandbox.STATEMENTS[sandbox.isolation()])

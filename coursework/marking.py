@@ -1,9 +1,10 @@
-"""What the hidden tests call: `mark`, which judges an answer and gives points; and the numbers of a class.
+"""What the hidden tests call: `mark`, which judges an answer, and `sealed`; and the numbers of a class.
 
 It stays with the instructor, as the questions do. How an answer is judged is in `divergence_notes.grading`; where the
 student's code runs meanwhile is in `grader`.
 """
 
+import ast
 import hashlib
 import importlib
 import itertools
@@ -13,16 +14,35 @@ from pathlib import Path
 
 import numpy as np
 import questions
+import roster
+import term
 
 from divergence_notes import grading
 
 HERE = Path(__file__).resolve().parent
 
+ROWS = 64
+"""Rows of numbers of which each student gets one, by name."""
+NOBODY = object()
+"""In the place of a name, where all have the same numbers; nothing that stands in a notebook is it."""
+notes = []
+"""What a table should say about the submission that is being graded."""
+
+
+def root():
+    """Return the course directory."""
+    return Path(os.environ.get("COURSE_ROOT", HERE / "instructor"))
+
 
 def secret():
     """Return the seed that `make course` wrote down for this class, which is also what the tests draw from."""
-    place = Path(os.environ.get("COURSE_ROOT", HERE / "instructor"), "seed.txt")
-    return place.read_text(encoding="utf-8").strip()
+    return (root() / "seed.txt").read_text(encoding="utf-8").strip()
+
+
+def handed_out(notebook):
+    """Return the numbers that stand in a notebook, in the cell tagged `parameters`."""
+    (text,) = (cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
+    return ast.literal_eval(text.partition("=")[2].strip())
 
 
 def draw_parameters(chapter, seed):
@@ -33,13 +53,29 @@ def draw_parameters(chapter, seed):
     for _ in range(1000):
         given = made.parameters(rng)
         if _apart(made, given, rng):
-            return given
+            return given | {"own": {"of": list(made.OWN), "rows": _rows(made, given, rng)}}
     raise ValueError(f"parameters of {chapter} must keep right and wrong values apart; a thousand draws did not")
 
 
+def _rows(made, given, rng):
+    """Draw the rows of which each student gets one; each keeps right and wrong values apart."""
+    rows = []
+    for _ in range(1000):
+        drawn = made.parameters(rng)
+        row = [drawn[name] for name in made.OWN]
+        if row not in rows and _apart(made, given | dict(zip(made.OWN, row, strict=True)), rng):
+            rows.append(row)
+        if len(rows) == ROWS:
+            break
+    return rows
+
+
 def apart(chapter, given):
-    """Say whether with these numbers no foreseen mistake gives the right one."""
-    return _apart(importlib.import_module(f"questions.{chapter}"), given, np.random.default_rng(0))
+    """Say whether with these numbers, and with those of each student, no foreseen mistake gives the right one."""
+    made, rng = importlib.import_module(f"questions.{chapter}"), np.random.default_rng(0)
+    of_class, own = grading.own_numbers(..., given), given.get("own", {"rows": []})
+    every = [of_class | dict(zip(own["of"], row, strict=True)) for row in own["rows"]]
+    return all(_apart(made, numbers, rng) for numbers in (of_class, *every))
 
 
 def _apart(made, given, rng):
@@ -79,10 +115,85 @@ def load():
         grading.register(*importlib.import_module(f"questions.{found.name}").EXERCISES)
 
 
-def mark(name, answer, *, points, given=None):
-    """Judge an answer, print what there is to say, and return the points, which nbgrader reads as the cell's value."""
+def mark(name, answer, *, points, given=None, student=NOBODY):
+    """Judge an answer, print what there is to say, and return the points, which nbgrader reads as the cell's value.
+
+    Parameters
+    ----------
+    name : str
+        Of the exercise.
+    answer : object
+    points : float
+        For a right answer.
+    given : mapping, optional
+        The numbers of the class.
+    student : object, optional
+        What stands in the notebook as the student's name, where some of the numbers are drawn for it.
+    """
     load()
+    if student is not NOBODY and (complaint := stranger(student)):
+        print(f"{name}: {complaint}")
+        return 0
+    if given is not None:
+        given = grading.own_numbers(... if student is NOBODY else student, given)
     # The time limit is a long one: the other side has limits of its own.
     result = grading.check(name, answer, seed=secret(), given=given, time_limit=300)
     print(result)
     return round(points * result.share, 2)
+
+
+def theirs():
+    """Return the names under which the roster knows whoever handed in, in plain letters, or None without a roster."""
+    who, class_list = os.environ.get("COURSE_STUDENT"), roster.of(root())
+    if who is None or class_list is None:
+        return None
+    dates = term.of(root()) or term.Term()
+    known = [
+        class_list.students.get(one, roster.Student(one)) for one in dates.members(os.environ["COURSE_ASSIGNMENT"], who)
+    ]
+    names = [who]
+    for one in known:
+        names += [one.student, *roster.spellings(one.name), one.email, one.login, one.number, one.canvas, *one.others()]
+    return {grading.own.plain(name) for name in names if any(c.isalnum() for c in name)}
+
+
+def stranger(student):
+    """Return what is wrong with a name in a notebook, if it is not one of whoever handed it in."""
+    if student is None or student is ...:
+        return "Nothing here yet: your numbers are drawn from your name, and the cell for it is open."
+    try:
+        found, names = grading.own.plain(student), theirs()
+    except ValueError:
+        return "STUDENT must be your name, a text in quotation marks."
+    if names is None or found in names:
+        return None
+    wrote, known = str(student)[:60], os.environ["COURSE_STUDENT"]
+    note = f"the name in the notebook, {wrote!r}, is not in the roster for this student"
+    if note not in notes:
+        notes.append(note)
+    return f"Not judged: you wrote the name {wrote!r}, and your instructor knows you as {known!r}."
+
+
+def sealed(points, student, *answers):
+    """Return the points of answers, or none where they are not those that were sealed before.
+
+    Whoever teaches writes the codes that were handed in into `sealed.csv`, with the columns assignment, student and
+    code, the first one first. Without a line for the assignment nothing is asked of anybody.
+    """
+    place, assignment, who = (
+        root() / "sealed.csv",
+        os.environ.get("COURSE_ASSIGNMENT"),
+        os.environ.get("COURSE_STUDENT"),
+    )
+    lines = [line for line in roster.lines(place) if line["assignment"] == assignment] if place.exists() else []
+    if not lines or who is None:
+        return points
+    names = theirs() or {grading.own.plain(who)}
+    codes = [line["code"] for line in lines if grading.own.plain(line["student"]) in names]
+    if not codes:
+        print("No code of yours was handed in before the run: the prediction does not count.")
+        return 0
+    if "".join(filter(str.isalnum, codes[0].upper())) != grading.seal(student, *answers).replace("-", ""):
+        print(f"This prediction is not the one that you sealed with the code {codes[0]}: it does not count.")
+        return 0
+    return points

@@ -7,9 +7,11 @@ other); a third step, which makes a submission fit to be looked at, is in `readi
 import ast
 import builtins
 import copy
+import os
 import warnings
 from pathlib import Path
 
+import marking
 import nbformat
 import weights
 from nbgrader import utils
@@ -148,6 +150,9 @@ class ExecuteApart(NbGraderPreprocessor):
         """Fill in the outputs of every code cell."""
         source = nbformat.read(source_path(resources), as_version=4)
         ours = {grade_id(cell): cell for cell in source.cells if utils.is_locked(cell)}
+        info = resources["nbgrader"]
+        os.environ["COURSE_ASSIGNMENT"], os.environ["COURSE_STUDENT"] = info["assignment"], info["student"]
+        marking.notes.clear()
         shell = cells.shell()
         shell.reset(new_session=False)
         with sandbox.Session(sandbox.Limits(total=self.seconds, gigabytes=self.gigabytes)) as session:
@@ -166,6 +171,7 @@ class ExecuteApart(NbGraderPreprocessor):
                 if session.trouble:  # of ours: whoever starts the grading may try again
                     raise sandbox.NotStarted(session.trouble)
                 cell.outputs = [nbformat.from_dict(output) for output in outputs]
+        nb.metadata["notes"] = [*nb.metadata.get("notes", []), *marking.notes]
         return nb, resources
 
     def test(self, source, shell, session):

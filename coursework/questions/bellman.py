@@ -4,14 +4,19 @@ The text of the questions is in `coursework/source`; the exercises for practice 
 here may reach a student: not by the release, not by the site, not by the wheel.
 """
 
+import functools
 import math
 
 import numpy as np
 from grader import border
+from scipy.signal import lfilter
 
 from divergence_notes import bellman
 from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value
 from divergence_notes.grading.bellman import ending_mdp
+
+OWN = ("end", "factor", "run")
+"""The numbers that are drawn for each student."""
 
 
 def parameters(rng):
@@ -20,6 +25,7 @@ def parameters(rng):
         "gamma": round(float(rng.uniform(0.9, 0.98)), 3),
         "end": round(float(rng.uniform(0.1, 0.3)), 2),
         "factor": int(rng.integers(50, 500)),
+        "run": int(rng.integers(1, 1_000_000)),
     }
 
 
@@ -191,6 +197,67 @@ WHY = Choice(
 )
 
 
+@functools.lru_cache(maxsize=8)
+def farthest(gamma, end, run, alpha=0.01, steps=40_000_000):
+    """Return the root mean square of Q in the run of question 6, its largest size, and the step of it, from 1.
+
+    It is what the loop in the notebook computes, as a filter of the rewards.
+    """
+    rng, shrink = np.random.default_rng(run), 1 - alpha * (1 - gamma * (1 - end))
+    memory, squares, size, when, part = [0.0], 0.0, 0.0, 0, 1_000_000
+    for before in range(0, steps, part):
+        values, memory = lfilter([alpha], [1, -shrink], 2.0 * rng.integers(0, 2, part) - 1, zi=memory)
+        squares += float(values @ values)
+        place = int(np.abs(values).argmax())
+        if abs(values[place]) > size:
+            size, when = float(abs(values[place])), before + place + 1
+    return math.sqrt(squares / steps), size, when
+
+
+def spoken(numbers):
+    """Return what an oral check may ask about the run of question 6, and what is right."""
+    lines = {alpha: farthest(*_of_the_run(None, **numbers), alpha) for alpha in (0.1, 0.01, 0.001)}
+    read = "; ".join(f"alpha = {a}: {m:.4f}, {size:.4f} at step {when}" for a, (m, size, when) in lines.items())
+    fourth = lines[0.001][0] / math.sqrt(10)
+    return [
+        (
+            "Read me the three lines of your run. What would a fourth one show, with alpha = 0.0001?",
+            f"{read}. The fourth: a root mean square of about {fourth:.4f}, if the run is long enough.",
+        ),
+    ]
+
+
+def _of_the_run(rng, **given):
+    return given["gamma"], given["end"], given["run"]
+
+
+def _look(value, *run):
+    _, size, when = farthest(*run)
+    if float(value) == when:
+        return None
+    others = [farthest(*run, alpha)[2] for alpha in (0.1, 0.001)]
+    if float(value) in others:
+        return "other-step-size"
+    if float(value) == when - 1:
+        return "from-zero"
+    if abs(float(value) - size) < 1e-3:
+        return "the-size"
+    return "That is not the step of your run. Run the cell with your own name in the notebook, and read its second line"
+
+
+LONG = Value(
+    "bellman-long-run",
+    lambda *run: farthest(*run)[2],
+    (
+        Mistake("from-zero", "Count the first step as 1", lambda *run: farthest(*run)[2] - 1),
+        Mistake("other-step-size", "That is from a line of another step size", lambda *run: farthest(*run, 0.1)[2]),
+        Mistake("the-size", "That is how large it was, and not when", lambda *run: round(farthest(*run)[1], 4)),
+    ),
+    judge=_look,
+    draw=_of_the_run,
+)
+
+
 def cautious_backup(Q, mdp, epsilon):
     """Return the backup of a player who takes the best action, but a random one with chance epsilon."""
     return mdp.R + mdp.gamma * _rows(mdp) @ _cautious(Q, epsilon)
@@ -198,6 +265,13 @@ def cautious_backup(Q, mdp, epsilon):
 
 def _cautious(Q, epsilon):
     return (1 - epsilon) * Q.max(axis=1) + epsilon * Q.mean(axis=1)
+
+
+def _unless_sure(mdp):
+    """Return the rows of a process that goes on in state 0 where it should end for sure."""
+    rows = _rows(mdp).copy()
+    rows[:, :, 0] += rows.sum(axis=2) == 0
+    return rows
 
 
 def _outside(Q, mdp, epsilon):
@@ -237,6 +311,33 @@ BUG = FindTheBug(
             "takes its random action among the others only",
             lambda Q, mdp, epsilon: cautious_backup(Q, mdp, epsilon * mdp.n_actions / (mdp.n_actions - 1)),
         ),
+        Mistake(
+            "sure-end",
+            "goes on where the episode ends for sure, and only there",
+            lambda Q, mdp, epsilon: mdp.R + mdp.gamma * _unless_sure(mdp) @ _cautious(Q, epsilon),
+        ),
+        Mistake(
+            "epsilon-one",
+            "is greedy where it should always be random",
+            lambda Q, mdp, epsilon: cautious_backup(Q, mdp, epsilon if epsilon < 1 else 0.0),
+        ),
+        Mistake(
+            "best-from-zero",
+            "looks for the best action from the value 0 on, and so takes 0 where all values are negative",
+            lambda Q, mdp, epsilon: (
+                mdp.R + mdp.gamma * _rows(mdp) @ (_cautious(Q, epsilon) + (1 - epsilon) * np.maximum(-Q.max(axis=1), 0))
+            ),
+        ),
+        Mistake(
+            "ties-once",
+            "takes actions of the same value for one action when it averages",
+            lambda Q, mdp, epsilon: (
+                mdp.R
+                + mdp.gamma
+                * _rows(mdp)
+                @ ((1 - epsilon) * Q.max(axis=1) + epsilon * np.array([np.unique(row).mean() for row in Q]))
+            ),
+        ),
     ),
 )
 
@@ -248,4 +349,4 @@ def _accept(Q, mdp, epsilon):
 
 BUG = border.bordered(BUG, _accept)
 
-EXERCISES = (SOFT, SWEEP, PATIENCE, ENDING, WHY, BUG)
+EXERCISES = (SOFT, SWEEP, PATIENCE, ENDING, WHY, BUG, LONG)

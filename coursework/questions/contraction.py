@@ -13,6 +13,9 @@ from divergence_notes import bellman, contraction, updates
 from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value
 from divergence_notes.mdp import FiniteMDP, random_mdp
 
+OWN = ("gamma", "share")
+"""The numbers that are drawn for each student."""
+
 
 def parameters(rng):
     """Draw the numbers of an edition."""

@@ -14,6 +14,9 @@ from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Valu
 from divergence_notes.grading.bellman import ending_mdp
 from divergence_notes.mdp import FiniteMDP
 
+OWN = ("near", "far", "share", "end", "fold", "gamma")
+"""The numbers that are drawn for each student."""
+
 
 def parameters(rng):
     """Draw the numbers of an edition."""

@@ -10,6 +10,9 @@ from grader import border
 from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value
 from divergence_notes.grading.key_equation import seven_numbers
 
+OWN = ("w", "v", "y", "z", "alpha")
+"""The numbers that are drawn for each student."""
+
 
 def parameters(rng):
     """Draw the numbers of an edition."""

@@ -11,6 +11,9 @@ from divergence_notes import updates
 from divergence_notes.grading import Choice, Fault, FindTheBug, Function, Mistake, Value
 from divergence_notes.mdp import FiniteMDP
 
+OWN = ("gap", "jitter")
+"""The numbers that are drawn for each student."""
+
 
 def parameters(rng):
     """Draw the numbers of an edition."""

@@ -7,6 +7,7 @@ wrong with it. The exercises of the chapters come with the package, a module a c
 from divergence_notes.grading.checking import check, try_out
 from divergence_notes.grading.exercise import Complaint, Exercise, Mistake, Result
 from divergence_notes.grading.kinds import Choice, Compared, FindTheBug, Function, Value
+from divergence_notes.grading.own import own_numbers, seal
 from divergence_notes.grading.registry import exercises, find, register
 from divergence_notes.grading.running import Fault, TimeLimit
 
@@ -25,6 +26,8 @@ __all__ = [
     "check",
     "exercises",
     "find",
+    "own_numbers",
     "register",
+    "seal",
     "try_out",
 ]

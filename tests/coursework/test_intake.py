@@ -250,7 +250,7 @@ class TestNothingIsLost:
         made, notes = restored(notebook)
         answers = [cell for cell in made.cells if cell.metadata.get("nbgrader", {}).get("solution")]
         assert [cell.source for cell in answers] == [f"# {grade_id(cell)}: {PROOF}" for cell in answers]
-        assert len(notes) == len(answers) == 6
+        assert len(notes) == len(answers) == 7
 
     def test_what_is_not_found_is_said(self):
         notebook = student()

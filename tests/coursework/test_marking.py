@@ -7,6 +7,7 @@ import marking
 import numpy as np
 import pytest
 
+from divergence_notes import grading
 from divergence_notes.grading import FindTheBug, Mistake, Value
 from tests.coursework.assignments import NAMES
 
@@ -34,7 +35,8 @@ class TestQuestions:
     @pytest.mark.parametrize(("name", "exercise", "mistake"), MISTAKES, ids=label)
     @pytest.mark.parametrize("seed", ["one", "two"])
     def test_each_is_recognised(self, name, exercise, mistake, seed):
-        given = marking.draw_parameters(name, seed) if isinstance(exercise, Value) else None
+        drawn = marking.draw_parameters(name, seed)
+        given = grading.own_numbers("ada", drawn) if isinstance(exercise, Value) else None
         args = exercise.draw(np.random.default_rng(0), **given) if isinstance(exercise, Value) else ()
         answer = mistake.wrong(*args) if isinstance(exercise, Value) else mistake.wrong
         result = marking.grading.check(exercise.name, answer, seed=seed, given=given)
@@ -45,6 +47,19 @@ class TestQuestions:
     def test_wrong_implementations_differ_from_the_right_one(self, mistakes):
         """By the instructor's solution; the marks that `TestEveryAssignment` finds show that it exposes all of them."""
         assert len(mistakes.mistakes) >= 6 and not {mistakes.right} & {m.wrong for m in mistakes.mistakes}
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_numbers_of_each_student_keep_right_and_wrong_apart(self, name):
+        drawn = marking.draw_parameters(name, "any")
+        rows, own = drawn["own"]["rows"], [grading.own_numbers(f"student {n}", drawn) for n in range(120)]
+        assert len(rows) == marking.ROWS == len({tuple(row) for row in rows}) and marking.apart(name, drawn)
+        assert len({tuple(numbers.values()) for numbers in own}) > 40  # of 64 rows; 54 on average
+        assert all(numbers.keys() == drawn.keys() - {"own"} for numbers in own)
+
+    def test_control_one_row_that_does_not_is_found(self):
+        drawn = marking.draw_parameters("bellman", "any")
+        row = [0.0, 100, 1]  # without an end, the game that ends is the one that does not
+        assert not marking.apart("bellman", drawn | {"own": drawn["own"] | {"rows": [*drawn["own"]["rows"], row]}})
 
     def test_numbers_that_do_not_tell_a_mistake_apart_are_drawn_again(self, monkeypatch):
         import questions.bellman as made
@@ -73,3 +88,85 @@ class TestQuestions:
         assert marking.draw_parameters("bellman", "any")
         monkeypatch.setattr(made, "EXERCISES", (dataclasses.replace(one, right=lambda *args: ["a", [1.0]]),))
         assert marking.draw_parameters("bellman", "any")
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """Return a course directory with a roster, in which the work of ada is being graded."""
+    (tmp_path / "seed.txt").write_text("a seed\n")
+    (tmp_path / "roster.csv").write_text("student,name,email,also\nada,Ada King Lovelace,ada@x.edu,Byron\nbob,Bob,,\n")
+    for name, value in (("ROOT", str(tmp_path)), ("STUDENT", "ada"), ("ASSIGNMENT", "bellman")):
+        monkeypatch.setenv(f"COURSE_{name}", value)
+    monkeypatch.setattr(marking, "notes", [])
+    return tmp_path
+
+
+class TestOwnNumbers:
+    """The numbers of a question are those of the name in the notebook, if it is one of whoever handed it in."""
+
+    GIVEN = marking.draw_parameters("bellman", "any")
+
+    def judged(self, student, name="ada"):
+        """Return the points for what is right with the numbers of a name."""
+        numbers = grading.own_numbers(name, self.GIVEN)
+        right = grading.find("bellman-sweeps-with-an-end").right(*(numbers[key] for key in ("gamma", "end", "factor")))
+        return marking.mark("bellman-sweeps-with-an-end", right, points=2, given=self.GIVEN, student=student)
+
+    @pytest.mark.parametrize("name", ["ada", "Ada ", "Ada King Lovelace", "lovelace, ada king", "ada@x.edu", "byron"])
+    def test_any_name_that_the_roster_knows(self, course, name):
+        assert self.judged(name, name) == 2 and marking.notes == []
+
+    def test_the_numbers_of_somebody_else(self, course, capsys):
+        answers = {grading.own_numbers(name, self.GIVEN)["end"] for name in ("ada", "bob")}
+        assert len(answers) == 2 and self.judged("ada", "bob") == 0
+
+    def test_the_name_of_somebody_else(self, course, capsys):
+        assert self.judged("bob", "bob") == 0
+        assert "your instructor knows you as 'ada'" in capsys.readouterr().out
+        assert marking.notes == ["the name in the notebook, 'bob', is not in the roster for this student"]
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [(..., "Nothing here yet"), (None, "Nothing here yet"), (3, "must be your name"), ("", "must be")],
+    )
+    def test_no_name(self, course, capsys, name, said):
+        assert self.judged(name) == 0 and said in capsys.readouterr().out
+
+    def test_members_of_a_group_and_its_own_name(self, course, monkeypatch):
+        (course / "term.toml").write_text('[groups.bellman]\ngauss = ["ada", "bob"]\n')
+        monkeypatch.setenv("COURSE_STUDENT", "gauss")
+        assert [self.judged(name, name) for name in ("Gauss", "bob", "Byron", "eve")] == [2, 2, 2, 0]
+
+    def test_without_a_roster_any_name(self, course):
+        (course / "roster.csv").unlink()
+        assert self.judged("eve", "eve") == 2 and marking.notes == []
+
+
+class TestSealed:
+    """A prediction counts if it has the code that was handed in first, where codes were collected."""
+
+    def kept(self, *answers, student="ada"):
+        return marking.sealed(4, student, *answers)
+
+    def codes(self, course, *lines):
+        text = "".join(f"{line}\n" for line in ("assignment,student,code", *lines))
+        (course / "sealed.csv").write_text(text)
+
+    def test_the_one_that_was_sealed(self, course, capsys):
+        self.codes(course, f"bellman,ada@x.edu,{grading.seal('ada', 40, 12).lower()}")
+        assert self.kept(40, 12) == 4 and self.kept(40, 13) == 0
+        assert "not the one that you sealed" in capsys.readouterr().out
+
+    def test_a_second_code_does_not_count(self, course):
+        self.codes(course, *(f"bellman,ada,{grading.seal('ada', number)}" for number in (40, 41)))
+        assert [self.kept(40), self.kept(41)] == [4, 0]
+
+    def test_who_sealed_nothing_while_others_did(self, course, capsys):
+        self.codes(course, f"bellman,bob,{grading.seal('ada', 40)}")
+        assert self.kept(40) == 0 and "No code of yours" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("line", [None, "contraction,ada,XXXX-XXXX"])
+    def test_where_none_was_collected_nothing_is_asked(self, course, line):
+        if line:
+            self.codes(course, line)
+        assert self.kept(40) == 4
