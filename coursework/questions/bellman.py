@@ -19,6 +19,32 @@ OWN = ("end", "factor", "run")
 """The numbers that are drawn for each student."""
 
 
+RETURNS = '''def returns(rewards, ended, gamma, after):
+    """Return the discounted sum of rewards from each step to the end of its episode."""
+    found, total = [], after
+    for reward, end in zip(reversed(rewards), reversed(ended)):
+        if end:
+            total = 0.0
+        total = reward + gamma * total
+        found.append(total)
+    return found[::-1]
+'''
+"""The program of question 5, as it should be."""
+EDGES = {
+    "cut": (3, "    found, total = [], 0.0", [[1.0], [False], 0.5, 2.0]),
+    "last": (5, "        if end and found:", [[1.0], [True], 0.5, 2.0]),
+    "unpaid": (5, "        if end and reward:", [[0.0, 1.0], [True, False], 0.5, 2.0]),
+}
+"""Lines that make it wrong at an edge only: their numbers, what they say, and arguments with which it shows."""
+
+
+def handed_out(edge):
+    """Return the program with one of its lines made wrong."""
+    number, wrong, _ = EDGES[edge]
+    lines = RETURNS.splitlines()
+    return "\n".join([*lines[: number - 1], wrong, *lines[number:]]) + "\n"
+
+
 def parameters(rng):
     """Draw the numbers of an edition."""
     return {
@@ -26,6 +52,7 @@ def parameters(rng):
         "end": round(float(rng.uniform(0.1, 0.3)), 2),
         "factor": int(rng.integers(50, 500)),
         "run": int(rng.integers(1, 1_000_000)),
+        "code": handed_out(list(EDGES)[rng.integers(len(EDGES))]),
     }
 
 
@@ -197,6 +224,53 @@ WHY = Choice(
 )
 
 
+def _edge(code):
+    return next(EDGES[edge] for edge in EDGES if handed_out(edge) == code)
+
+
+def _program(code):
+    space = {}
+    exec(code, space)  # a program of ours
+    return space["returns"]
+
+
+def _point_out(value, code):
+    line, rewards, ended, gamma, after = value
+    if not 0 < len(rewards) == len(ended) <= 1000:
+        return "two-lengths"
+    given = [float(r) for r in rewards], [bool(e) for e in ended], float(gamma), float(after)
+    if not (np.isfinite([*given[0], *given[2:]]).all() and 0 <= given[2] <= 1):
+        return "Rewards and `after` must be finite numbers, and gamma between 0 and 1"
+    if np.allclose(_program(code)(*given), _program(RETURNS)(*given), rtol=1e-9, atol=1e-12):
+        return "agrees"
+    return None if int(line) == _edge(code)[0] else "other-line"
+
+
+WHERE = Value(
+    "bellman-where-it-lies",
+    lambda code: [_edge(code)[0], *_edge(code)[2]],
+    (
+        Mistake(
+            "agrees",
+            "With your arguments the program returns what it should",
+            lambda code: [_edge(code)[0], [1.0, 2.0], [False, False], 0.9, 0.0],
+        ),
+        Mistake(
+            "other-line",
+            "Your arguments show that the program is wrong, and the line that you name is right",
+            lambda code: [7, *_edge(code)[2]],
+        ),
+        Mistake(
+            "two-lengths",
+            "There must be one entry of `ended` for each reward, at least one and at most 1000",
+            lambda code: [_edge(code)[0], [1.0, 2.0], [True], 0.9, 1.0],
+        ),
+    ),
+    judge=_point_out,
+    draw=lambda rng, **given: (given["code"],),
+)
+
+
 @functools.lru_cache(maxsize=8)
 def farthest(gamma, end, run, alpha=0.01, steps=40_000_000):
     """Return the root mean square of Q in the run of question 6, its largest size, and the step of it, from 1.
@@ -349,4 +423,4 @@ def _accept(Q, mdp, epsilon):
 
 BUG = border.bordered(BUG, _accept)
 
-EXERCISES = (SOFT, SWEEP, PATIENCE, ENDING, WHY, BUG, LONG)
+EXERCISES = (SOFT, SWEEP, PATIENCE, ENDING, WHY, BUG, WHERE, LONG)

@@ -1,6 +1,7 @@
 """Numbers that are drawn for a name, and a code that fixes an answer before a run is looked at.
 
-Whether a name is that of whoever hands in, and whether a code was given in time, is the affair of a course.
+How an answer is judged is in `checking`. Whether a name is that of whoever hands in, and whether a code came in time,
+is the coursework's affair.
 """
 
 import contextlib

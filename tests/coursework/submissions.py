@@ -83,7 +83,15 @@ def soft_backup(Q, mdp, tau):
     return Q
 """
 
-FULL = {"soft-test": 6, "sweep-test": 5, "predict-test": 4, "why-test": 2, "bug-test": 7, "long-test": 2}
+FULL = {
+    "soft-test": 6,
+    "sweep-test": 5,
+    "predict-test": 4,
+    "why-test": 2,
+    "bug-test": 7,
+    "bug-where-test": 4,
+    "long-test": 2,
+}
 NO_SOFT = FULL | {"soft-test": 0}
 SOFT = "def soft_backup(Q, mdp, tau):\n    "
 

@@ -6,6 +6,7 @@ import importlib
 import marking
 import numpy as np
 import pytest
+from questions import bellman
 
 from divergence_notes import grading
 from divergence_notes.grading import FindTheBug, Mistake, Value
@@ -170,3 +171,26 @@ class TestSealed:
         if line:
             self.codes(course, line)
         assert self.kept(40) == 4
+
+
+class TestEdge:
+    """A program that is handed out is wrong at an edge only; line and example must both be right."""
+
+    @pytest.mark.parametrize("edge", bellman.EDGES)
+    def test_is_right_on_most_logs_and_wrong_on_its_example(self, edge):
+        rng, off = np.random.default_rng(0), 0
+        wrong, right = (bellman._program(code) for code in (bellman.handed_out(edge), bellman.RETURNS))
+        assert wrong(*bellman.EDGES[edge][2]) != right(*bellman.EDGES[edge][2])
+        for _ in range(300):
+            ended = [*(rng.random(9) < 0.2), edge == "cut"]  # only one edge is met by most logs: leave that one out
+            log = [*rng.standard_normal(10)], [bool(end) for end in ended], 0.9, 2.0
+            off += wrong(*log) != right(*log)
+        assert off == 0
+
+    def test_what_is_right_by_hand(self):
+        assert bellman._program(bellman.RETURNS)([1.0, 2.0, 4.0], [False, True, False], 0.5, 8.0) == [2.0, 2.0, 8.0]
+
+    @pytest.mark.parametrize("edge", bellman.EDGES)
+    @pytest.mark.parametrize("answer", [[5], "5", [5, [], [], 0.5, 1.0], [5, [1.0], [True], 2.0, 1.0], [5, 1, 2, 3, 4]])
+    def test_what_cannot_be_looked_at_earns_nothing(self, edge, answer):
+        assert not grading.check("bellman-where-it-lies", answer, given={"code": bellman.handed_out(edge)}).passed

@@ -49,7 +49,14 @@ def root(made, tmp_path):
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs = []
-            if grade_id(cell) in ("bug-answer", "sweep-answer", "predict-answer", "long-answer", "long-claim-answer"):
+            if grade_id(cell) in (
+                "bug-answer",
+                "bug-where",
+                "sweep-answer",
+                "predict-answer",
+                "long-answer",
+                "long-claim-answer",
+            ):
                 cell.source = "..."
             if grade_id(cell) == "soft-test" and mistake:
                 text = f"Not yet. {mistake.text.replace(' ', chr(10), 3)}: state 1, action 0"  # however it is wrapped
