@@ -110,7 +110,8 @@ class Term:
             given = [str(word).replace("SECTION", section) for word in words]
             command = [sys.executable, str(self.repository / "coursework" / given[0]), *given[1:]]
             command += ["--root", str(self.root(section))]
-            env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "COURSE_ROOT")}
+            env = {name: value for name, value in os.environ.items() if name != "COURSE_ROOT"}
+            env["PYTHONPATH"] = str(self.repository)  # as where this copy is installed
             running[section] = subprocess.Popen(
                 command, cwd=self.place, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
