@@ -42,7 +42,8 @@ import reads  # noqa: E402
 HOW_TO = """# How to work on an assignment
 
 1. {start}
-2. Run all. Every question says that it is open.
+2. Run all. Every question says that it is open. Write your name into the cell that asks for it, as your instructor has
+   it in the list of the class: it draws numbers of your own.
 3. Answer where it says `...  # your code here`, and keep the names of functions and variables: they are what is graded.
    Add cells as you like. Locked cells are put back before grading.
 4. Each question's last cell tells you whether your answer runs and has the right form. Practise on the exercises of the

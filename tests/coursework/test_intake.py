@@ -385,6 +385,16 @@ class TestOneCostsNobodyElse:
         assert [batch for batch in batches if batch] == [[("bellman", "bob")]]
         assert not grade.outcome(root, "bellman", "bob")["ours"]
 
+    def test_a_batch_begins_with_that(self, root, monkeypatch):
+        def courses(*one):
+            with contextlib.closing(sqlite3.connect(root / "gradebook.db")) as book:
+                known = [name for (name,) in book.execute("SELECT id FROM course")]
+            grade.write(*one, "graded", 0.0, notes=known)
+
+        monkeypatch.setattr(grade, "_grade_one", courses)
+        grade.autograde(root, "bellman", again=True)
+        assert "default_course" in grade.outcome(root, "bellman", "ann")["notes"]
+
     @pytest.mark.parametrize("prepared", [True, False])
     def test_steps_of_nbgrader_open_the_gradebook_at_the_same_time(self, tmp_path, empty, prepared):
         """Another process writes the default course down just before this one does."""
