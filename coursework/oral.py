@@ -103,13 +103,13 @@ def sheet(made, source, notebook, who, points):
             "smaller? By a little, or by much? "
             f"<span class='right'>Right: {before:.4g} becomes {after:.4g}.</span></li>"
         )
-    lost = {name: one for name, one in points.items() if one["points"] and one["auto"] is not None}
-    if lost:
-        name = min(lost, key=lambda name: lost[name]["auto"] / lost[name]["points"])
-        answer = text.get(name.replace("-test", "-answer"), "")
+    programs = {name: text.get(name.replace("-test", "-answer"), "") for name in points if points[name]["points"]}
+    earned = {name: points[name]["auto"] for name, program in programs.items() if "def " in program}
+    if earned:
+        name = min(earned, key=lambda name: earned[name] / points[name]["points"])
         lines.append(
-            f"<li>Go through this line by line ({lost[name]['auto']:g} of {lost[name]['points']:g} points by computer)."
-            f"<pre>{_safe(answer)}</pre></li>"
+            f"<li>Go through this line by line ({earned[name]:g} of {points[name]['points']:g} points by computer)."
+            f"<pre>{_safe(programs[name])}</pre></li>"
         )
     if hasattr(made, "spoken"):
         lines += [

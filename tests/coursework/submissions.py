@@ -127,7 +127,9 @@ ADVERSARIES = {
     "fake_test": (
         lambda nb: (
             edit(nb, "soft-answer", SOFT + "return Q"),
-            nb.cells.append(nbformat.v4.new_code_cell("6.0", metadata=dict(nb.cells[-1].metadata))),
+            nb.cells.append(
+                nbformat.v4.new_code_cell("6.0", metadata=dict(nb.cells[place_of(nb, "bug-test")].metadata))
+            ),
         ),
         NO_SOFT,
     ),

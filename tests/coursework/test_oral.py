@@ -82,7 +82,8 @@ class TestSheet:
         points = {
             "soft-test": {"auto": 6.0, "points": 6},
             "sweep-test": {"auto": 1.0, "points": 5},
-            "why-test": {"auto": 0.0, "points": 0},  # counts for nobody
+            "bug-test": {"auto": 0.0, "points": 0},  # counts for nobody
+            "long-test": {"auto": 0.0, "points": 2},  # a number, and no program
             "derive-answer": {"auto": None, "points": 6},
         }
         sheet = sheets(root, outcome=lambda *_: {"questions": points})["ada"]
