@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 
 import grimp
@@ -26,6 +27,7 @@ from divergence_notes.grading import (
     Value,
     check,
     registry,
+    running,
     try_out,
 )
 from tests import pages
@@ -384,6 +386,14 @@ class TestTime:
         result = check(SHIFT, getattr(self, answer), time_limit=0.3)
         assert "took longer than 0.3 seconds" in result.message
         until(lambda: threading.active_count() == before)
+
+    def test_seconds_are_those_of_the_processor(self, monkeypatch):
+        """What has waited for longer than the limit, and computed for less, goes on: the machine may be busy."""
+        monkeypatch.setattr(running, "SLOWER", PATIENCE)
+        assert running.run(lambda: time.sleep(1.5) or 7, time_limit=1.0) == 7
+        monkeypatch.setattr(running, "SLOWER", 1)
+        with pytest.raises(running.Fault, match="took longer than 1 seconds"):
+            running.run(lambda: time.sleep(PATIENCE), time_limit=1.0)
 
     def test_also_outside_the_main_thread(self):
         found = []

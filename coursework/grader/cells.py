@@ -8,9 +8,10 @@ import io
 import re
 import signal
 import sys
+import time
 
 from divergence_notes.grading import TimeLimit
-from divergence_notes.grading.running import describe
+from divergence_notes.grading.running import describe, too_long
 
 LONGEST, MOST, LARGEST_PICTURE = 20_000, 50, 2_000_000
 
@@ -51,7 +52,13 @@ def run_cell(shell, source, *, time_limit):
     from IPython.core.displaypub import CapturingDisplayPublisher
 
     streams, shown = {"stdout": Capped(), "stderr": Capped()}, CapturingDisplayPublisher()
-    before = sys.stdout, sys.stderr, shell.display_pub, signal.signal(signal.SIGALRM, _stop)
+    start, used = time.monotonic(), time.process_time()
+
+    def stop(*_):
+        if too_long(time_limit, start, used):
+            raise TimeLimit
+
+    before = sys.stdout, sys.stderr, shell.display_pub, signal.signal(signal.SIGALRM, stop)
     sys.stdout, sys.stderr, shell.display_pub = streams["stdout"], streams["stderr"], shown
     error, values = None, []
     shell.display_trap.hook = values.append
@@ -110,7 +117,3 @@ def _display(data):
     if isinstance(picture, str) and len(picture) < LARGEST_PICTURE and re.fullmatch(r"[A-Za-z0-9+/=\s]*", picture):
         kept["image/png"] = picture
     return {"output_type": "display_data", "data": kept, "metadata": {}}
-
-
-def _stop(*_):
-    raise TimeLimit

@@ -9,8 +9,9 @@ import marking
 import pytest
 from grader import cells, sandbox
 
+from divergence_notes.grading import running
 from tests.coursework.submissions import HUNT
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 
 class TestTheOtherSide:
@@ -44,6 +45,16 @@ class TestTheOtherSide:
         with sandbox.Session() as session:
             outputs = session.run("import matplotlib.pyplot as plt\nplt.plot([1, 2]);")
         assert any("image/png" in one.get("data", {}) for one in outputs)
+
+    def test_the_seconds_of_a_cell_are_those_of_the_processor(self, monkeypatch):
+        monkeypatch.setattr(running, "SLOWER", PATIENCE)
+        (output,) = cells.run_cell(cells.shell(), "import time\ntime.sleep(1.5)\n1 + 1", time_limit=1)
+        assert output["data"]["text/plain"] == "2"
+        (output,) = cells.run_cell(cells.shell(), "while True: pass", time_limit=1)
+        assert output["evalue"] == "took longer than 1 seconds"
+        monkeypatch.setattr(running, "SLOWER", 1)
+        (output,) = cells.run_cell(cells.shell(), f"import time\ntime.sleep({PATIENCE})", time_limit=1)
+        assert output["evalue"] == "took longer than 1 seconds"
 
     def test_torch_fits_into_the_limits(self):
         with sandbox.Session(
