@@ -4,6 +4,7 @@ Parameters, buffers, attributes and generators are put back after each pass. Wha
 `linearization`; whether the rows see each other, without which they are none of single rows, is asked by `_rowwise`.
 """
 
+import itertools
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -301,27 +302,34 @@ def chain(net: nn.Module) -> list[nn.Module]:
     """Return the linear layers and activations that a network applies one after another, or nothing.
 
     Where it is nothing else, and no one watches a part of it or has changed its forward pass, each row is on its own:
-    that needs no check.
+    that needs no check. Nor do the parameters: those that move are real numbers on one device, and there is one.
     """
-    if type(net) not in (nn.Sequential, networks.MLP) or not _itself(net) or nn.modules.module._has_any_global_hook():
+    found = [] if nn.modules.module._has_any_global_hook() else _links(net)
+    linear = [module for module in found if type(module) is nn.Linear]
+    owned = [p for module in linear for p in module._parameters.values() if p is not None]
+    alone = len({id(p) for p in owned}) == len(owned) and len(set(linear)) == len(linear)
+    plain = all(type(p) is nn.Parameter and not (p._backward_hooks or p.is_complex() or p.is_meta) for p in owned)
+    return found if alone and plain and len({p.device for p in owned if p.requires_grad}) == 1 else []
+
+
+def _links(net: nn.Module) -> list[nn.Module]:
+    """Return what stands in a stack, and in the stacks in it, or nothing where something else stands there too."""
+    if type(net) not in (nn.Sequential, networks.MLP) or net._parameters or not _itself(net):
         return []
     found: list[nn.Module] = []
     for module in net._modules.values():
         if type(module) is nn.Sequential:
-            inner = chain(module)
+            inner = _links(module)
             if not inner:
                 return []
             found += inner
-        elif not _itself(module) or getattr(module, "inplace", False):
+        elif not _itself(module) or module._modules or module.__dict__.get("inplace"):
             return []
-        elif type(module) is nn.Linear or type(module) in _SLOPES:
+        elif type(module) is nn.Linear or (type(module) in _SLOPES and not module._parameters):
             found.append(module)
         else:
             return []
-    linear = [module for module in found if type(module) is nn.Linear]
-    owned = [p for module in linear for p in module.parameters()]
-    alone = len({id(p) for p in owned}) == len(owned) and len(set(linear)) == len(linear)
-    return found if alone and all(type(p) is nn.Parameter and not p._backward_hooks for p in owned) else []
+    return found
 
 
 def _itself(module: nn.Module) -> bool:
@@ -331,7 +339,6 @@ def _itself(module: nn.Module) -> bool:
 
 
 def plainly(
-    net: nn.Module,
     steps: list[nn.Module],
     x: torch.Tensor,
     name: str,
@@ -339,27 +346,32 @@ def plainly(
     during: AbstractContextManager | None = None,
 ) -> ByLayer:
     """Return what `linearized` does for a `chain` of modules, by the chain rule and without autograd."""
-    with torch.inference_mode(False), torch.no_grad(), _own_precision(x.device):  # the first lets gradients flow
+    # Tensors of the inference mode could not be used where gradients flow; to leave a mode that is off takes time too.
+    leave = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+    with leave, torch.no_grad(), _own_precision(x.device):
         seen = [x.clone()]
         with nullcontext() if during is None else during:
             for step in steps:  # a call looks for hooks, and only what is entered here can have set any
                 seen.append(step.forward(seen[-1]) if during is None else step(seen[-1]))
         out = seen[-1]
-        which = chosen(name, outputs, out, len(x))
-        b = torch.zeros_like(out).scatter_(1, which[:, None], 1.0)
+        if outputs is None and out.shape[1] == 1:  # nothing to choose
+            values, b = out.squeeze(1), torch.ones_like(out)
+        else:
+            which = chosen(name, outputs, out, len(x))
+            values, b = picked(out, which), torch.zeros_like(out).scatter_(1, which[:, None], 1.0)
         found: list[Layer] = []
-        moving = [k for k, step in enumerate(steps) if any(p.requires_grad for p in step.parameters())]
-        first = moving[0] if moving else len(steps)
+        owned = [[p for p in step._parameters.values() if p is not None and p.requires_grad] for step in steps]
+        first = next(k for k, moving in enumerate(owned) if moving)
         for k in range(len(steps) - 1, first - 1, -1):
             step = steps[k]
             if type(step) is not nn.Linear:
                 b = _SLOPES[type(step)](seen[k], seen[k + 1], b)
                 continue
-            if k in moving:
+            if owned[k]:
                 found.append(Dense(step, seen[k], b))
             if k > first:
                 b = b @ step.weight
-        return ByLayer(picked(out, which), [p for p in net.parameters() if p.requires_grad], out, found[::-1])
+        return ByLayer(values, list(itertools.chain.from_iterable(owned)), out, found[::-1])
 
 
 def _graph(values: torch.Tensor) -> tuple[set, Counter]:

@@ -124,9 +124,8 @@ def gram(
         y_outputs = outputs
     _checks.memory("the kernel", len(x), len(x if y is None else y), itemsize=x.element_size())
     rows = linearize(net, x, outputs=outputs)
-    if y is None:
-        return rows.gram(tile=tile)
-    return products(rows, _linearize(net, y, "y_outputs", y_outputs, check=True), tile=tile)
+    columns = rows if y is None else _linearize(net, y, "y_outputs", y_outputs, check=True)
+    return products(rows, columns, tile=tile)
 
 
 def linearize(
@@ -217,14 +216,12 @@ def _linearize(
     during: AbstractContextManager | None = None,
 ) -> Linearization:
     steps = _passes.chain(net) if x.ndim == 2 else []
-    if steps and not check:
-        return _passes.plainly(net, steps, x, name, outputs, during)
-    trainable = _passes.trainable(net)
     owners = steps or _passes.layers(net)
     width = sum(m.in_features + m.out_features for m in owners if type(m) is nn.Linear)
     _checks.memory("inputs and slopes of the layers", len(x), width, itemsize=x.element_size())
     if steps:  # nothing to check
-        return _passes.plainly(net, steps, x, name, outputs, during)
+        return _passes.plainly(steps, x, name, outputs, during)
+    trainable = _passes.trainable(net)
     with _passes.undisturbed(net):
         if check:
             _rowwise.refuse_training_modules(net)

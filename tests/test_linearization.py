@@ -956,6 +956,59 @@ class TestChains:
         )
         torch.testing.assert_close(ntk.linearize(net, x, check=check).gram(), J @ J.T, rtol=1e-11, atol=1e-11)
 
+    @pytest.mark.parametrize("where", ["", "0", "1", "2", "a child of 0", "a child of 1"])
+    @pytest.mark.parametrize("check", [True, False])
+    def test_a_parameter_that_nothing_uses(self, where, check):
+        """Wherever it is registered, its gradient is zero, in the place that ``net.parameters()`` gives it."""
+        spare = nn.Parameter(torch.zeros(3))
+
+        def register(net):
+            if where.startswith("a child of"):
+                net[int(where[-1])].add_module("child", nn.ParameterList([spare]))
+            else:
+                net.get_submodule(where).register_parameter("spare", spare)
+
+        net, x, _ = made(lambda: altered(register))
+        J, line, w = one_by_one(net, x), ntk.linearize(net, x, check=check), torch.randn(13).double()
+        torch.testing.assert_close(line.gram(), J @ J.T, rtol=1e-12, atol=1e-12)
+        found = line.pull_back(w)
+        assert [id(p) for p in line.parameters] == [id(p) for p in net.parameters()]
+        torch.testing.assert_close(torch.cat([slope.ravel() for slope in found]), J.T @ w, rtol=1e-11, atol=1e-11)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda net: net.requires_grad_(False), "no step moves this one"),
+            (lambda net: net.to("meta"), "is on the meta device"),
+            (lambda net: net[0].to("meta"), "meta"),
+            (
+                lambda net: net[0].register_parameter("weight", nn.Parameter(net[0].weight.detach() * 1j)),
+                "hold its two parts as two",
+            ),
+        ],
+    )
+    @pytest.mark.parametrize("check", [True, False])
+    def test_parameters_that_no_kernel_has(self, change, message, check):
+        net, x, _ = made(STACKS["relu"])
+        change(net)
+        with pytest.raises(ValueError, match=f"^net must .*{message}"):
+            ntk.linearize(net, x, check=check)
+
+    @pytest.mark.parametrize("last", [0, 1], ids=["", "an activation last"])
+    def test_one_output_chosen_or_not(self, last):
+        """Where there is one output, to name it changes no bit; a wrong name is refused all the same."""
+        net, x, y = made(lambda: nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1), *[nn.Tanh()] * last))
+        alone = ntk.linearize(net, x)
+        for named in (0, torch.zeros(13, dtype=torch.int64)):
+            line = ntk.linearize(net, x, outputs=named)
+            assert torch.equal(line.values, alone.values) and torch.equal(line.gram(), alone.gram())
+        assert torch.equal(alone.values, alone.outputs[:, 0]) and alone.values.shape == (13,)
+        assert ntk.linearize(net, x[:0]).values.shape == (0,)
+        assert torch.equal(ntk.gram(net, x, y), ntk.gram(net, x, y, outputs=0))
+        for wrong in (1, -1, torch.ones(13, dtype=torch.int64), torch.zeros(12, dtype=torch.int64)):
+            with pytest.raises(ValueError, match=r"^outputs must"):
+                ntk.linearize(net, x, outputs=wrong)
+
     @pytest.mark.parametrize("name", NO_CHAIN)
     def test_what_is_none_is_refused(self, name):
         net, x, _ = made(NO_CHAIN[name])
