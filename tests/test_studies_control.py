@@ -499,7 +499,7 @@ NO_INVERSE = {"solver": "none", "eta": -1}
 
 
 class TestSwingUp:
-    """Nineteen agents, one control for each thing that PreQN does."""
+    """Twenty agents, one control for each thing that PreQN does."""
 
     @pytest.mark.parametrize("agent", swing_up.PARAMETERS["agent"])
     def test_runs(self, agent, small):
@@ -518,6 +518,7 @@ class TestSwingUp:
             ("adam-sin", NO_INVERSE | {"optimizer": "adam", "alpha": 0.001}),
             ("preqn-sins", {"policy_activation": "sin"}),
             ("adam-sins", NO_INVERSE | {"optimizer": "adam", "alpha": 0.001, "policy_activation": "sin"}),
+            ("plain-sins", NO_INVERSE | {"alpha": 0.001, "policy_activation": "sin"}),
             ("plain-0.0001", NO_INVERSE | {"alpha": 0.0001}),
             ("plain-0.1", NO_INVERSE | {"alpha": 0.1}),
             ("target-0.0001", NO_INVERSE | {"alpha": 0.0001, "target_rate": 0.005}),
@@ -538,13 +539,13 @@ class TestSwingUp:
 
     def test_the_grid(self):
         assert swing_up.PARAMETERS["seed"] == tuple(range(10))
-        assert len(set(swing_up.PARAMETERS["agent"])) == 19
+        assert len(set(swing_up.PARAMETERS["agent"])) == 20
 
     def test_what_is_compared(self):
         """Agents of the grid, each pair once."""
         known = set(swing_up.PARAMETERS["agent"])
         assert {agent for pair in swing_up.COMPARED for agent in pair} <= known
-        assert len({frozenset(pair) for pair in swing_up.COMPARED}) == len(swing_up.COMPARED) == 13
+        assert len({frozenset(pair) for pair in swing_up.COMPARED}) == len(swing_up.COMPARED) == 15
         assert set(swing_up.PILOT["agents"]) < known
         assert set(swing_up.PILOT["seeds"]) < set(swing_up.PARAMETERS["seed"])
         assert swing_up.NEVER == 10_500
@@ -552,12 +553,13 @@ class TestSwingUp:
     def test_one_thing(self, asked):
         """What the config of the one has otherwise than the other."""
         apart = []
-        for pair in swing_up.COMPARED[:7]:
+        for pair in (*swing_up.COMPARED[:7], *swing_up.COMPARED[-2:]):
             for agent in pair:
                 swing_up.run(agent=agent, seed=0)
             ours, theirs = (dataclasses.asdict(call["config"]) for call in asked[-2:])
             apart.append({key for key in ours if ours[key] != theirs[key]})
-        assert apart == 4 * [{"solver", "eta", "optimizer", "alpha"}] + 2 * [{"policy_activation"}] + [{"target_rate"}]
+        rest = 2 * [{"policy_activation"}] + [{"target_rate"}, {"policy_activation"}, {"optimizer"}]
+        assert apart == 4 * [{"solver", "eta", "optimizer", "alpha"}] + rest
 
     def test_the_plain_step_is_the_mean_semi_gradient(self):
         """The step that the agent takes, against autograd on the squared TD error with fixed targets."""

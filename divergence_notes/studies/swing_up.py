@@ -12,6 +12,8 @@ share one code and one network of sines, and differ in what is named here and in
   ours have rectifiers. Added after four trials of ``adam-sin``, on the seeds 0 and 1: with sines in the policy both
   came to -200, with rectifiers neither did.
 - ``plain-0.0001`` to ``plain-0.1``: the mean semi-gradient step of that size, without Adam and without line search.
+- ``plain-sins``: steps of 0.001, and sines in the policy as well. Added last of all, for a reader who asked whether
+  plain steps fail or the policy with rectifiers does.
 - ``target-0.0001`` to ``target-0.1``: the same, and targets come from copies of Q and of the policy that go 0.005 of
   the way after each update, as those of DDPG do.
 - ``ddpg``, ``td3``, ``sac``: of stable-baselines3 with their own defaults but for widths, the random steps at the
@@ -19,8 +21,10 @@ share one code and one network of sines, and differ in what is named here and in
 
 What is measured, decided before the runs: the step of the first evaluation of at least -200, and the share of the
 later evaluations below -200. The settings of PreQN were chosen in short trials on this very task, those of the others
-were not. Which agents are compared (`COMPARED`), and that the step decides, was written down when the runs were known;
-the first seven pairs differ in one thing, and DDPG from ``adam-relu`` in the copies and in its code. The pilot that
+were not. Which agents are compared (`COMPARED`), and that the step decides, was written down when the runs were known,
+and the last two pairs before those of ``plain-sins``, which came last. In the first seven pairs and the last two one
+part is replaced, of which Adam in the place of the inverse and its line search is the largest; DDPG differs from
+``adam-relu`` in the copies and in its code. The pilot that
 says how large a difference ten seeds can find is older than this protocol: the seeds 0 to 4 of PreQN, TD3 and SAC
 (`PILOT`).
 
@@ -80,6 +84,7 @@ PARAMETERS = {
         *(f"{kind}-{activation}" for kind in ("preqn", "adam") for activation in ACTIVATIONS),
         "preqn-sins",
         "adam-sins",
+        "plain-sins",
         *(f"{kind}-{alpha}" for kind in ("plain", "target") for alpha in STEP_SIZES),
         *BASELINES,
     ),
@@ -87,8 +92,14 @@ PARAMETERS = {
 SECONDS = 45
 FLOAT_FORMAT = "%.7g"
 STEPS = 10_000
-NO_INVERSE = {"solver": "none", "eta": -1}
-"""What the controls share."""
+NO_INVERSE = {"solver": "none", "eta": -1, "alpha": 1e-3}
+KINDS: dict[str, dict[str, Any]] = {
+    "preqn": {},
+    "adam": NO_INVERSE | {"optimizer": "adam"},
+    "plain": NO_INVERSE,
+    "target": NO_INVERSE | {"target_rate": 0.005},
+}
+"""What the agents of a kind have otherwise than `CONFIG`."""
 LEVEL = -200
 """What an agent has to earn, on average over an evaluation, to have arrived."""
 NEVER = STEPS + SHARED["eval_every"]
@@ -102,6 +113,8 @@ COMPARED = (
     *(("preqn-sin", baseline) for baseline in BASELINES),
     ("adam-sins", "ddpg"),
     ("ddpg", "td3"),
+    ("plain-sins", "plain-0.001"),
+    ("adam-sins", "plain-sins"),
 )
 """Which agents are compared with which."""
 PILOT = {"agents": (*(f"preqn-{activation}" for activation in ACTIVATIONS), "td3", "sac"), "seeds": tuple(range(5))}
@@ -134,11 +147,8 @@ def run(*, seed: int, agent: str, steps: int = STEPS, checkpoint: Path | None = 
         return protocol.baseline_curve(algorithm, ENVIRONMENT, **sizes, **shared)
     kind, _, detail = agent.partition("-")
     if detail == "sins":
-        changes: dict[str, Any] = {"policy_activation": "sin"}
+        named: dict[str, Any] = {"policy_activation": "sin"}
     else:
-        changes = {"activation": detail} if detail in ACTIVATIONS else NO_INVERSE | {"alpha": float(detail)}
-    if kind == "adam":
-        changes |= NO_INVERSE | {"optimizer": "adam", "alpha": 1e-3}
-    if kind == "target":
-        changes |= {"target_rate": 0.005}
+        named = {"activation": detail} if detail in ACTIVATIONS else {"alpha": float(detail)}
+    changes = KINDS[kind] | named
     return protocol.preqn_curve(ENVIRONMENT, dataclasses.replace(CONFIG, **changes), **shared)
