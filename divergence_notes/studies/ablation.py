@@ -6,7 +6,7 @@ steps; HalfCheetah-v5 as in the study `mujoco` but with 5,000 random steps and 2
 - ``default``; ``relu``, ``tanh``: the activation of Q;
 - ``no-line-search``: the first step size is accepted, whatever it does;
 - ``jitter-1e-06``, ``jitter-0.01``: instead of 1e-4, in units of the mean diagonal of the kernel;
-- ``minimum-norm``: no jitter, the shortest least-squares solution;
+- ``minimum-norm``: no jitter, the shortest least-squares solution on the eigenvalues above the rounding of float32;
 - ``alpha-0.03``, ``alpha-1``: the first step size, instead of 0.1.
 
 Columns as in the study `swing_up`.
