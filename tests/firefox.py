@@ -1,9 +1,9 @@
 """A Firefox, driven by what Mozilla drives it with; a test that asks for it skips where one of the two is not there."""
 
 import contextlib
-import os
 import re
 import shutil
+import tempfile
 import warnings
 
 import pytest
@@ -51,8 +51,9 @@ def firefox():
     import mozlog
 
     mozlog.commandline.setup_logging("marionette", {}, {})  # it would talk about itself
+    log = tempfile.mkdtemp()  # the driver removes a file that it is given: for root /dev/null is one
     driver = Marionette(
-        bin=found, headless=True, prefs=AT_REST, gecko_log=os.devnull, app_args=["-remote-allow-system-access"]
+        bin=found, headless=True, prefs=AT_REST, gecko_log=log, app_args=["-remote-allow-system-access"]
     )
     driver.start_session()
     driver.timeout.script = driver.timeout.page_load = PATIENCE
@@ -73,3 +74,4 @@ def firefox():
     finally:
         driver.quit()
         driver.instance = None  # else it cleans up once more, after Python
+        shutil.rmtree(log)
