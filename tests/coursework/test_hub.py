@@ -26,6 +26,7 @@ import requests
 from grader import sandbox
 
 from tests import pages
+from tests.coursework.assignments import graded_cells
 from tests.coursework.submissions import FULL, good
 from tests.waiting import PATIENCE, until
 
@@ -339,17 +340,19 @@ class TestHub:
         (notebook,) = prof.asks("/formgrader/api/submitted_notebooks/bellman/bellman").json()[:1]
         page = prof.asks(f"/formgrader/submissions/{notebook['id']}/")
         assert page.ok and "derive-answer" in page.text
-        (derive,) = [
+        read = [
             grade
             for one in prof.asks("/formgrader/api/submitted_notebooks/bellman/bellman").json()
             if one["student"] == ANN
             for grade in prof.asks(f"/formgrader/api/grades?submission_id={one['id']}").json()
-            if grade["name"] == "derive-answer"
+            if grade["name"] in graded_cells("bellman", manual=True)
         ]
-        body = derive | {"manual_score": 5.0}
-        assert prof.asks(f"/formgrader/api/grade/{derive['id']}", method="put", json=body).ok
+        assert {grade["name"] for grade in read} == set(graded_cells("bellman", manual=True))
+        for grade in read:
+            body = grade | {"manual_score": GIVEN}
+            assert prof.asks(f"/formgrader/api/grade/{grade['id']}", method="put", json=body).ok
         table = prof.types("python", "coursework/grade.py", "table", "bellman", at="divergence-notes")
-        assert re.search(rf"^{ANN} +{sum(FULL.values()) + 5:.2f} of \d+  graded$", table, re.M), table
+        assert re.search(rf"^{ANN} +{marked():.2f} of \d+  graded$", table, re.M), table
         prof.types("python", "coursework/grade.py", "feedback", "bellman", at="divergence-notes")
         prof.types("nbgrader", "release_feedback", "bellman", at=course_place)
 
@@ -363,9 +366,19 @@ class TestHub:
             shown = people[student].asks(f"/api/contents/{page.relative_to(people[student].home)}").json()["content"]
             assert "default-src 'none'" in shown
         texts = {student: page.read_text(encoding="utf-8") for student, page in found.items()}
-        assert "29.0" in texts[ANN] and "29.0" not in texts[BOB]
+        score = f"{marked():.1f}"
+        assert score in texts[ANN] and score not in texts[BOB]
         people[BOB].types("cat", str(found[ANN]), fails=True)
         people[BOB].types("ls", str(exchange / "divergence-notes" / "feedback"), fails=True)
+
+
+GIVEN = 3.0
+"""Points for each answer that a person reads."""
+
+
+def marked():
+    """Return the points of the solution: what the computer gives, and what was given in the formgrader."""
+    return sum(FULL.values()) + GIVEN * len(graded_cells("bellman", manual=True))
 
 
 def solved(prof):
