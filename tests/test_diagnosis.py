@@ -3,11 +3,14 @@
 import io
 import re
 
+import gymnasium
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from stable_baselines3 import SAC, TD3
 
-from divergence_notes import diagnosis, probe
+from divergence_notes import diagnosis, monitor, probe
 from tests import pages
 
 ROW = {
@@ -356,3 +359,37 @@ class TestTextsOfFindings:
         titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
         known = {re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") for title in titles}
         assert anchor in known | set(re.findall(r"^\(([a-z0-9-]+)\)=$", text, re.MULTILINE))
+
+
+def pendulum(algorithm, *, scale=1.0, steps=450, **settings):
+    """Return what is found in a small run; the angular velocity may be seen in another unit."""
+    unit = np.array([1, 1, scale], dtype=np.float32)
+    space = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    env = gymnasium.wrappers.TransformObservation(gymnasium.make("Pendulum-v1"), lambda seen: unit * seen, space)
+    given = {"seed": 0, "learning_starts": 100, "batch_size": 64, "device": "cpu"}
+    network = {"net_arch": [32, 32]} | settings.pop("policy_kwargs", {})
+    model = algorithm("MlpPolicy", env, policy_kwargs=network, **given | settings)
+    callback = monitor.watch(model, every=25)
+    model.learn(steps, callback=callback)
+    return diagnosis.diagnose(callback.history, callback.settings)
+
+
+class TestFoundInRuns:
+    """Real runs, each with its kin that is well."""
+
+    @pytest.mark.parametrize(("decay", "found"), [(100.0, "weight-decay"), (0.01, "")])
+    def test_weight_decay(self, decay, found):
+        optimizer = {"optimizer_class": torch.optim.AdamW, "optimizer_kwargs": {"weight_decay": decay}}
+        said = pendulum(SAC, policy_kwargs=optimizer)
+        assert names(said) == ([found] if found else [])
+        assert not found or said[0].remedy.startswith("Set the weight decay")
+
+    @pytest.mark.parametrize(("scale", "found"), [(1e4, "input-scale"), (1.0, "")])
+    def test_an_input_in_another_unit(self, scale, found):
+        said = pendulum(TD3, scale=scale)
+        assert names(said)[:1] == ([found] if found else [])
+
+    @pytest.mark.parametrize(("rate", "found"), [(1e-9, "still"), (1e-3, "")])
+    def test_steps_that_move_nothing(self, rate, found):
+        said = pendulum(SAC, learning_rate=rate, steps=900)
+        assert names(said) == ([found] if found else [])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from divergence_notes import diagnostics, plasticity, probe, returns
+from divergence_notes import diagnosis, diagnostics, plasticity, probe, returns
 from divergence_notes.probe import Probe
 
 
@@ -47,7 +47,7 @@ class Twins(nn.Module):
         return self.first(torch.cat([observations, actions], dim=1))
 
 
-def learn_online(*, every, copy_each=40, lr=1e-3, steps=500, watched=True):
+def learn_online(*, every, copy_each=40, lr=1e-3, steps=500, watched=True, sign=1, ends=True):
     """DQN as one writes it in a file: a list for a buffer, a loop, two networks."""
     torch.manual_seed(1)
     rng = np.random.default_rng(1)
@@ -58,7 +58,7 @@ def learn_online(*, every, copy_each=40, lr=1e-3, steps=500, watched=True):
 
     def targets(batch):
         after = target(batch["next_observations"]).max(dim=1).values
-        return batch["rewards"] + gamma * (1 - batch["dones"]) * after
+        return batch["rewards"] + sign * gamma * (1 - batch["dones"] * ends) * after
 
     watching = Probe(net, targets, gamma=gamma, others=[target]) if watched else None
     obs, _ = env.reset(seed=1)
@@ -171,6 +171,12 @@ class TestScripts:
         assert history["alarm"].any() and (history["reason"] == "").all()
         first = history.index[history["alarm"]][0]
         assert history["max_q"].iloc[-1] > 3 * history["max_q"].iloc[first]
+
+    @pytest.mark.parametrize(("fault", "found"), [({"sign": -1}, "too-low"), ({"ends": False}, "after-ends"), ({}, "")])
+    def test_a_line_of_the_targets_is_wrong(self, fault, found):
+        """Of the same script: the sign of what comes after, the ends, and neither."""
+        watching, _ = learn_online(every=50, **fault)
+        assert [each.name for each in diagnosis.diagnose(watching.history)] == ([found] if found else [])
 
     def test_offline(self):
         watching, _ = learn_offline()
