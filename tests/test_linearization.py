@@ -1032,6 +1032,7 @@ class TestChains:
         net, x, _ = made(STACKS["relu"])
         J = one_by_one(net, x)
         with {"no_grad": torch.no_grad, "inference": torch.inference_mode}[where]():
-            K = ntk.gram(net, x)
+            K, values = ntk.gram(net, x), ntk.linearize(net, x).values
+        assert not values.is_inference()
         torch.testing.assert_close(K.clone(), J @ J.T, rtol=1e-12, atol=1e-12)
         assert ntk.gram(net, x.requires_grad_()).requires_grad is False
