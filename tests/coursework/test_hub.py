@@ -224,7 +224,7 @@ def running(made, place):
     words += [f"--ConfigurableHTTPProxy.api_url=http://127.0.0.1:{port()}", f"--Spawner.http_timeout={PATIENCE}"]
     state = place / "state"
     state.mkdir(mode=0o700)
-    env = os.environ | {"PATH": f"{made / 'bin'}:{os.environ['PATH']}"}
+    env = os.environ | {"PATH": f"{made / 'bin'}:{os.environ['PATH']}", "HUB_OF_THE_TEST": str(place)}
     with (state / "log").open("w") as log:
         process = subprocess.Popen(
             words, cwd=state, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -238,10 +238,11 @@ def running(made, place):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(60)
             process.kill()
-            for name in (ANN, BOB, PROF):
-                for pid in sandbox.of_user(pwd.getpwnam(name).pw_uid):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+            left = [pid for name in (ANN, BOB, PROF) for pid in sandbox.of_user(pwd.getpwnam(name).pw_uid)]
+            # The hub ends what started its proxy: of a node that pip has installed, that is not the proxy itself.
+            for pid in [*left, *sandbox.strays(f"HUB_OF_THE_TEST={place}")]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             log.flush()
             print((state / "log").read_text(encoding="utf-8")[-4000:])
 
