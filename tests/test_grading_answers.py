@@ -703,8 +703,8 @@ class TestBuilt:
         assert message.endswith("two examples such as `safe`, the one that diverges and the repaired one.")
 
     def test_patience_says_on_which_side_the_second_period_is(self):
-        assert "still runs off with a period of 3" in check("ex-preqn-patience", (8, 3)).message
-        assert "a period of 4 works, too" in check("ex-preqn-patience", (8, 5)).message
+        assert "still runs off with a period of 3" in check("ex-preqn-patience", (7, 3)).message
+        assert "a period of 4 works, too" in check("ex-preqn-patience", (7, 5)).message
 
     def test_overshoot_with_two_actions(self):
         pair = examples.full_data_divergence()

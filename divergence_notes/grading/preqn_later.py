@@ -15,10 +15,10 @@ from divergence_notes.grading.running import Fault
 
 
 def _converges(period: int, alpha: float) -> bool:
-    """Return whether the pair settles with a target network."""
+    """Return whether the pair settles with a target network, however far out its values go on the way."""
     pair = examples.full_data_divergence()
     update = dataclasses.replace(pair.update, alpha=alpha).frozen_target(period)
-    return dynamics.iterate(update, pair.Q0, max_iter=2000, tol=1e-6).status == "converged"
+    return dynamics.iterate(update, pair.Q0, max_iter=9999, tol=1e-6, bound=1e60).status == "converged"
 
 
 def _judge_periods(answer: object) -> str | None:
@@ -31,6 +31,8 @@ def _judge_periods(answer: object) -> str | None:
     first, second = (int(period) for period in found)
     if not _converges(first, 0.1):
         return "too-impatient"
+    if first == 8 and second == 4:
+        return "stopped-at-a-bound"
     if first > 1 and _converges(first - 1, 0.1):
         return "too-patient"
     if second == first:
@@ -73,7 +75,7 @@ EXERCISES = (
                 "it back",
                 "A",
             ),
-            Mistake("pulled", "A pull to 0 that is stronger than 0.8 brings w home, whatever the data", "C"),
+            Mistake("pulled", "A pull to 0 that is stronger than 0.8 brings w home, by short enough steps", "C"),
         ),
         insight="Both make state 1 fit its target. That doubles state 2 and, with it, the target, to 1.8 times w.",
         phrases={
@@ -119,14 +121,19 @@ EXERCISES = (
     ),
     Value(
         "ex-preqn-patience",
-        lambda: [8, 4],
+        lambda: [7, 4],
         (
             Mistake("too-impatient", "With your first period the pair still runs off", lambda: [5, 3]),
             Mistake("too-patient", "Your first period works, and so does a shorter one", lambda: [12, 6]),
             Mistake(
-                "same-again", "The product of step size and period counts: it cannot stay the same", lambda: [8, 8]
+                "stopped-at-a-bound",
+                "At 7 the values pass 10^21 before they come home: raise the bound of the run",
+                lambda: [8, 4],
             ),
-            Mistake("doubled", "A longer step does the same work in fewer updates", lambda: [8, 16]),
+            Mistake(
+                "same-again", "The product of step size and period counts: it cannot stay the same", lambda: [7, 7]
+            ),
+            Mistake("doubled", "A longer step does the same work in fewer updates", lambda: [7, 14]),
         ),
         judge=_judge_periods,
         insight="What counts is the product of step size and period: a longer step buys back updates.",

@@ -102,7 +102,7 @@ def course(tmp_path, monkeypatch):
     return tmp_path
 
 
-class TestOwnNumbers:
+class TestNamesThatDraw:
     """The numbers of a question are those of the name in the notebook, if it is one of whoever handed it in."""
 
     GIVEN = marking.draw_parameters("bellman", "any")

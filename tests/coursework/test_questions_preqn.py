@@ -127,7 +127,7 @@ class TestJudgedOfPreQN:
             ("ex-preqn-schedule", ([0, 2], [0, 1]), "states 0 and 1"),
             ("ex-preqn-patience", 8, "two whole numbers"),
             ("ex-preqn-patience", [8.5, 4], "two whole numbers"),
-            ("ex-preqn-patience", [8, 3], "still runs off with a period of 3"),
+            ("ex-preqn-patience", [7, 3], "still runs off with a period of 3"),
         ],
     )
     def test_forms_are_named(self, name, answer, words):
