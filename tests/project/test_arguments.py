@@ -44,7 +44,7 @@ def keys(node):
 def of_an_update(function):
     """Return whether what is called is one of the names that take an update, or that make one."""
     if isinstance(function, ast.Call) and isinstance(function.func, ast.Name) and function.func.id == "getattr":
-        function = ast.Attribute(function.args[0])
+        function = ast.Attribute(function.args[0], "")
     if isinstance(function, ast.Name):
         return function.id in CLASSES
     while isinstance(function, ast.Attribute):
