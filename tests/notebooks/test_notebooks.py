@@ -146,7 +146,11 @@ def test_checked_cells_print_what_they_printed(path):
     this notebook with this package, `make book` makes it.
     """
     notebook = pages.notebook(path)
-    _, executed = get_cache(BUILD / ".jupyter_cache").merge_match_into_notebook(reads.keyed(notebook))
+    cache = get_cache(BUILD / ".jupyter_cache")
+    try:
+        _, executed = cache.merge_match_into_notebook(reads.keyed(notebook))
+    finally:
+        cache.db.dispose()  # from Python 3.13 on, one that is left open is a warning
     pages.none(differences(notebook, executed), "the notebook says something else than is committed")
 
 
