@@ -128,9 +128,9 @@ class Person:
     def logs_in(self, address, password=None):
         """Log in to the hub by its form; return where that led."""
         self.address = address
-        self.web.get(f"{address}/hub/login", timeout=60)
+        self.web.get(f"{address}/hub/login", timeout=PATIENCE)
         form = {"username": self.name, "password": password or self.password, "_xsrf": self.web.cookies["_xsrf"]}
-        return self.web.post(f"{address}/hub/login", data=form, timeout=60, allow_redirects=False)
+        return self.web.post(f"{address}/hub/login", data=form, timeout=PATIENCE, allow_redirects=False)
 
     def starts(self):
         """Start this user's server and wait for JupyterLab."""
@@ -147,7 +147,7 @@ class Person:
         base = f"/user/{of or self.name}"
         mine = [cookie.value for cookie in self.web.cookies if cookie.name == "_xsrf" and cookie.path == f"{base}/"]
         more.setdefault("headers", {})["X-XSRFToken"] = mine[0] if mine else ""
-        return self.web.request(method, f"{self.address}{base}{path}", timeout=600, **more)
+        return self.web.request(method, f"{self.address}{base}{path}", timeout=PATIENCE, **more)
 
     def presses(self, action):
         """Press a button of the assignment list; return what it then shows."""
@@ -236,7 +236,7 @@ def running(made, place):
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(60)
+                process.wait(PATIENCE)
             process.kill()
             left = [pid for name in (ANN, BOB, PROF) for pid in sandbox.of_user(pwd.getpwnam(name).pw_uid)]
             # The hub ends what started its proxy: of a node that pip has installed, that is not the proxy itself.
@@ -250,7 +250,7 @@ def running(made, place):
 def answers(address):
     """Say whether somebody answers there."""
     with contextlib.suppress(requests.ConnectionError):
-        return requests.get(address, timeout=60).ok
+        return requests.get(address, timeout=PATIENCE).ok
     return False
 
 
