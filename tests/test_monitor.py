@@ -517,9 +517,15 @@ def stored(buffer, env):
 def earned_by_loops(model, most, last, scale):
     """Return the columns about what was earned, a step at a time."""
     buffer, gamma, sums, episodes, lengths = model.replay_buffer, model.gamma, [], [], []
+    early, late = [], []
     for env in range(buffer.n_envs):
         steps = stored(buffer, env)
         first = not buffer.full
+        for k, (_, reward, *_) in enumerate(steps):  # a tenth of them at either end, rounded up
+            if k < len(steps) / 10:
+                early.append(abs(scale(reward)))
+            if len(steps) - 1 - k < len(steps) / 10:
+                late.append(abs(scale(reward)))
         for k in range(len(steps)):
             total, factor, over, plain, length = 0.0, 1.0, 0, 0.0, 0
             for _, reward, done, timeout in steps[k:]:
@@ -556,6 +562,7 @@ def earned_by_loops(model, most, last, scale):
         "start_sum": np.mean([e[5] for e in episodes]),
         "episode_length": longest,
         "same_length": np.mean([length == longest for length in ended]) if len(ended) >= 3 else np.nan,
+        "reward_change": np.median(late) / np.median(early),
     }
 
 

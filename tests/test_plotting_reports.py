@@ -107,10 +107,10 @@ class TestHistory:
         for ax, name in zip(axes, reports.PANELS, strict=True):
             np.testing.assert_array_equal(ax.lines[0].get_xydata(), given[["step", name]])
             assert ax.get_ylabel() == reports.PANELS[name]
-            sizes = ("max_q", "bound_ratio", "td_error", "value_churn", "input_size")
+            sizes = ("max_q", "bound_ratio", "td_error", "value_churn", "input_size", "input_ratio")
             assert ax.get_yscale() == ("log" if name in sizes or name.endswith("_norm") else "linear")
         limits = {name: ax.get_ylim() for ax, name in zip(axes, reports.PANELS, strict=True)}
-        assert limits["row_ratio"] == limits["certified"] == (-0.05, 1.05)
+        assert limits["row_ratio"] == limits["certified"] == limits["after_ends"] == (-0.05, 1.05)
         assert limits["alignment"] == (-1.1, 1.1)
         assert axes[-1].get_xlabel() == "steps in the environment"
         assert axes[0].figure is axes[-1].figure

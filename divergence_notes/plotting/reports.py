@@ -65,14 +65,19 @@ PANELS = {
     "target_coupling": "target\ncoupling",
     "episode_length": "longest\nepisode",
     "same_length": "of the same\nlength",
+    "input_ratio": "largest over\nmiddle input",
+    "after_ends": "targets past\nthe ends",
+    "reward_change": "late over\nearly reward",
     "start_sum": "sum of rewards\nfrom the start",
     "alarm": "alarm",
 }
 """What can be drawn of a history, every number of it, and how its axis is labelled."""
 
-_LIMITS = dict.fromkeys(("row_ratio", "certified", "dormant", "dormant_layer", "same_length", "alarm"), (-0.05, 1.05))
+_SHARES = ("row_ratio", "certified", "dormant", "dormant_layer", "same_length", "after_ends", "alarm")
+_LIMITS = dict.fromkeys(_SHARES, (-0.05, 1.05))
 _LIMITS |= {"alignment": (-1.1, 1.1)}
-_LOG = ("max_q", "bound_ratio", "td_error", "feature_norm", "weight_norm", "gradient_norm", "value_churn", "input_size")
+_LOG = ("max_q", "bound_ratio", "td_error", "feature_norm", "weight_norm", "gradient_norm", "value_churn")
+_LOG += ("input_size", "input_ratio")
 
 
 def plot_report(report: "pandas.DataFrame", *, ax: Axes | None = None) -> Axes:
