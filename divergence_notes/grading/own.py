@@ -63,8 +63,9 @@ def own_numbers(name: Any, given: Mapping) -> dict:
 
     Examples
     --------
-    >>> own_numbers("Ada", {"gamma": 0.9, "end": 0.1, "own": {"of": ["end"], "rows": [[0.2], [0.3]]}})["gamma"]
-    0.9
+    >>> given = {"gamma": 0.9, "end": 0.1, "own": {"of": ["end"], "rows": [[0.2]]}}
+    >>> own_numbers("Ada", given)["end"]
+    0.2
     """
     numbers = {key: value for key, value in given.items() if key != "own"}
     if name is None or name is ... or "own" not in given:

@@ -76,7 +76,7 @@ def recipe(place):
     (page,) = (cell.source for cell in cells if "### On a JupyterHub" in cell.source)
     blocks = re.findall(r"(?:^    \S.*\n)+", page.partition("### On a JupyterHub")[2], re.M)
     (block,) = (block for block in blocks if "/opt/hub/bin/pip" in block)
-    lines = [line.strip() for line in block.splitlines()]
+    lines = [" ".join(line.split()) for line in block.replace("\\\n", " ").splitlines()]
     return [line.replace("/opt/hub", str(place / "hub")).replace("/srv", str(place / "srv")) for line in lines]
 
 
