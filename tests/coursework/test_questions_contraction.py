@@ -90,7 +90,7 @@ class TestUnusualAnswersOfContraction:
         assert check(made.STOP, answer).passed and check(made.STOP, lambda *args: float(answer(*args))).passed
 
     def test_predictions_may_be_rounded(self):
-        given = marking.draw_parameters("contraction", "one")
+        given = grading.own_numbers(..., marking.draw_parameters("contraction", "one"))
         for exercise in (made.UNKNOWN, made.KNOWN):
             value = exercise.right(*given.values())
             assert all(
@@ -175,7 +175,7 @@ class TestBug:
 def test_no_game_diverges_between_the_two_couplings():
     """What makes C and not B the answer: at no coupling below 1, in no game, is an eigenvalue outside the circle."""
     for seed in SEEDS:
-        gamma, share = marking.draw_parameters("contraction", seed).values()
+        gamma, share = grading.own_numbers(..., marking.draw_parameters("contraction", seed)).values()
         middle = (made.UNKNOWN.right(gamma, share) + made.KNOWN.right(gamma, share)) / 2
         kernel, weights = np.array([[1, middle], [middle, 1]]), np.array([share, 1 - share])
         assert contraction.row_sum_bound(kernel, weights, alpha=1, gamma=gamma) > 1
