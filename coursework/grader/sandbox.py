@@ -271,9 +271,12 @@ class Session:
             said = self._ask({"cell": source}, self.limits.cell)
         except Fault as fault:
             return [cells.failure("Ended", str(fault))]
-        if time.monotonic() - start < self.limits.quick:
+        outputs = cells.tidy(said.get("outputs"))
+        if any(output.get("ename") == "MemoryError" for output in outputs):
+            self.stop()  # else what it holds of the memory is missing for the next answers
+        elif time.monotonic() - start < self.limits.quick:
             self.cells.append(source)
-        return cells.tidy(said.get("outputs"))
+        return outputs
 
     def get(self, name):
         """Return what the student's code calls `name`: a value, or a function that runs over there."""

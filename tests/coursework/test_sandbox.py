@@ -137,3 +137,11 @@ class TestWithoutNamespaces:
             shown = session.run("hog = bytearray(3 * 10**9)")
             assert shown[0]["ename"] == "MemoryError"
             assert session.run("1 + 1")[0]["data"]["text/plain"] == "2"
+
+    def test_what_ran_out_of_memory_is_let_go(self):
+        """Its process would keep what it took; the next answers have all of it, and what went before."""
+        with sandbox.Session(sandbox.Limits(gigabytes=2)) as session:
+            session.run("x = 3")
+            shown = session.run("hog = []\nwhile True:\n    hog.append(bytearray(10**8))")
+            assert shown[0]["ename"] == "MemoryError"
+            assert session.run("len(bytearray(10**9)) * x")[0]["data"]["text/plain"] == "3000000000"
