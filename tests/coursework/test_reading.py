@@ -125,7 +125,7 @@ class TestFormgrader:
         assert (found, "RAN" in title) == ([], False)
         assert ask(formgrader, f"api/grades?submission_id={number}") == before
         assert "I do not know." in text and "onerror" in text  # shown as it was typed
-        assert text.count("Student's answer") == 6  # no box of ours was closed or covered
+        assert text.count("Student's answer") == 10  # no box of ours was closed or covered
 
     def test_control_where_it_is_not_cleaned_it_runs(self, batch, formgrader, browser):
         found, title, _, _ = visit(browser, formgrader, f"submissions/{submission(formgrader, 'control')}/")
