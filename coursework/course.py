@@ -164,8 +164,7 @@ def build(*, seed, root, release, only=None):
         )
     aside = change.aside(root)
     (aside / note.name).write_text(f"{seed}\n", encoding="utf-8")
-    config = (COURSEWORK / "nbgrader_config.py").read_text(encoding="utf-8")
-    (aside / "nbgrader_config.py").write_text(config.replace("{COURSEWORK}", str(COURSEWORK)), encoding="utf-8")
+    configure(aside)
     try:
         api = nbgrader_api(aside)
         for name in names:
@@ -195,6 +194,12 @@ def _assignment(api, name, seed, old, aside, dates):
     said(solution(api, name), f"the instructor's edition of {name}")
     (aside / "solution" / name / "mistakes.md").write_text(mistakes(name), encoding="utf-8")
     shutil.copytree(aside / "release" / name, aside / "handout" / name)
+
+
+def configure(place):
+    """Write the configuration of nbgrader for a course, of the code that is beside this file."""
+    config = (COURSEWORK / "nbgrader_config.py").read_text(encoding="utf-8")
+    (place / "nbgrader_config.py").write_text(config.replace("{COURSEWORK}", str(COURSEWORK)), encoding="utf-8")
 
 
 def numbers(old, name, seed):

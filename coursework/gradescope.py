@@ -89,19 +89,12 @@ def _course(root, name, place):
     shutil.copytree(root / "source" / name, place / "source" / name)
     shutil.copy(root / "seed.txt", place)
     try:
-        configure(place)
+        course.configure(place)
         course.said(course.nbgrader_api(place).generate_assignment(name, force=True), f"the edition of {name}")
     finally:
         os.environ["COURSE_ROOT"] = str(root)
     shutil.rmtree(place / "release")
     (place / "nbgrader_config.py").unlink()
-
-
-def configure(place):
-    """Write the configuration of nbgrader for a course, of the code that is beside this file."""
-    config = (course.COURSEWORK / "nbgrader_config.py").read_text(encoding="utf-8")
-    config = config.replace("{COURSEWORK}", str(course.COURSEWORK))
-    (place / "nbgrader_config.py").write_text(config, encoding="utf-8")
 
 
 def _requirements(root, name, tree):
@@ -130,7 +123,7 @@ def run(here):
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "course")
         shutil.copytree(here / "source" / "course", root)
-        configure(root)
+        course.configure(root)
         found = graded(root, said["assignment"], here / "submission", said["show"])
     whole.write(results, json.dumps(found | {"execution_time": round(time.monotonic() - start)}, indent=1) + "\n")
 

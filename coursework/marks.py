@@ -14,11 +14,11 @@ import nbformat
 import whole
 
 
-def gradebook(root):
+def gradebook(root, course="divergence-notes"):
     """Return the gradebook of a course; several commands may write to it."""
     from nbgrader.api import Gradebook
 
-    return Gradebook(f"sqlite:///{root / 'gradebook.db'}?timeout=60", "divergence-notes")
+    return Gradebook(f"sqlite:///{root / 'gradebook.db'}?timeout=60", course)
 
 
 def prepare(root):
@@ -27,10 +27,8 @@ def prepare(root):
     Steps of nbgrader open it under the name of a default course, and write that down where it is missing: of several
     that do so at the same time, one would succeed.
     """
-    from nbgrader.api import Gradebook
-
-    gradebook(root).close()
-    Gradebook(f"sqlite:///{root / 'gradebook.db'}?timeout=60").close()
+    for course in ("divergence-notes", "default_course"):
+        gradebook(root, course).close()
 
 
 def _grades(submission):

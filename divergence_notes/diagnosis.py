@@ -254,12 +254,19 @@ class _Run:
         same = all(np.isfinite(part).all() and np.ptp(part) == 0 for part in parts)
         return bool(same and self.n >= 5 and np.ptp(self["updates"]) > 0)
 
+    def paid(self) -> np.ndarray:
+        """Return the size of the largest reward up to each record."""
+        return np.fmax(np.abs(self["reward_low"]), np.abs(self["reward_high"]))
+
+    def huge(self) -> bool:
+        """Return whether there was a reward of size 1000 or more."""
+        return bool(np.nanmax(self.paid(), initial=0.0) >= 1e3)
+
     def late_half(self) -> np.ndarray | None:
         """Return the later half of the records with values and TD errors; None if they are few, or rewards are huge."""
         known = np.isfinite(self["td_bias"]) & np.isfinite(self["low_q"] + self["high_q"])
         known = np.flatnonzero(known & (self.updates > _LATE))
-        paid = np.nanmax(np.fmax(np.abs(self["reward_low"]), np.abs(self["reward_high"])), initial=0.0)
-        return None if len(known) < 4 or paid >= 1e3 else known[len(known) // 2 :]
+        return None if len(known) < 4 or self.huge() else known[len(known) // 2 :]
 
     def runaway(self) -> np.ndarray:
         """Return where values lie far above what was earned, without being impossible."""
@@ -410,9 +417,8 @@ def _no_target(run: _Run) -> Finding | None:
 def _steps(run: _Run) -> Finding | None:
     """Look for updates that lengthen the weights by a large part, to what they never were."""
     size, rate = run["weight_norm"], run.settings.get("learning_rate")
-    paid = np.nanmax(np.fmax(np.abs(run["reward_low"]), np.abs(run["reward_high"])), initial=0.0)
     usual = rate is not None and rate < 0.01
-    if run.settings.get("own_steps") or (usual and paid >= 1e3):  # such rewards ask for long weights
+    if run.settings.get("own_steps") or (usual and run.huge()):  # such rewards ask for long weights
         return None
     with np.errstate(all="ignore"):
         growth = np.diff(np.log(size), prepend=np.nan) / np.diff(run.updates, prepend=np.nan)
@@ -460,7 +466,7 @@ def _discount(run: _Run) -> Finding | None:
 
 def _rewards(run: _Run) -> Finding | None:
     """Look for rewards far from size 1 with values that are far from their returns."""
-    size = np.fmax(np.abs(run["reward_low"]), np.abs(run["reward_high"]))
+    size = run.paid()
     largest = np.nanmax(size, initial=0.0)
     start, earned = np.abs(run["start_q"]), np.abs(run["start_return"])
     q, most = run["max_q"], np.fmax(np.abs(run["earned_low"]), np.abs(run["earned_high"]))

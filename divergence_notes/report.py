@@ -138,9 +138,8 @@ def records(table: "pandas.DataFrame") -> "pandas.DataFrame":
     steps = columns.get("step", columns.get("time/total_timesteps", pandas.Series(range(len(table)))))
     log = pandas.DataFrame({"step": _numbers(steps)})
     for name, column in known.items():
-        log[name] = _words(column) if name in probe.WORDS else _numbers(column)
-    if "alarm" in known:
-        log["alarm"] = diagnosis.alarms(known["alarm"])
+        read = diagnosis.alarms if name == "alarm" else _words if name in probe.WORDS else _numbers
+        log[name] = read(column)
     if known:
         numbers = [name for name in known if name not in probe.WORDS]
         words = [name for name in known if name in probe.WORDS]

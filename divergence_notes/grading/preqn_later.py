@@ -14,11 +14,11 @@ from divergence_notes.grading.kinds import Choice, Value
 from divergence_notes.grading.running import Fault
 
 
-def _converges(period: int, alpha: float) -> bool:
-    """Return whether the pair settles with a target network, however far out its values go on the way."""
+def _converges(period: int, alpha: float, *, bound: float = 1e60) -> bool:
+    """Return whether the pair settles with a target network; it may go far out on the way."""
     pair = examples.full_data_divergence()
     update = dataclasses.replace(pair.update, alpha=alpha).frozen_target(period)
-    return dynamics.iterate(update, pair.Q0, max_iter=9999, tol=1e-6, bound=1e60).status == "converged"
+    return dynamics.iterate(update, pair.Q0, max_iter=9999, tol=1e-6, bound=bound).status == "converged"
 
 
 def _judge_periods(answer: object) -> str | None:
@@ -31,10 +31,8 @@ def _judge_periods(answer: object) -> str | None:
     first, second = (int(period) for period in found)
     if not _converges(first, 0.1):
         return "too-impatient"
-    if first == 8 and second == 4:
-        return "stopped-at-a-bound"
     if first > 1 and _converges(first - 1, 0.1):
-        return "too-patient"
+        return "too-patient" if _converges(first - 1, 0.1, bound=1e10) else "stopped-at-a-bound"
     if second == first:
         return "same-again"
     if second > first:
