@@ -263,7 +263,7 @@ class TestInstructorsPage:
         """The rest of it is done in `test_class.py`; here are the names that the page writes."""
         cells = {cell.id: cell.source for cell in pages.notebook(pages.BOOK / "instructors.ipynb").cells}
         section = cells["banks"].partition("### When something changes")[2].partition("\n### ")[0]
-        lines = [line.strip() for line in section.splitlines() if line.startswith("    ")]
+        lines = [line.strip() for line in section.replace("\\\n", "").splitlines() if line.startswith("    ")]
         at = lines.index("[points.bellman]")
         (tmp_path / "term.toml").write_text("\n".join(lines[at : at + 5]), encoding="utf-8")
         dates = term.read(tmp_path / "term.toml", assignments=["bellman"], students=["ann", "joerg"])
@@ -271,4 +271,5 @@ class TestInstructorsPage:
         assert dates.holder("bellman", "joerg") == "gauss"
         said = [shlex.split(line) for line in lines if "grade.py" in line]
         assert [words[2] for words in said] == ["autograde", "collect", "report", "solutions"]
+        assert said[1][3:] == ["bellman", "inbox.zip", "--root", "~/courses/2027-a"]
         assert "make course" in lines
