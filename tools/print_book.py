@@ -26,7 +26,7 @@ TARGET = PLACE / "divergence-notes.pdf"
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 PUBLISHED = CONFIG["html"]["baseurl"]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-LEFT_OUT = re.compile(r"book/(api.*|students|instructors|claims|changes|status)|genindex")
+LEFT_OUT = re.compile(r"book/(api.*|students|instructors.*|claims|changes|status)|genindex")
 """What only the web needs: the package, the courses, and what the book says about its own making."""
 BEHIND = "book/corrections"
 """The first page after the solutions."""

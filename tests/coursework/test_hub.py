@@ -72,9 +72,8 @@ def for_everybody(command):
 
 def recipe(place):
     """Return the page's commands for the machine, with its two folders in `place`."""
-    cells = nbformat.read(pages.BOOK / "instructors.ipynb", as_version=4).cells
-    (page,) = (cell.source for cell in cells if "### On a JupyterHub" in cell.source)
-    blocks = re.findall(r"(?:^    \S.*\n)+", page.partition("### On a JupyterHub")[2], re.M)
+    page = (pages.BOOK / "instructors_term.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"(?:^    \S.*\n)+", page.partition("\n## On a JupyterHub\n")[2], re.M)
     (block,) = (block for block in blocks if "/opt/hub/bin/pip" in block)
     lines = [" ".join(line.split()) for line in block.replace("\\\n", " ").splitlines()]
     return [line.replace("/opt/hub", str(place / "hub")).replace("/srv", str(place / "srv")) for line in lines]

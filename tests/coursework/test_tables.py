@@ -229,12 +229,19 @@ class TestTermCommand:
         assert wrong in said.err and "Traceback" not in said.err and said.out == ""
 
 
+def part_of_the_page(heading):
+    """Return what stands under a heading of the page on a course over a term."""
+    page = (pages.BOOK / "instructors_term.md").read_text(encoding="utf-8")
+    _, found, after = page.partition(f"\n## {heading}\n")
+    assert found, f"no part {heading!r}"
+    return after.partition("\n## ")[0]
+
+
 class TestInstructorsPage:
     """What the page for instructors says about names, archives and dates, done as it is written there."""
 
     def test_each_line(self, root, tmp_path, monkeypatch, capsys):
-        cells = {cell.id: cell.source for cell in pages.notebook(pages.BOOK / "instructors.ipynb").cells}
-        section = cells["banks"].partition("### Names, archives and dates")[2].partition("\n### ")[0]
+        section = part_of_the_page("Names, archives and dates")
         blocks = [
             textwrap.dedent(block) for block in re.findall(r"(?:^(?:    .*)?\n)+", section, re.M) if block.strip()
         ]
@@ -261,8 +268,7 @@ class TestInstructorsPage:
 
     def test_what_can_change(self, tmp_path):
         """The rest of it is done in `test_class.py`; here are the names that the page writes."""
-        cells = {cell.id: cell.source for cell in pages.notebook(pages.BOOK / "instructors.ipynb").cells}
-        section = cells["banks"].partition("### When something changes")[2].partition("\n### ")[0]
+        section = part_of_the_page("When something changes")
         lines = [line.strip() for line in section.replace("\\\n", "").splitlines() if line.startswith("    ")]
         at = lines.index("[points.bellman]")
         (tmp_path / "term.toml").write_text("\n".join(lines[at : at + 5]), encoding="utf-8")

@@ -21,7 +21,7 @@ CHAPTER = "book/contraction"
 PAGES = check.names(SITE) or toc_files()
 LIMIT, WITH_WIDGETS = 1_300_000, 2_300_000  # bytes that the first view of a page may take, packed as servers pack them
 SCREENS = 25  # that a page has at most which is read from its start to its end
-LOOKED_UP = ("api", "bibliography", "changes", "claims", "corrections", "genindex", "glossary", "instructors", "search")
+LOOKED_UP = ("api", "bibliography", "changes", "claims", "corrections", "genindex", "glossary", "search")
 """How the names of pages begin on which one looks something up."""
 BY_DAY = (("light", 1280), ("dark", 360))
 """The looks in which axe reads a page by day; both themes and both widths are among them."""
