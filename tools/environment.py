@@ -174,6 +174,8 @@ def make(place, lists):
     have = read(stamp).decode("utf-8").splitlines() if os.path.exists(python) and os.path.isfile(stamp) else []
     if have[: len(want)] == want:
         return
+    if os.path.islink(place):
+        sys.exit("{} is a link, and no environment is made through one. Remove the link.".format(place))
     done = max(len(have) - 1, 0) if have == want[: len(have)] else 0
     text = "Adding {1} to {0}, which takes a minute, once." if done else "Making {} from {}, which takes minutes, once."
     say(text.format(place, os.path.relpath(lists[done], ROOT)))

@@ -222,6 +222,23 @@ def test_interrupted_installation_is_never_trusted(tmp_path):
     assert stamp.read_text() == first
 
 
+@pytest.mark.parametrize("name", [".venv", ".venv-bench"])
+@pytest.mark.parametrize("as_link", [False, True])
+def test_an_environment_is_no_part_of_the_project(tmp_path, name, as_link):
+    """One that is a link is not either: where it is committed, a merge deletes the one that lies there."""
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "made-from").touch()
+    if as_link:
+        (tmp_path / name).symlink_to(tmp_path / "there")
+    else:
+        (tmp_path / "there").rename(tmp_path / name)
+    for words in [["init", "--quiet"], ["add", "--all"]]:
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    kept = subprocess.check_output(["git", "ls-files"], cwd=tmp_path, text=True).split()
+    assert kept == [".gitignore"] + ["there/made-from"] * as_link
+
+
 def test_ruff():
     done = tool("ruff", "check", "--quiet", ".")
     assert done.returncode == 0, done.stdout

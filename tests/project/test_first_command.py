@@ -278,6 +278,18 @@ class TestWhereAndHow:
         found = subprocess.run(look, env=place.env, capture_output=True, text=True, check=True, cwd="/").stdout
         assert found.strip() == ascii(str(place.root / "divergence_notes" / "__init__.py"))
 
+    def test_a_link(self, place, tmp_path):
+        """Nothing is installed through it into what may be the environment of another folder."""
+        said(start(place))
+        shutil.move(place.root / ".venv", other := tmp_path / "other")
+        (place.root / ".venv").symlink_to(other)
+        assert said(start(place)) == "", "a folder that was moved to a larger disk is followed"
+        (place.root / "requirements.txt").write_text("more==1.0\n")
+        running = start(place)
+        text = f"{place.root / '.venv'} is a link, and no environment is made through one. Remove the link.\n"
+        assert running.communicate(timeout=PATIENCE)[0] == text and running.returncode == 1
+        assert versions(place) == USUAL
+
     def test_two_at_once(self, place):
         """One makes it, the other waits, says so, and finds it made."""
         with environment.alone(place.root):
