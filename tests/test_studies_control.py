@@ -25,6 +25,7 @@ from divergence_notes.studies import (
     collapse,
     dials,
     protocol,
+    robots_long,
     runner,
     swimmers,
     swing_up,
@@ -619,6 +620,31 @@ class TestRelatives:
             assert isinstance(agent.critic.qf0[1], torch.nn.ReLU) and agent.actor.optimizer.defaults["lr"] == 1e-3
 
 
+class TestLongerRuns:
+    """The runs of the relatives, three times as long."""
+
+    def test_settings(self, asked):
+        """Each run asks for what the shorter one asks for, and for more steps."""
+        for agent in robots_long.PARAMETERS["agent"]:
+            relatives.run(environment="Hopper-v5", agent=agent, seed=2)
+            robots_long.run(environment="Hopper-v5", agent=agent, seed=2)
+        for shorter, longer in zip(asked[::2], asked[1::2], strict=True):
+            assert longer == shorter | {"steps": 300_000} and shorter["steps"] == 100_000
+
+    def test_it_goes_on_where_the_shorter_ends(self, small):
+        """How long a run is changes nothing of its beginning."""
+        for agent in robots_long.PARAMETERS["agent"]:
+            shorter, longer = (
+                study.run(environment="Hopper-v5", agent=agent, seed=1, steps=steps)
+                for study, steps in ((relatives, 60), (robots_long, 120))
+            )
+            pd.testing.assert_frame_equal(longer.iloc[: len(shorter)], shorter, check_exact=True)
+
+    def test_the_price(self):
+        """It is what so many steps of the shorter runs cost."""
+        assert robots_long.SECONDS == {agent: 3 * relatives.SECONDS[agent] for agent in ("preqn", "ddpg", "td3")}
+
+
 class TestDials:
     """One dial at a time, on seeds that no comparison uses."""
 
@@ -834,7 +860,7 @@ class TestAlignmentStudy:
 
 STUDIES = {
     study.__name__.rpartition(".")[2]: study
-    for study in (robots, ablation, alignment, collapse, swimmers, swing_up, relatives, dials)
+    for study in (robots, ablation, alignment, collapse, swimmers, swing_up, relatives, robots_long, dials)
 }
 LENGTHS = {PENDULUM: (500, 10_000), "HalfCheetah-v5": (2_500, 25_000)}
 """Steps from one row to the next, and in all, of the ablation."""
@@ -844,6 +870,7 @@ SPACING = {
     "swimmers": (2_500, 40_000),
     "swing_up": (500, 10_000),
     "robots": (5_000, 100_000),
+    "robots_long": (5_000, 300_000),
     "dials": (2_500, 50_000),
 }
 """The same of studies whose runs are all alike."""
