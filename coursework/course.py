@@ -23,12 +23,16 @@ from pathlib import Path
 import change
 import marking
 import nbformat
+import numpy as np
 import roster
 import term
 import weights
 from grader import beside
 from grader.sandbox import Limits
 from packaging.requirements import Requirement
+
+from divergence_notes import grading
+from divergence_notes.grading import typed
 
 COURSEWORK = Path(__file__).resolve().parent
 SOURCE = COURSEWORK / "source"
@@ -89,6 +93,26 @@ def with_parameters(notebook, parameters):
     if len(cells) != 1:
         raise ValueError(f"notebook must have one cell tagged parameters, found {len(cells)}")
     cells[0].source = f"PARAMETERS = {parameters!r}"
+    return notebook
+
+
+def with_answers(notebook, name):
+    """Return the notebook with right answers in the solutions, where a student has to type them in."""
+    given, exercises = (
+        marking.handed_out(notebook),
+        {e.name: e for e in importlib.import_module(f"questions.{name}").EXERCISES},
+    )
+    for test in [cell.source for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("grade")]:
+        wanted = typed.asked(test) if "typed_in" in test else ()
+        for answer in wanted:
+            asked, more = re.search(rf'mark\("([\w-]+)", {answer}\b(.*)\)', test).groups()
+            (cell,) = (c for c in notebook.cells if re.search(rf"^{answer} = \.\.\.", c.source, re.M))
+            if isinstance(typed.find(answer, [cell.source]), typed.Computed):
+                numbers = grading.own_numbers("instructor" if "STUDENT" in more else ..., given)
+                right = exercises[asked].right(*exercises[asked].draw(np.random.default_rng(0), **numbers))
+                right = right.item() if isinstance(right, np.generic) else right
+                line = f"{answer} = {right!r}  # typed in\n"
+                cell.source = cell.source.replace("### END SOLUTION", f"{line}### END SOLUTION")
     return notebook
 
 
@@ -189,7 +213,8 @@ def _assignment(api, name, seed, old, aside, dates):
     target.mkdir(parents=True)
     for path in sorted((SOURCE / name).glob("*.ipynb")):
         notebook = weights.weigh(nbformat.read(path, as_version=4), dates.points.get(name, {}), name)
-        nbformat.write(with_parameters(notebook, numbers(old, name, seed)), target / path.name)
+        notebook = with_answers(with_parameters(notebook, numbers(old, name, seed)), name)
+        nbformat.write(notebook, target / path.name)
     said(api.generate_assignment(name, force=True), f"the student's edition of {name}")
     said(solution(api, name), f"the instructor's edition of {name}")
     (aside / "solution" / name / "mistakes.md").write_text(mistakes(name), encoding="utf-8")

@@ -18,6 +18,7 @@ import roster
 import term
 
 from divergence_notes import grading
+from divergence_notes.grading import typed
 
 HERE = Path(__file__).resolve().parent
 
@@ -139,7 +140,14 @@ def mark(name, answer, *, points, given=None, student=NOBODY):
     # The time limit is a long one: the other side has limits of its own.
     result = grading.check(name, answer, seed=secret(), given=given, time_limit=300)
     print(result)
+    if isinstance(answer, typed.Computed):
+        _note(f"{answer.name} is not typed in, and earns nothing: {answer.source}")
     return round(points * result.share, 2)
+
+
+def _note(said):
+    if said not in notes:
+        notes.append(said)
 
 
 def theirs():
@@ -168,9 +176,7 @@ def stranger(student):
     if names is None or found in names:
         return None
     wrote, known = str(student)[:60], os.environ["COURSE_STUDENT"]
-    note = f"the name in the notebook, {wrote!r}, is not in the roster for this student"
-    if note not in notes:
-        notes.append(note)
+    _note(f"the name in the notebook, {wrote!r}, is not in the roster for this student")
     return f"Not judged: you wrote the name {wrote!r}, and your instructor knows you as {known!r}."
 
 
@@ -193,7 +199,8 @@ def sealed(points, student, *answers):
     if not codes:
         print("No code of yours was handed in before the run: the prediction does not count.")
         return 0
-    if "".join(filter(str.isalnum, codes[0].upper())) != grading.seal(student, *answers).replace("-", ""):
+    said = [answer.value if isinstance(answer, typed.Computed) else answer for answer in answers]
+    if "".join(filter(str.isalnum, codes[0].upper())) != grading.seal(student, *said).replace("-", ""):
         print(f"This prediction is not the one that you sealed with the code {codes[0]}: it does not count.")
         return 0
     return points

@@ -18,6 +18,7 @@ from nbgrader import utils
 from nbgrader.preprocessors import GetGrades, NbGraderPreprocessor
 from traitlets import Float
 
+from divergence_notes.grading import typed
 from grader import cells, sandbox
 
 STUB = "*Your answer here.*"
@@ -140,7 +141,8 @@ class ExecuteApart(NbGraderPreprocessor):
     """Run the student's cells in a process of their own, and the tests in this one.
 
     The cells that the source locks and does not grade (imports, parameters) run on both sides. A test finds here what
-    they define; every other name in it is asked of the other side: a value, or a function that runs over there.
+    they define; every other name in it is asked of the other side: a value, or a function that runs over there. What
+    has to be typed in is read in the student's cells, and nothing that ran counts.
     """
 
     seconds = Float(150, help="time for the whole notebook").tag(config=True)
@@ -153,7 +155,7 @@ class ExecuteApart(NbGraderPreprocessor):
         info = resources["nbgrader"]
         os.environ["COURSE_ASSIGNMENT"], os.environ["COURSE_STUDENT"] = info["assignment"], info["student"]
         marking.notes.clear()
-        shell = cells.shell()
+        shell, self.written = cells.shell(), []
         shell.reset(new_session=False)
         with sandbox.Session(sandbox.Limits(total=self.seconds, gigabytes=self.gigabytes)) as session:
             for cell in nb.cells:
@@ -163,6 +165,7 @@ class ExecuteApart(NbGraderPreprocessor):
                 cell.outputs, cell.execution_count = [], None
                 if source is None:
                     outputs = session.run(cell.source)
+                    self.written.append(cell.source)
                 elif utils.is_grade(source):
                     outputs = weights.scaled(self.test(source.source, shell, session), source)
                 else:
@@ -178,12 +181,15 @@ class ExecuteApart(NbGraderPreprocessor):
         """Run a test here, with the answers from there."""
         names = free_names(source) - set(shell.user_ns) - set(dir(builtins))
         answers = {name: session.get(name) for name in names}
+        answers |= {name: typed.answer(name, self.written, answers[name]) for name in typed.asked(source)}
         shell.user_ns.update(answers)
+        typed.look_at(self.written)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # nbgrader takes one for a failure
                 return cells.run_cell(shell, source, time_limit=600)
         finally:
+            typed.look_at(None)
             for name in answers:
                 shell.user_ns.pop(name, None)
 

@@ -222,6 +222,7 @@ CRITICAL = Value(
         ),
     ),
     draw=_states,
+    rtol=5e-4,
 )
 
 

@@ -217,6 +217,7 @@ DISTANCE = Value(
         ),
     ),
     draw=_line,
+    rtol=5e-4,
 )
 
 
@@ -250,6 +251,7 @@ UNSOLVED = Value(
         ),
     ),
     draw=_line,
+    rtol=5e-4,
 )
 
 WHY = Choice(

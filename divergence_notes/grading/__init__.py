@@ -10,6 +10,7 @@ from divergence_notes.grading.kinds import Choice, Compared, FindTheBug, Functio
 from divergence_notes.grading.own import own_numbers, seal
 from divergence_notes.grading.registry import exercises, find, register
 from divergence_notes.grading.running import Fault, TimeLimit
+from divergence_notes.grading.typed import typed_in
 
 __all__ = [
     "Choice",
@@ -30,4 +31,5 @@ __all__ = [
     "register",
     "seal",
     "try_out",
+    "typed_in",
 ]

@@ -11,6 +11,7 @@ from divergence_notes.grading.comparison import numbers_of
 from divergence_notes.grading.exercise import Result, sentence
 from divergence_notes.grading.registry import find
 from divergence_notes.grading.running import Fault, Open, call
+from divergence_notes.grading.typed import Computed
 
 
 def check(
@@ -96,6 +97,8 @@ def _answered(name: str, answer: Any, judge: Callable[[], Result]) -> Result:
     """Judge an answer if there is one; what it does instead of answering becomes the message."""
     if answer is None or answer is ... or answer is NotImplemented:
         return Result(name, False, "Nothing here yet.", open=True)
+    if isinstance(answer, Computed):
+        return Result(name, False, sentence(answer.said))
     try:
         return judge()
     except Open:

@@ -2,12 +2,15 @@
 
 import base64
 import json
+import re
 import shutil
 
 import grade
+import marking
 import nbformat
 from grader.preprocessors import STUB, grade_id
 
+from divergence_notes import grading
 from tests import pages
 
 
@@ -62,6 +65,39 @@ def retype(notebook):
             cell.pop("execution_count", None)
 
 
+def retyped(notebook):
+    """Type right answers in as other people would."""
+    for name, pattern, form in (
+        ("predict-answer", r"^(sweeps_for_ever) = (\d+) .*\n^(sweeps_with_an_end) = (\d+) .*$", r"\3, \1 = \4, (+\2)"),
+        ("long-answer", r"^(farthest_at) = (\d+) .*$", r"\1: int = \2 * 10 / 10  # read\nprint(\1)"),
+        ("why-answer", r"^why = .*$", "why = 'b'"),
+    ):
+        cell = notebook.cells[place_of(notebook, name)]
+        cell.source, count = re.subn(pattern, form, cell.source, flags=re.M)
+        assert count, name
+
+
+def rerun(notebook):
+    """Compute in the answers what is right, instead of typing it in; the values are the same."""
+    for name, line in (
+        ("predict-answer", "sweeps_with_an_end = int(sweeps_with_an_end)"),
+        ("why-answer", "letter = why\nwhy = letter"),
+        ("bug-where", "where = [*where]"),
+        ("long-answer", "globals()['found'] = farthest_at\nfarthest_at = found"),
+    ):
+        notebook.cells[place_of(notebook, name)].source += f"\n{line}"
+
+
+def predicted(notebook, student):
+    """Return the right predictions of a student, typed in."""
+    numbers = grading.own_numbers(student, marking.handed_out(notebook))
+    given = [numbers[name] for name in ("gamma", "end", "factor")]
+    right = {name: grading.find(f"bellman-{name.replace('_', '-')}").right(*given) for name in PREDICTIONS}
+    return "".join(f"{name} = {value}\n" for name, value in right.items())
+
+
+PREDICTIONS = ("sweeps_for_ever", "sweeps_with_an_end")
+
 HUNT = """
 import os, gc, glob, sys
 words = []
@@ -97,6 +133,8 @@ SOFT = "def soft_backup(Q, mdp, tau):\n    "
 
 ADVERSARIES = {
     "good": (lambda nb: None, FULL),
+    "retyped_answers": (retyped, FULL),
+    "rerun": (rerun, FULL | {"predict-test": 2, "why-test": 0, "bug-where-test": 0, "long-test": 0}),
     "loop_call": (instead("soft-answer", SOFT + "while True: pass"), NO_SOFT),
     "loop_stubborn": (
         instead(

@@ -16,7 +16,7 @@ import tables
 
 from tests import pages
 from tests.coursework import archives
-from tests.coursework.submissions import edit
+from tests.coursework.submissions import edit, predicted
 
 GONE = ("sweep", "bug", "long")
 """Questions that the short assignment leaves out: one as good as another, and the slowest two."""
@@ -56,9 +56,10 @@ class Work:
         notebook = nbformat.read(solution, as_version=4)
         if self.soft:
             edit(notebook, "soft-answer", SOFT[self.soft])
-        if not self.predict:
-            edit(notebook, "predict-answer", "sweeps_for_ever = sweeps_with_an_end = 1")
-        edit(notebook, "name-answer", f'STUDENT = "{NAMES.get(self.student, self.student)}"')
+        name = NAMES.get(self.student, self.student)
+        right = predicted(notebook, name) if self.predict else "sweeps_for_ever = sweeps_with_an_end = 1"
+        edit(notebook, "predict-answer", right)
+        edit(notebook, "name-answer", f'STUDENT = "{name}"')
         edit(notebook, "why-answer", f'why = "{self.why}"')
         edit(notebook, "derive-answer", f"It contracts, says {self.student}.")
         return nbformat.writes(notebook)

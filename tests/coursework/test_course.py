@@ -19,7 +19,7 @@ import nbformat
 import pytest
 from grader.preprocessors import grade_id
 
-from divergence_notes.grading import registry
+from divergence_notes.grading import Choice, Value, registry, typed
 from tests import pages
 from tests.coursework.assignments import BY_NBGRADER, NAMES, SEED, graded_cells, source_of
 
@@ -164,6 +164,31 @@ class TestEveryAssignment:
         done = subprocess.run([sys.executable, "-c", MARKED, path], env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout.splitlines()[-1]) == graded_cells(name)
+
+
+BUILT = {"function-approximation-build-a-loop", "heuristics-small-entries", "key-equation-against", "preqn-build-turns"}
+"""Examples that one builds, by a program too; what else is a value or a letter a person reads or predicts."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestTypedIn:
+    def test_every_prediction_and_reading_is_asked_for(self, name):
+        values = [e for e in importlib.import_module(f"questions.{name}").EXERCISES if isinstance(e, (Value, Choice))]
+        tests = "".join(cell.source for cell in source_of(name).cells if grade_id(cell) in graded_cells(name))
+        answers = {e.name: re.search(rf'mark\("{e.name}", (\w+)', tests)[1] for e in values}
+        asked = {answer for line in tests.splitlines() for answer in typed.asked(line.strip())}
+        assert {answer for exercise, answer in answers.items() if exercise not in BUILT} == asked
+        assert len(answers.keys() & BUILT) < len(answers)
+
+    def test_the_solution_has_them_and_the_text_asks_for_it(self, name, made):
+        solution = nbformat.read(made[0] / "solution" / name / f"{name}.ipynb", as_version=4)
+        cells = [cell.source for cell in solution.cells if cell.cell_type == "code"]
+        asked = [answer for source in cells for answer in typed.asked(source)]
+        found = {answer: typed.find(answer, cells) for answer in asked}
+        assert len(found) >= 3 and not [one for one in found.values() if one is ... or isinstance(one, typed.Computed)]
+        assert "type it in" in source_of(name).cells[0].source
+        said = "".join(str(cell.get("outputs")) for cell in solution.cells)
+        assert said.count("typed in: Yes") == sum("typed_in(" in source for source in cells)
 
 
 @pytest.mark.parametrize("name", BY_NBGRADER)

@@ -82,6 +82,7 @@ class TestAdversaries:
         assert "took longer than 20 seconds" in outputs(batch, "bellman", "loop_cell")
         assert "Your answer raised AssertionError: too cold" in outputs(batch, "bellman", "asserts").replace("\\n", " ")
         assert "ended its process" in outputs(batch, "bellman", "hard_exit")
+        assert "farthest_at must be typed in" in outputs(batch, "bellman", "rerun").replace("\n", " ")
         assert "rejects a right implementation" in outputs(batch, "bellman", "always_fails")
 
     def test_output_is_cut(self, batch):
@@ -106,6 +107,9 @@ class TestAdversaries:
     def test_what_was_put_right_is_said(self, batch):
         notes = {row["student_id"]: row["note"] for row in grade.table(batch, "bellman")}
         assert notes["good"] == notes["widget"] == notes["utf16"] == ""
+        computed = ["sweeps_with_an_end is not typed in, and earns nothing: int(sweeps_with_an_end)"]
+        computed += [f"{name} is not typed in, and earns nothing" for name in ("why", "where", "farthest_at")]
+        assert notes["retyped_answers"] == "" and not [text for text in computed if text not in notes["rerun"]]
         assert notes["below"] == "derive-answer is empty, and the cell below it is not: read that"
         assert notes["no_marks"].count("had lost its mark and was found by its id") == 10
         assert "soft-answer is missing" in notes["deleted_answer"]

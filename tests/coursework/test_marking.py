@@ -9,7 +9,7 @@ import pytest
 from questions import bellman
 
 from divergence_notes import grading
-from divergence_notes.grading import FindTheBug, Mistake, Value
+from divergence_notes.grading import FindTheBug, Mistake, Value, typed
 from tests.coursework.assignments import NAMES
 
 
@@ -171,6 +171,23 @@ class TestSealed:
         if line:
             self.codes(course, line)
         assert self.kept(40) == 4
+
+
+class TestTypedIn:
+    """What is computed where it should be typed in earns nothing, and is said in the table."""
+
+    def test_earns_nothing(self, course, capsys):
+        computed = typed.Computed("why", "best()", "B")
+        assert marking.mark("bellman-why-unlucky", computed, points=2) == 0
+        assert marking.mark("bellman-why-unlucky", "B", points=2) == 2
+        assert "type in what came out" in " ".join(capsys.readouterr().out.lower().split())
+        assert marking.notes == ["why is not typed in, and earns nothing: best()"]
+
+    def test_the_other_answers_are_still_those_that_were_sealed(self, course):
+        code = grading.seal("ada", 40, 12)
+        (course / "sealed.csv").write_text(f"assignment,student,code\nbellman,ada,{code}\n")
+        assert marking.sealed(2, "ada", 40, typed.Computed("b", "2 * six", 12)) == 2
+        assert marking.sealed(2, "ada", 40, typed.Computed("b", "2 * six", 13)) == 0
 
 
 class TestEdge:
