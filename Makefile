@@ -11,10 +11,10 @@ BIN := .venv/bin
 PYTEST := pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 CORE := mdp dynamics bellman features networks updates contraction norms linearization rowwise ntk remedies saved
 
-.PHONY: help env env-test book page check test elsewhere nightly firefox links next released serve zip print public changed publish wheel lab lock study bench course student gradescope clean
+.PHONY: help env env-test book page check test elsewhere nightly firefox links next released serve zip print slides public changed publish wheel lab lock study bench course student gradescope clean
 
 help:
-	@echo "make book [LIVE=0] | page NAME=bellman | check | test | elsewhere | nightly | serve | zip | print | public [FREEZE=1] | changed | publish | wheel | lab | lock | study NAME=kernels | bench | course SEED=secret [ROOT=directory] | student | gradescope [NAME=bellman] [SHOW=visible] | clean     see README.md"
+	@echo "make book [LIVE=0] | page NAME=bellman | check | test | elsewhere | nightly | serve | zip | print | slides [NAME=bellman] | public [FREEZE=1] | changed | publish | wheel | lab | lock | study NAME=kernels | bench | course SEED=secret [ROOT=directory] | student | gradescope [NAME=bellman] [SHOW=visible] | clean     see README.md"
 
 env:
 	@$(PYTHON) tools/environment.py
@@ -73,6 +73,10 @@ zip: book
 # The book as one PDF, typeset by the Chromium or Chrome on the path.
 print: book env-test
 	@$(BIN)/python tools/print_book.py
+
+# For each chapter its figures, to be shown in a lecture: one file each, which needs no network.
+slides: book
+	@$(BIN)/python tools/slides.py $(NAME)
 
 # What is published, beside what is built: _build/public. FREEZE=1 adds it as the version that it is, once and for all.
 public: book
