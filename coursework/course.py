@@ -40,7 +40,9 @@ ROOT = COURSEWORK.parent
 sys.path.append(str(ROOT / "tools"))
 
 import downloads  # noqa: E402
+import environment  # noqa: E402
 import make_wheel  # noqa: E402
+import reading_time  # noqa: E402
 import reads  # noqa: E402
 
 HOW_TO = """# How to work on an assignment
@@ -57,15 +59,19 @@ HOW_TO = """# How to work on an assignment
 Your code is run again when it is graded, without a network, in {seconds:.0f} seconds at most, with other numbers.
 """
 START = "Open the folder that `make student` packed, as its README says: the notebooks are in it."
-SET_UP = """In the folder of this file,
+SET_UP = """In a terminal, in the folder of this file, with Python {pythons}:
 
        python3 -m venv .venv
        .venv/bin/python -m pip install --requirement requirements.txt
-       .venv/bin/jupyter lab
+       .venv/bin/python -m jupyter lab
 
+   On Windows write `py -m venv .venv` in the first line, and `.venv\\Scripts\\python` for `.venv/bin/python`. The first
+   two lines are needed once. They take less than three minutes where files come quickly, and less than 600 MB.
    The assignments are in `coursework/release/`, the chapters that they link to in `book/`.{more}"""
 MORE = """ {names} needs more:
-   `.venv/bin/python -m pip install --requirement requirements-{name}.txt`."""
+   `.venv/bin/python -m pip install --requirement requirements-{name}.txt`. That is large, up to 2.7 GB on Linux."""
+BESIDES = COURSEWORK / "student.md"
+"""What students read below that: where to begin, and what to do when nothing goes on."""
 
 SALTED = re.compile(r".+\.[0-9a-f]{32}")
 
@@ -254,6 +260,16 @@ def pinned(names, lock="requirements.txt"):
     return "".join(f"{line[0]}\n" for line in found.values())
 
 
+def begin(name):
+    """Return an assignment as a row of the table of where to begin: number, minutes, easy exercises of the chapter."""
+    text = nbformat.read(SOURCE / name / f"{name}.ipynb", as_version=4).cells[0].source
+    number, minutes = re.search(r"^# Assignment (\d+):(?s:.*?)About (\d+) minutes", text, re.M).groups()
+    cells = nbformat.read(ROOT / "book" / f"{name}.ipynb", as_version=4).cells
+    found = [title for cell in cells for title, _ in reading_time.exercises(cell.source)]
+    easy = [title for title in found if title.endswith("easy)")]
+    return f"| {number} | `{name}` | {minutes} | {'; '.join(easy)} |\n"
+
+
 def student(*, release, place):
     """Pack what students get: the release, the chapters, the package, and what is to be installed; and a zip file."""
     names = sorted(path.parent.name for path in release.glob("*/*.ipynb"))
@@ -277,7 +293,9 @@ def student(*, release, place):
     for module in more:
         (place / f"requirements-{module}.txt").write_text(pinned({module}), encoding="utf-8")
     said = "".join(MORE.format(names=", ".join(f"`{n}`" for n in which), name=module) for module, which in more.items())
-    how = HOW_TO.format(seconds=Limits().total, start=SET_UP.format(more=said))
+    pythons = "{}, {} or {}".format(*environment.supported())
+    how = HOW_TO.format(seconds=Limits().total, start=SET_UP.format(more=said, pythons=pythons))
+    how += BESIDES.read_text(encoding="utf-8").format(rows="".join(sorted(map(begin, names))), pythons=pythons)
     (place / "README.md").write_text(how, encoding="utf-8")
     return Path(shutil.make_archive(str(place), "zip", place.parent, place.name))
 

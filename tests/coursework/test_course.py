@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -332,11 +333,62 @@ class TestStudent:
         says = re.findall(r"`(\w+)`(?:, `\w+`)* needs more", (packed / "README.md").read_text(encoding="utf-8"))
         if name in says:
             asked += (packed / "requirements-torch.txt").read_text(encoding="utf-8").split()
-        command = [sys.executable, "-c", RUN, json.dumps(asked), str(notebook), str(wheel.with_suffix(".d"))]
-        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        done = subprocess.run(command, cwd=notebook.parent, env=env, capture_output=True, text=True, check=False)
+        done = self.run(asked, notebook, wheel)
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines()[-1].startswith(f"FROM {wheel.with_suffix('.d')}")
+
+    def test_without_torch_it_says_so_in_a_sentence(self, packed):
+        notebook = packed / "coursework" / "release" / "key_equation" / "key_equation.ipynb"
+        (wheel,) = packed.glob("*.whl")
+        done = self.run((packed / "requirements.txt").read_text(encoding="utf-8").split(), notebook, wheel)
+        said = done.stderr.splitlines()[-1]
+        assert done.returncode == 1 and said.startswith("ModuleNotFoundError: what follows needs PyTorch: run, ")
+        assert "During handling" not in done.stderr
+        named = re.search(r"%pip install --requirement (\S+)$", said)[1]
+        assert (notebook.parent / named).resolve() == packed / "requirements-torch.txt"
+
+    @staticmethod
+    def run(asked, notebook, wheel):
+        command = [sys.executable, "-c", RUN, json.dumps(asked), str(notebook), str(wheel.with_suffix(".d"))]
+        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        return subprocess.run(command, cwd=notebook.parent, env=env, capture_output=True, text=True, check=False)
+
+    def test_it_says_where_to_begin(self, packed):
+        """Each assignment with its minutes, and of its chapter exercises that are there, each of them an easy one."""
+        text = (packed / "README.md").read_text(encoding="utf-8")
+        rows = re.findall(r"^\| (\d) \| `(\w+)` \| (\d+) \| (.+) \|$", text, re.M)
+        assert [row[0] for row in rows] == [str(n) for n in range(1, 7)] and sorted(row[1] for row in rows) == NAMES
+        for _, name, minutes, first in rows:
+            assert f"About {minutes} minutes" in source_of(name).cells[0].source
+            assert 120 <= int(minutes) <= 180  # "between two and three hours", as the page for students says
+            chapter = pages.markdown(pages.BOOK / f"{name}.ipynb")
+            for title in first.split("; "):
+                assert title.endswith("easy)") and f"exercise}} {title}" in chapter.replace(
+                    "exercise-start", "exercise"
+                )
+        assert "{" not in text and text.count("3.11, 3.12 or 3.13") == 2
+
+    @pytest.mark.nightly
+    def test_it_is_installed_by_its_own_lines(self, packed, tmp_path):
+        """In a folder with blanks and umlauts, with Python alone on the path: three minutes, 600 MB."""
+        place = shutil.copytree(packed, tmp_path / "Übung 1 (neu)")
+        lines = re.findall(r"^ {7}(\S.*)$", (place / "README.md").read_text(encoding="utf-8"), re.M)
+        assert len(lines) == 3 and lines[2] == ".venv/bin/python -m jupyter lab"
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "python3").symlink_to(sys.executable)
+        env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        env["PATH"] = str(tmp_path / "bin")
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        for line in lines[:2]:
+            subprocess.run(line.split(), cwd=place, env=env, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 180
+        files = [path for path in (place / ".venv").rglob("*") if path.is_file() and not path.is_symlink()]
+        assert 100e6 < sum(path.stat().st_blocks * 512 for path in files) < 600e6
+        assert not list((place / ".venv").glob("lib/*/site-packages/torch"))
+        python = [str(place / ".venv" / "bin" / "python"), "-m", "jupyter"]
+        for words in (["lab", "--version"], ["execute", "coursework/release/bellman/bellman.ipynb"]):
+            subprocess.run([*python, *words], cwd=place, env=env, check=True, capture_output=True)
 
     def test_only_one_assignment_asks_for_torch(self, packed):
         text = (packed / "README.md").read_text(encoding="utf-8")
