@@ -4,13 +4,15 @@ The text of the questions is in `coursework/source`; the exercises for practice 
 here may reach a student: not by the release, not by the site, not by the wheel.
 """
 
+import functools
+
 import numpy as np
 from grader import border
 
 from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value
 from divergence_notes.grading.key_equation import seven_numbers
 
-OWN = ("w", "v", "y", "z", "alpha")
+OWN = ("w", "v", "y", "z", "alpha", "run")
 """The numbers that are drawn for each student."""
 
 
@@ -25,6 +27,7 @@ def parameters(rng):
         "pieces": int(rng.integers(5, 50)),
         "pace": round(float(rng.uniform(0.02, 0.1)), 3),
         "times": round(float(rng.uniform(0.5, 3.0)), 1),
+        "run": int(rng.integers(1, 1_000_000)),
     }
 
 
@@ -515,6 +518,83 @@ AGAINST = Value(
 )
 
 
+# Question 7: the kernel of the start.
+
+
+@functools.lru_cache(maxsize=8)
+def trained(run, alpha=0.01, time=1000):
+    """Return what the loop in the notebook does: what is learned, what the first kernel promises, what is missed."""
+    inputs, weights = np.linspace(-1.5, 1.5, 7), np.random.default_rng(run).standard_normal((3, 8))
+    goal, share, left_out = np.sin(3 * inputs), np.full(7, alpha / 6), 4
+    share[left_out] = 0.0
+
+    def values():
+        h = np.tanh(inputs[:, None] * weights[0] + weights[1])
+        slope = weights[2] * (1 - h * h)
+        return h @ weights[2], np.concatenate([slope * inputs[:, None], slope, h], axis=1)
+
+    learned, J = values()
+    first, promised, missed = J @ J.T, learned, 0.0
+    for _ in range(round(time / alpha)):
+        step = (share * (goal - learned)) @ J
+        predicted = learned[left_out] + J[left_out] @ step
+        promised = promised + first @ (share * (goal - promised))
+        weights = weights + step.reshape(3, 8)
+        learned, J = values()
+        missed += abs(learned[left_out] - predicted)
+    return float(learned[left_out]), float(promised[left_out]), float(missed)
+
+
+def spoken(numbers):
+    """Return what an oral check may ask about the run of question 7, and what is right."""
+    lines = {alpha: trained(numbers["run"], alpha) for alpha in (0.1, 0.01)}
+    read = "; ".join(f"alpha = {a}: {q:.4f}, {p:.4f}, missed {m:.5f}" for a, (q, p, m) in lines.items())
+    return [
+        (
+            "Read me the three lines of your run. What stays the same from line to line, and what does not?",
+            f"{read}. In the third line the first two are the same to about three places, and what is missed is about "
+            f"{lines[0.01][2] / 10:.5f}.",
+        ),
+    ]
+
+
+def _read_off(value, run):
+    learned, promised, missed = trained(run)
+    known = {
+        None: promised - learned,
+        "sign": learned - promised,
+        "promise": promised,
+        "learned": learned,
+        "remainders": missed,
+    }
+    near = min(known, key=lambda name: abs(known[name] - float(value)))
+    if abs(known[near] - float(value)) <= 2.5e-4:
+        return near
+    return "That is not what your run shows. Run the cell with your own name in the notebook, and read its second line"
+
+
+LONG = Value(
+    "key-equation-kernel-of-the-start",
+    lambda run: round(trained(run)[1] - trained(run)[0], 4),
+    (
+        Mistake("sign", "Take what is learned from what is promised", lambda run: trained(run)[0] - trained(run)[1]),
+        Mistake(
+            "promise",
+            "That is what the kernel of the start promises, and not how far off it is",
+            lambda run: trained(run)[1],
+        ),
+        Mistake("learned", "That is what is learned, and not how far off the promise is", lambda run: trained(run)[0]),
+        Mistake(
+            "remainders",
+            "That is what is missed with the kernel as it is in each step; the question is about that of the start",
+            lambda run: trained(run)[2],
+        ),
+    ),
+    judge=_read_off,
+    draw=lambda rng, **given: (given["run"],),
+)
+
+
 def _accept(Q, slow, mdp, kernel, rho, alpha, tau):
     mdp = border.process("mdp", mdp)
     Q, slow = border.numbers("Q", Q, *mdp.R.shape), border.numbers("slow", slow, *mdp.R.shape)
@@ -524,4 +604,4 @@ def _accept(Q, slow, mdp, kernel, rho, alpha, tau):
 
 BUG = border.bordered(BUG, _accept)
 
-EXERCISES = (HEADS, AFTER, MISSED, BREAKS, PIECES, BUG, AGAINST)
+EXERCISES = (HEADS, AFTER, MISSED, BREAKS, PIECES, BUG, AGAINST, LONG)

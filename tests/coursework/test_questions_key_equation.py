@@ -11,6 +11,7 @@ from divergence_notes import grading, networks, ntk, updates
 from divergence_notes.grading import find
 from divergence_notes.grading import key_equation as practice
 from divergence_notes.grading.bellman import ending_mdp
+from tests.coursework.assignments import source_of
 
 marking.load()
 import questions.key_equation as made  # noqa: E402
@@ -242,3 +243,36 @@ class TestPracticeOfKeyEquation:
             whole = updates.linear_step(theta, phi, mdp, weights=np.full(6, 1 / 6), alpha=alpha)
             gaps.append(np.abs(phi @ (single - whole)).max())
         assert gaps[0] / gaps[1] == pytest.approx(find("ex-key-equation-order").right(), rel=0.01)
+
+
+def told(value):
+    """Return what the check says of an answer to the question about the kernel of the start, for run 17."""
+    return grading.check(made.LONG.name, value, given={"run": 17})
+
+
+class TestKernelOfTheStart:
+    """The number is that of the student's own run; on paper, or with another name, it cannot be had."""
+
+    def test_the_loop_that_students_run_is_what_is_computed_here(self):
+        cell = next(cell.source for cell in source_of("key_equation").cells if cell.id == "long-run")
+        space = {"np": np, "MINE": {"run": 5}}
+        exec(cell.partition("\n\nif RUN_IT")[0], space)
+        for alpha in (0.1, 0.02):
+            assert space["train"](alpha, 40) == pytest.approx(made.trained(5, alpha, 40), rel=1e-9)
+
+    def test_what_is_missed_falls_with_the_step_and_how_far_off_the_promise_is_does_not(self):
+        rows = [made.trained(17, alpha, 100) for alpha in (0.1, 0.02)]
+        assert 4 < rows[0][2] / rows[1][2] < 7  # of steps five times as short
+        off = [promised - learned for learned, promised, _ in rows]
+        assert abs(off[0]) > 0.01 and off[1] == pytest.approx(off[0], rel=0.02)
+
+    def test_four_places_are_enough_and_three_are_not(self):
+        right = made.trained(17)[1] - made.trained(17)[0]
+        assert told(round(right, 4)).passed and told(right + 2e-4).passed and not told(right + 4e-4).passed
+
+    def test_another_run_gives_another_number(self):
+        assert not told(made.LONG.right(18)).passed and made.LONG.right(18) != made.LONG.right(17)
+
+    @pytest.mark.parametrize("value", ["much", [1.0, 2.0], None, float("nan")])
+    def test_what_is_no_number(self, value):
+        assert not told(value).passed
