@@ -4,6 +4,7 @@ The text of the questions is in `coursework/source`; the exercises for practice 
 here may reach a student: not by the release, not by the site, not by the wheel.
 """
 
+import functools
 import itertools
 
 import numpy as np
@@ -13,13 +14,17 @@ from divergence_notes import bellman, contraction, updates
 from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value
 from divergence_notes.mdp import FiniteMDP, random_mdp
 
-OWN = ("gamma", "share")
+OWN = ("gamma", "share", "run")
 """The numbers that are drawn for each student."""
 
 
 def parameters(rng):
     """Draw the numbers of an edition."""
-    return {"gamma": round(float(rng.uniform(0.55, 0.9)), 2), "share": round(float(rng.uniform(0.2, 0.4)), 2)}
+    return {
+        "gamma": round(float(rng.uniform(0.55, 0.9)), 2),
+        "share": round(float(rng.uniform(0.2, 0.4)), 2),
+        "run": int(rng.integers(1, 1_000_000)),
+    }
 
 
 def _small_game(rng, gamma):
@@ -481,6 +486,100 @@ BUG = FindTheBug(
 )
 
 
+# --- what a certificate does not say
+
+
+@functools.lru_cache(maxsize=8)
+def fates(gamma, run, many=10_000):
+    """Return the moduli of updates that are drawn as in the notebook, by whether they certify, and by their fates."""
+    rng, drawn = np.random.default_rng(run), []
+    for _ in range(many):
+        features, mix = rng.standard_normal((6, 2)), rng.uniform()
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        kernel = mix * features @ features.T + (1 - mix) * np.eye(6)
+        drawn.append((kernel, rng.integers(3, size=6), rng.uniform(-1, 1, size=6)))
+    pulls, leads, paid = (np.array(part) for part in zip(*drawn, strict=True))
+    pulls, leads = 0.5 * pulls, np.eye(3)[leads]
+    sizes, tables, left = _moduli(pulls, leads, gamma), np.zeros((many, 6)), np.arange(many)
+    ends = np.full(many, "on its way")
+    for step in range(2001):
+        errors = paid + gamma * (leads @ tables.reshape(-1, 3, 2).max(axis=2)[:, :, None])[:, :, 0] - tables
+        if step % 20 == 0:
+            gone, home = np.abs(tables).max(axis=1) > 1e6, np.abs(errors).max(axis=1) < 1e-6
+            ends[left[home]], ends[left[gone]] = "came home", "ran off"
+            kept = ~gone & ~home
+            pulls, leads, paid, tables, left, errors = (x[kept] for x in (pulls, leads, paid, tables, left, errors))
+        tables = tables + (pulls @ errors[:, :, None])[:, :, 0]
+    found = {}
+    for certified in (True, False):
+        for end in ("came home", "ran off", "on its way"):
+            found[certified, end] = sizes[(ends == end) & ((sizes < 1) == certified)]
+    return found
+
+
+def _moduli(pulls, leads, gamma):
+    """Return the exact moduli: in each row the best action of each next state is chosen on its own."""
+    still = (np.eye(6) - pulls).reshape(-1, 6, 3, 2)
+    into = gamma * (pulls @ leads)[:, :, :, None]
+    gain = (np.abs(still + into) - np.abs(still)).max(axis=3)
+    return (np.abs(still).sum(axis=(2, 3)) + gain.sum(axis=2)).max(axis=1)
+
+
+def spoken(numbers):
+    """Return what an oral check may ask about the run of question 7, and what is right."""
+    found = fates(numbers["gamma"], numbers["run"])
+    lines = [
+        f"{'below 1' if certified else '1 or more'}, {end}: {len(sizes)}"
+        + (f", {min(sizes):.3f} to {max(sizes):.3f}" if len(sizes) else "")
+        for (certified, end), sizes in found.items()
+    ]
+    return [
+        (
+            "Read me your lines. What would have to stand there for the modulus to decide who runs off?",
+            f"{'; '.join(lines)}. Nobody with a modulus of 1 or more would have come home.",
+        ),
+    ]
+
+
+def _counted(value, gamma, run):
+    found = {key: len(sizes) for key, sizes in fates(gamma, run).items()}
+    known = {
+        None: found[False, "came home"],
+        "ran-off": found[False, "ran off"],
+        "uncertified": sum(found[False, end] for end in ("came home", "ran off", "on its way")),
+        "everybody": found[False, "came home"] + found[True, "came home"],
+    }
+    near = min(known, key=lambda name: abs(known[name] - float(value)))
+    if abs(known[near] - float(value)) <= 5:  # one that is just below the mark here may be just above it elsewhere
+        return near
+    return "That is not what your run shows. Run the cell with your own name in the notebook, and read its lines again"
+
+
+def _home(gamma, run, *certified):
+    return sum(len(fates(gamma, run)[one, "came home"]) for one in certified)
+
+
+LONG = Value(
+    "contraction-uncertified-and-home",
+    lambda gamma, run: _home(gamma, run, False),
+    (
+        Mistake("everybody", "You count those with a modulus below 1 too", lambda *own: _home(*own, True, False)),
+        Mistake(
+            "ran-off",
+            "That is how many ran off, and not how many came home",
+            lambda *own: len(fates(*own)[False, "ran off"]),
+        ),
+        Mistake(
+            "uncertified",
+            "That is how many there are; not all of them came home",
+            lambda *own: sum(len(sizes) for (certified, _), sizes in fates(*own).items() if not certified),
+        ),
+    ),
+    judge=_counted,
+    draw=lambda rng, **given: (given["gamma"], given["run"]),
+)
+
+
 def _accept(kernel, weights, alpha, gamma):
     weights = border.numbers("weights", weights, None)
     kernel = border.numbers("kernel", kernel, len(weights), len(weights))
@@ -489,4 +588,4 @@ def _accept(kernel, weights, alpha, gamma):
 
 BUG = border.bordered(BUG, _accept)
 
-EXERCISES = (WARY, STOP, UNKNOWN, KNOWN, BEYOND, GAMES, BUG)
+EXERCISES = (WARY, STOP, UNKNOWN, KNOWN, BEYOND, GAMES, BUG, LONG)

@@ -10,6 +10,7 @@ import questions.contraction as made
 
 from divergence_notes import contraction, grading, updates
 from divergence_notes.grading import contraction as practice
+from tests.coursework.assignments import source_of
 
 SEEDS = ["one", "two"]
 
@@ -199,3 +200,47 @@ class TestPracticeOfContraction:
         long = practice._changed(50.0)
         short = replace(long, update=replace(long.update, alpha=0.5))
         assert grading.check("ex-contraction-overshoot", [long, short]).passed
+
+
+class TestWhatACertificateDoesNotSay:
+    """The count is that of the student's own run, by the package there, and all at once here."""
+
+    @pytest.fixture(scope="class")
+    def cells(self):
+        """Return what the notebook defines, with the numbers of one student."""
+        sources = {cell.id: cell.source for cell in source_of("contraction").cells}
+        space = {}
+        exec(sources["parameters"], space)
+        exec(sources["setup"], space)
+        exec(sources["long-run"].partition("\n\nif RUN_IT")[0], space)
+        return space | {"answer": sources["long-answer"]}
+
+    @pytest.mark.parametrize(("gamma", "run"), [(0.55, 1), (0.9, 3)])
+    def test_the_loop_that_students_run_is_what_is_computed_here(self, cells, gamma, run):
+        cells["count"].__globals__["MINE"] = {"gamma": gamma, "run": run}
+        said, here = cells["count"](60), made.fates(gamma, run, 60)
+        for certified, fates in said.items():
+            for end in ("came home", "ran off", "on its way"):
+                sizes = sorted(modulus for fate, modulus in fates if fate == end)
+                assert sizes == pytest.approx(sorted(here[certified, end]), rel=1e-9)
+        assert sum(map(len, said.values())) == 60 and len(said[False]) > 40
+
+    def test_what_is_certified_comes_home_and_most_of_the_rest_does_too(self):
+        found = {key: len(sizes) for key, sizes in made.fates(0.7, 2, 2000).items()}
+        assert found[True, "came home"] > 50 and found[True, "ran off"] == found[True, "on its way"] == 0
+        assert found[False, "came home"] > 10 * found[False, "ran off"] > 300
+        sizes = made.fates(0.7, 2, 2000)
+        assert sizes[False, "came home"].max() > sizes[False, "ran off"].min()
+
+    @pytest.mark.parametrize(("off", "passed"), [(0, True), (5, True), (-6, False), (6, False)])
+    def test_a_few_on_the_edge_may_differ_elsewhere(self, off, passed):
+        right = made.LONG.right(0.7, 2)
+        assert grading.check(made.LONG.name, right + off, given={"gamma": 0.7, "run": 2}).passed is passed
+
+    def test_another_run_or_discount_gives_another_number(self):
+        right = [made.LONG.right(*own) for own in ((0.7, 2), (0.7, 3), (0.71, 2))]
+        assert min(abs(right[0] - other) for other in right[1:]) > 5
+
+    @pytest.mark.parametrize("value", ["many", [1.0, 2.0], None])
+    def test_what_is_no_number(self, value):
+        assert not grading.check(made.LONG.name, value, given={"gamma": 0.7, "run": 2}).passed
