@@ -93,7 +93,7 @@ class TestUnusualAnswersOfContraction:
     def test_predictions_may_be_rounded(self):
         given = grading.own_numbers(..., marking.draw_parameters("contraction", "one"))
         for exercise in (made.UNKNOWN, made.KNOWN):
-            value = exercise.right(*given.values())
+            value = exercise.right(given["gamma"], given["share"])
             assert all(
                 check(exercise, v, **given).passed for v in (float(f"{value:.4g}"), np.float32(value), np.array(value))
             )
@@ -176,7 +176,8 @@ class TestBug:
 def test_no_game_diverges_between_the_two_couplings():
     """What makes C and not B the answer: at no coupling below 1, in no game, is an eigenvalue outside the circle."""
     for seed in SEEDS:
-        gamma, share = grading.own_numbers(..., marking.draw_parameters("contraction", seed)).values()
+        drawn = marking.draw_parameters("contraction", seed)
+        gamma, share = drawn["gamma"], drawn["share"]
         middle = (made.UNKNOWN.right(gamma, share) + made.KNOWN.right(gamma, share)) / 2
         kernel, weights = np.array([[1, middle], [middle, 1]]), np.array([share, 1 - share])
         assert contraction.row_sum_bound(kernel, weights, alpha=1, gamma=gamma) > 1
@@ -205,7 +206,7 @@ class TestPracticeOfContraction:
 class TestWhatACertificateDoesNotSay:
     """The count is that of the student's own run, by the package there, and all at once here."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def cells(self):
         """Return what the notebook defines, with the numbers of one student."""
         sources = {cell.id: cell.source for cell in source_of("contraction").cells}
