@@ -58,6 +58,7 @@ def batch(made, shared):
         bare = root / "autograded" / "control" / "bellman" / "bellman.ipynb"
         shown = nbformat.read(bare, as_version=4)
         shown.cells += [nbformat.v4.new_markdown_cell(submissions.SMUGGLED[name]) for name in submissions.BARE]
+        bare.chmod(0o644)  # nbgrader leaves it for reading only, and only root may write into it all the same
         bare.write_text(nbformat.writes(shown), encoding="utf-8")
 
     return once(shared / "batch", graded) / "instructor"
