@@ -4,6 +4,7 @@ The text of the questions is in `coursework/source`; the exercises for practice 
 here may reach a student: not by the release, not by the site, not by the wheel.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -14,7 +15,7 @@ from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Valu
 from divergence_notes.grading.bellman import ending_mdp
 from divergence_notes.mdp import FiniteMDP
 
-OWN = ("near", "far", "share", "end", "fold", "gamma")
+OWN = ("near", "far", "share", "end", "fold", "gamma", "second", "run")
 """The numbers that are drawn for each student."""
 
 
@@ -38,6 +39,8 @@ def parameters(rng):
         "gamma": round(critical + float(rng.uniform(0.5, 0.8)) * (1 - critical), 3),
         "floor": floor,
         "gamma_5": round(safe + float(rng.uniform(0.3, 0.5)) * (1 - safe), 3),
+        "second": round(float(rng.uniform(0.642, 0.65)), 4),
+        "run": int(rng.integers(1, 1_000_000)),
     }
 
 
@@ -491,6 +494,68 @@ BUG = FindTheBug(
 )
 
 
+# ---- 7: the average learner
+
+
+@functools.lru_cache(maxsize=8)
+def _draws(second, run, many=5000, steps=20_000):
+    rng = np.random.default_rng(run)
+    return np.array([np.count_nonzero(rng.random(steps) < second) for _ in range(many)])
+
+
+def weights_at_the_end(second, run, alpha, many=5000, steps=20_000):
+    """Return the logarithms of the weights that the loop in the notebook ends with."""
+    seconds = _draws(second, run, many, steps)
+    return (steps - seconds) * math.log(1 + 0.8 * alpha) + seconds * math.log(1 - 0.4 * alpha)
+
+
+def _above(second, run, alpha=0.15):
+    return int((weights_at_the_end(second, run, alpha) > 0).sum())
+
+
+def spoken(numbers):
+    """Return what an oral check may ask about the run of question 7, and what is right."""
+    own = numbers["second"], numbers["run"]
+    read = [
+        f"alpha = {a}: {_above(*own, a)} above 1, median {np.exp(np.median(weights_at_the_end(*own, a))):.1e}"
+        for a in (0.02, 0.15, 0.5)
+    ]
+    return [
+        (
+            "Read me your three lines. Some learners would have to be very large for the average to be right: why do "
+            "you see none in the third line?",
+            f"{'; '.join(read)}. They are too rare for 5000 learners: the average is carried by draws with far more "
+            "first states than usual.",
+        ),
+    ]
+
+
+def _counted(value, second, run):
+    known = {None: _above(second, run), "below": 5000 - _above(second, run)}
+    known |= {"other-step-size": _above(second, run, 0.02), "other-step-size ": _above(second, run, 0.5)}
+    for name, count in known.items():
+        if float(value) == count:
+            return name and name.strip()
+    return "not-yours"
+
+
+LONG = Value(
+    "function-approximation-average-learner",
+    _above,
+    (
+        Mistake("below", "That is how many ended below", lambda *own: 5000 - _above(*own)),
+        Mistake("other-step-size", "That is from a line of another step size", lambda *own: _above(*own, 0.5)),
+        Mistake(
+            "not-yours",
+            "That is not what your run shows. Run the cell with your own name in it, and read the second line",
+            lambda second, run: _above(second, run + 1),
+        ),
+    ),
+    judge=_counted,
+    draw=lambda rng, **given: (given["second"], given["run"]),
+)
+
+
 def _accept(w, batch, gamma, alpha):
     names = ("features", "reward", "next_features", "ended", "weight")
     features, reward, following, ended, weight = border.columns("batch", batch, names)
@@ -510,4 +575,4 @@ def _accept(w, batch, gamma, alpha):
 
 BUG = border.bordered(BUG, _accept)
 
-EXERCISES = (GROWTH, SAFE, CRITICAL, STEPS, REWARD, BUILD, BUG)
+EXERCISES = (GROWTH, SAFE, CRITICAL, STEPS, REWARD, BUILD, BUG, LONG)

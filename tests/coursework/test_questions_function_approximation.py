@@ -8,6 +8,7 @@ import torch
 
 from divergence_notes import features, grading, updates
 from divergence_notes.mdp import FiniteMDP
+from tests.coursework.assignments import source_of
 
 SEEDS = ["spring", "autumn", 3]
 
@@ -170,3 +171,33 @@ class TestJudgedOfFunctionApproximation:
         assert grading.check("ex-function-approximation-build", [2.2, 0.832]).passed
         assert grading.check("ex-function-approximation-silent", [[1, 0, 0], [0, 3, 0], [2, -1, 5]]).passed
         assert "three rows" in grading.check("ex-function-approximation-silent", [[1, 0]]).message
+
+
+class TestAverageLearner:
+    """The count is that of the student's own draws, and the average says the opposite."""
+
+    def told(self, value):
+        return grading.check(asked.LONG.name, value, given={"second": 0.646, "run": 17})
+
+    @pytest.mark.parametrize("alpha", [0.02, 0.15, 0.5])
+    def test_the_loop_that_students_run_is_what_is_computed_here(self, alpha):
+        cell = next(cell.source for cell in source_of("function_approximation").cells if cell.id == "long-run")
+        space = {"np": np, "MINE": {"second": 0.646, "run": 17}}
+        exec(cell.partition("\n\nif RUN_IT")[0], space)
+        ends = space["learners"](alpha, 20, 1000)
+        assert np.log(ends) == pytest.approx(asked.weights_at_the_end(0.646, 17, alpha, 20, 1000), abs=1e-9)
+
+    @pytest.mark.parametrize("second", [0.642, 0.65])
+    def test_short_steps_run_off_and_long_ones_come_home_although_the_average_grows(self, second):
+        assert (1 - second) * 0.8 - second * 0.4 > 0
+        short, middle, long = (asked._above(second, 3, alpha) for alpha in (0.02, 0.15, 0.5))
+        assert short > 4990 and 500 < middle < 4800 and long == 0
+
+    def test_only_the_own_count_is_right(self):
+        right = asked.LONG.right(0.646, 17)
+        assert self.told(right).passed and not self.told(right + 1).passed
+        assert right not in {asked.LONG.right(0.646, 18), asked.LONG.right(0.647, 17)}
+
+    @pytest.mark.parametrize("value", ["many", [1.0, 2.0], None])
+    def test_what_is_no_number(self, value):
+        assert not self.told(value).passed
