@@ -4,6 +4,8 @@ The text of the questions is in `coursework/source`; the exercises for practice 
 here may reach a student: not by the release, not by the site, not by the wheel.
 """
 
+import functools
+
 import numpy as np
 from grader import border
 
@@ -11,7 +13,7 @@ from divergence_notes import updates
 from divergence_notes.grading import Choice, Fault, FindTheBug, Function, Mistake, Value
 from divergence_notes.mdp import FiniteMDP
 
-OWN = ("gap", "jitter")
+OWN = ("gap", "jitter", "run")
 """The numbers that are drawn for each student."""
 
 
@@ -21,6 +23,7 @@ def parameters(rng):
         "gamma": round(float(rng.uniform(0.86, 0.95)), 3),
         "gap": round(float(rng.uniform(0.3, 0.8)), 2),
         "jitter": round(float(rng.uniform(0.03, 0.2)), 3),
+        "run": int(rng.integers(1, 1_000_000)),
     }
 
 
@@ -443,6 +446,71 @@ BUG = FindTheBug(
 )
 
 
+@functools.lru_cache(maxsize=32)
+def lengths(run, size, many=200, limit=1000):
+    """Return after how many steps each schedule of question 7 runs off, or 0 where it does not."""
+    rng = np.random.default_rng(run)
+    places = np.arange(8) + rng.uniform(-0.3, 0.3, size=8)
+    kernel, leads_to = np.exp(-((places[:, None] - places) ** 2) / (2 * 1.3**2)), rng.permutation(8)
+    rng, found = np.random.default_rng([run, size]), []
+    for _ in range(many):
+        Q, step = np.ones(8), 0
+        while step < limit and np.abs(Q).max() <= 1e6:
+            batch = rng.choice(8, size=size, replace=False)
+            wish = 0.95 * Q[leads_to[batch]] - Q[batch]
+            Q = Q + kernel[:, batch] @ np.linalg.solve(kernel[np.ix_(batch, batch)], wish)
+            step += 1
+        found.append(step if np.abs(Q).max() > 1e6 else 0)
+    return tuple(found)
+
+
+def _mean_length(run, size=6):
+    off = [steps for steps in lengths(run, size) if steps]
+    return round(sum(off) / max(len(off), 1), 2)
+
+
+def spoken(numbers):
+    """Return what an oral check may ask about the run of question 7, and what is right."""
+    run = numbers["run"]
+    read = "; ".join(
+        f"batches of {size}: {np.count_nonzero(lengths(run, size))} of 200, after {_mean_length(run, size):.2f} steps"
+        for size in (5, 6, 7)
+    )
+    return [
+        (
+            "Read me your lines for batches of 5, 6 and 7. Why does the line for 8 say something else?",
+            f"{read}. With 8 nothing is left out: the step is that of a table.",
+        ),
+    ]
+
+
+def _averaged(value, run):
+    sizes = {6: None, 5: "other-size", 7: "other-size"}
+    for size, said in sizes.items():
+        if abs(float(value) - _mean_length(run, size)) <= 0.021:  # a step or two of 200 schedules, and rounding
+            return said
+    if float(value) == np.count_nonzero(lengths(run, 6)):
+        return "count"
+    return "not-yours"
+
+
+LONG = Value(
+    "preqn-batches-of-six",
+    _mean_length,
+    (
+        Mistake("other-size", "That is from the line of another size", lambda run: _mean_length(run, 7)),
+        Mistake("count", "That is how many ran off, and not when", lambda run: np.count_nonzero(lengths(run, 6))),
+        Mistake(
+            "not-yours",
+            "That is not what your run shows. Run the cell with your own name in it, and read the sixth line",
+            lambda run: _mean_length(run + 1),
+        ),
+    ),
+    judge=_averaged,
+    draw=lambda rng, **given: (given["run"],),
+)
+
+
 def _accept(theta, batch, gamma, alpha, jitter):
     phi, reward, following, ended = border.columns("batch", batch, ("phi", "reward", "phi_next", "terminated"))
     phi = border.numbers("phi", phi, None, None)
@@ -458,4 +526,4 @@ def _accept(theta, batch, gamma, alpha, jitter):
 
 BUG = border.bordered(BUG, _accept)
 
-EXERCISES = (CHANGE, SEARCH, DISTANCE, UNSOLVED, WHY, TURNS, BUG)
+EXERCISES = (CHANGE, SEARCH, DISTANCE, UNSOLVED, WHY, TURNS, BUG, LONG)

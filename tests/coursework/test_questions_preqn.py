@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import questions.preqn as asked
 
-from divergence_notes import bellman, dynamics, examples, grading
+from divergence_notes import bellman, dynamics, examples, grading, updates
 from divergence_notes.grading import preqn_later
+from tests.coursework.assignments import source_of
 
 marking.load()
 GIVEN = {"gamma": 0.9, "gap": 0.5, "jitter": 0.1}
@@ -183,3 +184,34 @@ def test_half_a_step_is_really_taken():
     sizes = [np.linalg.norm(asked.SEARCH.right(*args) - args[0]) / np.linalg.norm(args[2]) / args[4] for args in kept]
     cuts = [round(-np.log2(size)) if size else None for size in sizes]
     assert None in cuts and 0 in cuts and any(c == args[6] for c, args in zip(cuts, kept, strict=True) if c)
+
+
+class TestHowLargeABatch:
+    """The mean is that of the student's own schedules; neither small batches nor the whole table run off."""
+
+    def test_the_loop_that_students_run_is_what_is_computed_here(self):
+        cell = next(cell.source for cell in source_of("preqn").cells if cell.id == "long-run")
+        space = {"np": np, "MINE": {"run": 5}}
+        exec(cell.partition("\n\nif RUN_IT")[0], space)
+        for size in (6, 7):
+            assert tuple(space["lengths"](size, 5)) == asked.lengths(5, size, 5)
+
+    @pytest.mark.parametrize("run", [3, 17])
+    def test_one_state_and_all_of_them_settle_and_six_do_not(self, run):
+        off = {size: np.count_nonzero(asked.lengths(run, size, 10, 1000)) for size in (1, 6, 7, 8)}
+        assert off == {1: 0, 6: 10, 7: 10, 8: 0}
+
+    def test_the_spill_grows_with_the_batch(self):
+        kernel = np.exp(-((np.arange(8)[:, None] - np.arange(8)) ** 2) / (2 * 1.3**2))
+        gains = [updates.loop_gain(kernel, batch=list(range(1, 1 + size)), gamma=0.95) for size in (1, 2, 6)]
+        assert gains[0] < 1 < gains[2] and gains == sorted(gains)
+
+    def test_only_the_own_mean_is_right(self):
+        right = asked.LONG.right(17)
+        for off, passed in ((0, True), (0.01, True), (0.05, False)):
+            assert grading.check(asked.LONG.name, right + off, given={"run": 17}).passed is passed
+        assert abs(right - asked.LONG.right(18)) > 0.05
+
+    @pytest.mark.parametrize("value", ["late", [1.0, 2.0], None])
+    def test_what_is_no_number(self, value):
+        assert not grading.check(asked.LONG.name, value, given={"run": 17}).passed
