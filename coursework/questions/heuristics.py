@@ -4,6 +4,8 @@ The text of the questions is in `coursework/source`; the exercises for practice 
 here may reach a student: not by the release, not by the site, not by the wheel.
 """
 
+import functools
+
 import numpy as np
 from grader import border
 
@@ -11,7 +13,7 @@ from divergence_notes import updates
 from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value
 from divergence_notes.mdp import FiniteMDP
 
-OWN = ("pairs", "often", "spill", "start")
+OWN = ("pairs", "often", "spill", "start", "run")
 """The numbers that are drawn for each student."""
 
 
@@ -24,6 +26,7 @@ def parameters(rng):
         "spill": round(float(rng.uniform(0.3, 0.8)), 2),
         "start": round(float(rng.uniform(2, 9)), 1),
         "ceiling": round(float(rng.uniform(0.52, 0.6)), 2),
+        "run": int(rng.integers(1, 1_000_000)),
     }
 
 
@@ -467,6 +470,79 @@ BUG = FindTheBug(
 )
 
 
+# --- hardly any data
+
+
+@functools.lru_cache(maxsize=32)
+def near(gamma, spill, run, chance=1e-4, alpha=0.1):
+    """Return the step at which the loop in the notebook ends, from 1.
+
+    Between two draws of state 2 its updates are a geometric series: the TD error of state 1 shrinks by one factor.
+    """
+    rng, goal, shrink = np.random.default_rng(run), 0.9 / (1 - gamma), 1 - alpha * (1 - gamma * spill)
+    first, second, block = 0.0, 0.0, 0
+    while True:
+        begin = block + 1
+        draws = begin + np.flatnonzero(rng.random(100_000) < chance)
+        block += 100_000
+        for draw in (*draws.tolist(), block + 1):
+            error = 1 + gamma * second - first
+            path = second + alpha * spill * error * (1 - shrink ** np.arange(draw - begin + 1)) / (1 - shrink)
+            found = begin - 1 + np.flatnonzero(path > goal)
+            if len(found[found > 100_000]):
+                return int(found[found > 100_000][0])
+            first, second = first + (path[-1] - second) / spill, float(path[-1])
+            begin = draw + 1
+            if draw <= block:
+                error = 1 + gamma * second - second
+                first, second = first + alpha * spill * error, second + alpha * error
+                if second > goal and draw > 100_000:
+                    return draw
+
+
+def spoken(numbers):
+    """Return what an oral check may ask about the run of question 7, and what is right."""
+    own = numbers["gamma"], numbers["spill"], numbers["run"]
+    read = "; ".join(f"chance {chance:.0e}: near the truth at step {near(*own, chance)}" for chance in (1e-3, 1e-4))
+    return [
+        (
+            "Read me your lines. What would a fourth one show, with a chance of a millionth?",
+            f"{read}. The fourth: about {100 * near(*own):.1g} steps, a mean squared TD error that is smaller again, "
+            "and a value after 100,000 steps that has not moved since the first hundred.",
+        ),
+    ]
+
+
+def _late(value, gamma, spill, run):
+    known = {None: near(gamma, spill, run), "other-chance": near(gamma, spill, run, 1e-3)}
+    known["extrapolated"] = 10 * known["other-chance"]
+    for name, step in known.items():
+        if abs(float(value) - step) <= 100:  # where it comes near slowly, another machine may be a few steps off
+            return name
+    return "not-yours"
+
+
+LONG = Value(
+    "heuristics-hardly-any-data",
+    near,
+    (
+        Mistake("other-chance", "That is from the line of another chance", lambda *own: near(*own, 1e-3)),
+        Mistake(
+            "extrapolated",
+            "That is ten times what the first line says. It is about right, and the question is what your run shows",
+            lambda *own: 10 * near(*own, 1e-3),
+        ),
+        Mistake(
+            "not-yours",
+            "That is not what your run shows. Run the cell with your own name in it, and read the second line",
+            lambda gamma, spill, run: near(gamma, spill, run + 1),
+        ),
+    ),
+    judge=_late,
+    draw=lambda rng, **given: (given["gamma"], given["spill"], given["run"]),
+)
+
+
 def _accept(kernel, weights, q, r_max, gamma):
     weights = border.numbers("weights", weights, None)
     kernel = border.numbers("kernel", kernel, len(weights), len(weights))
@@ -481,5 +557,5 @@ def _accept(kernel, weights, q, r_max, gamma):
 
 BUG = border.bordered(BUG, _accept)
 
-EXERCISES = (SHARES, FIRST, ENTRY, UNSEEN, TWINS, KERNEL, BUG)
+EXERCISES = (SHARES, FIRST, ENTRY, UNSEEN, TWINS, KERNEL, BUG, LONG)
 """The exercises of the chapter on reading the conditions."""

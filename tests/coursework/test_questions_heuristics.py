@@ -8,6 +8,7 @@ import pytest
 
 from divergence_notes import contraction, dynamics, grading, updates
 from divergence_notes.mdp import FiniteMDP
+from tests.coursework.assignments import source_of
 
 SEEDS = ("one", "two", "three")
 
@@ -222,3 +223,34 @@ class TestPracticeOfHeuristics:
 
     def test_overlap_may_be_rounded(self):
         assert grading.check("ex-heuristics-overlap", (5.025e-6, 1 / 199 / 999)).passed
+
+
+class TestHardlyAnyData:
+    """The step is that of the student's own draws; here it is found by a geometric series between two rare ones."""
+
+    @pytest.fixture
+    def run(self):
+        """Return what the notebook defines for its run."""
+        cell = next(cell.source for cell in source_of("heuristics").cells if cell.id == "long-run")
+        space = {"np": np, "gamma": 0.9, "MINE": {"spill": 0.6, "run": 5}}
+        exec(cell.partition("\n\nif RUN_IT")[0], space)
+        return space
+
+    @pytest.mark.parametrize("chance", [1e-3, 3e-4])
+    def test_the_loop_that_students_run_is_what_is_computed_here(self, run, chance):
+        assert run["train"](chance)[2] == made().near(0.9, 0.6, 5, chance) > 100_000
+
+    def test_the_smaller_the_error_on_the_data_the_worse_the_value(self, run):
+        (loss, value, step), (smaller, worse, later) = run["train"](1e-3), run["train"](1e-4)
+        assert smaller < 0.8 * loss and worse < 0.8 * value < 8 and later > 5 * step
+
+    def test_only_the_own_step_is_right(self):
+        given = {"gamma": 0.95, "spill": 0.6, "run": 17}
+        right = made().LONG.right(*given.values())
+        for off, passed in ((0, True), (100, True), (-150, False), (150, False)):
+            assert grading.check(made().LONG.name, right + off, given=given).passed is passed
+        assert min(abs(right - made().near(*own)) for own in ((0.95, 0.6, 18), (0.95, 0.61, 17))) > 1000
+
+    @pytest.mark.parametrize("value", ["late", [1.0, 2.0], None])
+    def test_what_is_no_number(self, value):
+        assert not grading.check(made().LONG.name, value, given={"gamma": 0.95, "spill": 0.6, "run": 17}).passed
