@@ -51,7 +51,8 @@ HOW_TO = """# How to work on an assignment
 2. Run all. Every question says that it is open. Write your name into the cell that asks for it, as your instructor has
    it in the list of the class: it draws numbers of your own.
 3. Answer where it says `...  # your code here`, and keep the names of functions and variables: they are what is graded.
-   Add cells as you like. Locked cells are put back before grading.
+   Add cells as you like. Locked cells are put back before grading. Type numbers and letters in that you predict or
+   read; compute them in a cell of your own if you like.
 4. Each question's last cell tells you whether your answer runs and has the right form. Practise on the exercises of the
    chapter: `grading.check("ex-bellman-shift", your_function)` tells you what is wrong with an answer.
 5. Restart the kernel, run all, save, and hand in the notebook under its own name.
