@@ -45,7 +45,14 @@ def secret_lines(name):
     module = (course.COURSEWORK / "questions" / f"{name}.py").read_text(encoding="utf-8")
     code = [line.strip() for line in module.splitlines()]
     kept = [line for line in code if not re.match(r"(from|import|def draw|class|@|\"\"\"|#)", line)]
-    return {line for line in [*regions(name), *kept] if len(line) > 20}
+    return {line for line in [*regions(name), *kept] if len(line) > 20} - given_away()
+
+
+@functools.cache
+def given_away():
+    """Return the lines of the runs that students are handed: what judges an answer, or solves it, repeats some."""
+    runs = [cell.source for name in NAMES for cell in source_of(name).cells if cell.id == "long-run"]
+    return {line.strip() for run in runs for line in run.splitlines()}
 
 
 def withheld(name):
