@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+EVERY = slice(None)
+"""All rows, which `Dense` knows by this object: a view of them costs as much as a small product."""
+
 AT_ONCE = 2**22
 """Numbers that the product of a convolution forms at a time: 16 MiB in single precision."""
 
@@ -86,10 +89,10 @@ class Dense(_Weighted):
 
     def products(self, other: Layer, i: slice, j: slice) -> torch.Tensor:
         """Return ``(a_i . a_j + 1) (b_i . b_j)``."""
-        outer = self.b[i] @ other.b[j].T
+        outer = torch.mm(_some(self.b, i), _some(other.b, j).t())
         if not self.weight_moves:
             return outer
-        inner = self.a[i] @ other.a[j].T
+        inner = torch.mm(_some(self.a, i), _some(other.a, j).t())
         return (inner.add_(1) if self.bias_moves else inner).mul_(outer)
 
     def squares(self) -> torch.Tensor:
@@ -110,6 +113,10 @@ class Dense(_Weighted):
         scaled = self.b * weights[:, None]  # (n, fan_out)
         parts = [(self.module.weight, scaled.T @ self.a)] if self.weight_moves else []
         return [*parts, (self.module.bias, scaled.sum(dim=0))] if self.bias_moves else parts
+
+
+def _some(part: torch.Tensor, i: slice) -> torch.Tensor:
+    return part if i is EVERY else part[i]
 
 
 @dataclass(frozen=True)

@@ -290,12 +290,17 @@ def _layer(module: nn.Module, a: torch.Tensor, b: torch.Tensor) -> Layer | None:
     return Formed(module, [(p, slopes[name].reshape(len(a), -1)) for name, p in moving.items()])
 
 
+_RELU, _TANH = torch.ops.aten.threshold_backward.grad_input, torch.ops.aten.tanh_backward.grad_input
+
 _SLOPES = {
-    nn.ReLU: lambda z, a, b: torch.ops.aten.threshold_backward(b, a, 0),
-    nn.Tanh: lambda z, a, b: torch.ops.aten.tanh_backward(b, a),
-    networks.Sine: lambda z, a, b: b * z.cos(),
+    nn.ReLU: lambda z, a, b: _RELU(b, a, 0, grad_input=b),
+    nn.Tanh: lambda z, a, b: _TANH(b, a, grad_input=b),
+    networks.Sine: lambda z, a, b: b.mul_(z.cos()),
 }
-"""What each activation a = f(z) makes of a gradient b at a: the gradient at z, as autograd computes it."""
+"""What each activation a = f(z) makes of a gradient b at a: the gradient at z, as autograd has it, over b."""
+
+_OVER = {nn.ReLU: torch.relu_, nn.Tanh: torch.tanh_}
+"""Activations that may overwrite what they are given: their slope needs only what they return."""
 
 
 def chain(net: nn.Module) -> list[nn.Module]:
@@ -305,11 +310,13 @@ def chain(net: nn.Module) -> list[nn.Module]:
     that needs no check. Nor do the parameters: those that move are real numbers on one device, and there is one.
     """
     found = [] if nn.modules.module._has_any_global_hook() else _links(net)
-    linear = [module for module in found if type(module) is nn.Linear]
-    owned = [p for module in linear for p in module._parameters.values() if p is not None]
-    alone = len({id(p) for p in owned}) == len(owned) and len(set(linear)) == len(linear)
-    plain = all(type(p) is nn.Parameter and not (p._backward_hooks or p.is_complex() or p.is_meta) for p in owned)
-    return found if alone and plain and len({p.device for p in owned if p.requires_grad}) == 1 else []
+    owned = [p for module in found for p in module._parameters.values() if p is not None]  # activations have none
+    if len({id(p) for p in owned}) != len(owned):
+        return []
+    for p in owned:
+        if type(p) is not nn.Parameter or p._backward_hooks or p.is_complex() or p.is_meta:
+            return []
+    return found if len({p.device for p in owned if p.requires_grad}) == 1 else []
 
 
 def _links(net: nn.Module) -> list[nn.Module]:
@@ -318,14 +325,15 @@ def _links(net: nn.Module) -> list[nn.Module]:
         return []
     found: list[nn.Module] = []
     for module in net._modules.values():
-        if type(module) is nn.Sequential:
+        kind = type(module)
+        if kind is nn.Sequential:
             inner = _links(module)
             if not inner:
                 return []
             found += inner
-        elif not _itself(module) or module._modules or module.__dict__.get("inplace"):
-            return []
-        elif type(module) is nn.Linear or (type(module) in _SLOPES and not module._parameters):
+        elif kind is nn.Linear or (kind in _SLOPES and not module._parameters):
+            if not _itself(module) or module._modules or module.__dict__.get("inplace"):
+                return []
             found.append(module)
         else:
             return []
@@ -334,8 +342,10 @@ def _links(net: nn.Module) -> list[nn.Module]:
 
 def _itself(module: nn.Module) -> bool:
     """Return whether a module does what its class says, and nothing besides."""
-    backward = module._backward_hooks or module._backward_pre_hooks
-    return not (_watched(module) or backward or "forward" in module.__dict__ or "__call__" in module.__dict__)
+    own = module.__dict__  # an attribute of a module is looked up in more places
+    if own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]:
+        return False
+    return not ("forward" in own or "__call__" in own)
 
 
 def plainly(
@@ -351,8 +361,13 @@ def plainly(
     with leave, torch.no_grad(), _own_precision(x.device):
         seen = [x.clone()]
         with nullcontext() if during is None else during:
-            for step in steps:  # a call looks for hooks, and only what is entered here can have set any
-                seen.append(step.forward(seen[-1]) if during is None else step(seen[-1]))
+            for k, step in enumerate(steps):
+                if during is not None:  # a call looks for hooks, and only what is entered here can have set any
+                    seen.append(step(seen[-1]))
+                elif k and type(step) in _OVER and type(steps[k - 1]) is nn.Linear:  # nobody else has its output
+                    seen.append(_OVER[type(step)](seen[-1]))
+                else:
+                    seen.append(step.forward(seen[-1]))
         out = seen[-1]
         if outputs is None and out.shape[1] == 1:  # nothing to choose
             values, b = out.squeeze(1), torch.ones_like(out)

@@ -14,7 +14,7 @@ with needs("neural"):
     import torch
     from torch import nn
 
-    from divergence_notes._layers import Layer, wide
+    from divergence_notes._layers import EVERY, Layer, wide
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +184,7 @@ def products(rows: Linearization, columns: Linearization, *, tile: int) -> torch
             return K.triu() + K.triu(1).T if symmetric else K
         tile = min([tile, *(layer.tile(max(n, m)) for layer in rows.layers)])
         if symmetric and 0 < n <= tile:
-            block = _block(rows.layers, columns.layers, slice(n), slice(n))
+            block = _block(rows.layers, columns.layers, EVERY, EVERY)
             return block.triu_() + block.triu(1).T
         K = rows.values.new_empty(n, m)
         for i in range(0, n, tile):
@@ -200,6 +200,8 @@ def products(rows: Linearization, columns: Linearization, *, tile: int) -> torch
 
 def _same_layers(rows: ByLayer, columns: ByLayer) -> bool:
     """Return whether layer stands beside layer; a network may take another way with other inputs."""
+    if rows is columns:
+        return bool(rows.layers)
     modules = [layer.module for layer in rows.layers]
     return bool(modules) and modules == [layer.module for layer in columns.layers]
 

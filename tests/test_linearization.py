@@ -928,6 +928,31 @@ NO_CHAIN = {
 }
 
 
+def plain_weight(net):
+    """Hold a weight as a tensor that is no parameter."""
+    weight = net[0].weight.detach()
+    del net[0].weight
+    net[0].weight = weight
+
+
+CHANGES = {
+    "a layer replaced": lambda net: net.__setitem__(2, nn.Linear(4, 1).double()),
+    "an activation replaced": lambda net: net.__setitem__(1, nn.ReLU()),
+    "a layer more": lambda net: net.append(nn.Tanh()),
+    "two activations in a row": lambda net: net.insert(2, nn.Tanh()),
+    "frozen": lambda net: net[0].weight.requires_grad_(False),
+    "a step": lambda net: net[0].weight.data.mul_(1.5),
+    "another weight": lambda net: setattr(net[0], "weight", nn.Parameter(2 * net[0].weight.detach())),
+    "a weight that is no parameter": plain_weight,
+    "no bias": lambda net: setattr(net[0], "bias", None),
+    "another forward pass": lambda net: replaced(net[1], lambda honest, x: honest(x) ** 2),
+    "a hook": lambda net: net[1].register_forward_hook(lambda module, given, out: 2 * out),
+    "a hook before": lambda net: net[1].register_forward_pre_hook(lambda module, given: (2 * given[0],)),
+    "a hook on gradients": lambda net: net[1].register_full_backward_hook(lambda module, into, out: (2 * into[0],)),
+    "pruned": lambda net: prune.l1_unstructured(net[0], "weight", 0.5),
+}
+
+
 class TestChains:
     """Layers one after another need no check; what only looks like it is looked at."""
 
@@ -1026,6 +1051,24 @@ class TestChains:
         finally:
             hook.remove()
         assert ntk.gram(net, x).shape == (13, 13)
+
+    @pytest.mark.parametrize("name", CHANGES)
+    def test_a_change_between_two_calls(self, name):
+        """What was known of the network at the first call is not taken for known at the second."""
+        net, x, y = made(lambda: altered(lambda net: None))
+        before = ntk.gram(net, x)
+        CHANGES[name](net)
+        J, H = one_by_one(net, x), one_by_one(net, y)
+        found = ntk.gram(net, x)
+        torch.testing.assert_close(found, J @ J.T, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(ntk.gram(net, x, y), J @ H.T, rtol=1e-11, atol=1e-11)
+        assert not torch.equal(found, before)
+
+    def test_another_precision_between_two_calls(self):
+        net, x, _ = made(STACKS["relu"])
+        before, after = ntk.gram(net, x), ntk.gram(net.float(), x.float())
+        assert (before.dtype, after.dtype) == (torch.float64, torch.float32)
+        torch.testing.assert_close(after.double(), before, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("where", ["no_grad", "inference"])
     def test_what_the_caller_switched_off(self, where):
