@@ -22,9 +22,10 @@ ONE_THREAD = {
 
 
 def in_turns(methods: Mapping[str, Callable[[], Any]], repeats: Mapping[str, int]) -> tuple[dict, dict]:
-    """Call every method in turn, a different one first in each round, and return CPU seconds and first results.
+    """Call every method in turn, and return CPU seconds and first results.
 
-    Load and heat then fall on all of them alike. A method leaves the rounds when its repeats are done.
+    Every second round is the one before in reverse, then another method begins: what a method leaves in the caches
+    falls on all the others alike, and so do load and heat. A method leaves the rounds when its repeats are done.
     """
     seconds, first = {name: [] for name in methods}, {}
     gc.collect()
@@ -32,7 +33,8 @@ def in_turns(methods: Mapping[str, Callable[[], Any]], repeats: Mapping[str, int
     gc.disable()
     for lap in range(max(repeats[name] for name in methods)):
         names = [name for name in methods if repeats[name] > lap]
-        for name in names[lap % len(names) :] + names[: lap % len(names)]:
+        first_one = lap // 2 % len(names)
+        for name in (names[first_one:] + names[:first_one])[:: -1 if lap % 2 else 1]:
             start = time.process_time()
             result = methods[name]()
             seconds[name].append(time.process_time() - start)

@@ -1,8 +1,10 @@
 """The benchmarks: what was recorded, how it is judged and written, and that our side of it runs. Nothing is timed."""
 
+import itertools
 import json
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -230,6 +232,17 @@ class TestMeasured:
         assert calls == ["a", "b", "a", "a"]
         assert {name: len(each) for name, each in seconds.items()} == {"a": 3, "b": 1}
         assert first == {"a": 1, "b": 2}
+
+    def test_each_comes_after_each_other_equally_often(self):
+        """Whoever always follows the same method always pays for what that one left in the caches."""
+        calls = []
+        methods = {name: lambda name=name: calls.append(name) for name in "abc"}
+        measure.in_turns(methods, dict.fromkeys(methods, 6))
+        rounds = [calls[k : k + 3] for k in range(0, 18, 3)]
+        assert all(sorted(each) == ["a", "b", "c"] for each in rounds)
+        pairs = Counter(pair for each in rounds for pair in itertools.pairwise(each))
+        assert pairs == dict.fromkeys(itertools.permutations("abc", 2), 2)
+        assert Counter(each[0] for each in rounds) == dict.fromkeys("abc", 2)
 
     def test_peak_is_over_the_start(self):
         """Of a process of its own, whatever the one that started it holds."""
