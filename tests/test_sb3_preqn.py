@@ -1,12 +1,17 @@
 """The TD3 that takes steps of PreQN: beside the readable agent on one batch, and in what the library does with it."""
 
 import copy
+import pydoc
+import re
+import sys
+import types
 
 import gymnasium
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from gymnasium.spaces import Box, Dict
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -16,6 +21,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from divergence_notes import monitor, networks, preqn, replay
 from divergence_notes.sb3_preqn import PreconditionedTD3
+from tests import pages
 
 OBS, ACTIONS = Box(-1, 1, shape=(3,)), Box(np.float32([-1, 0]), np.float32([3, 10]))
 
@@ -335,3 +341,43 @@ def test_it_learns():
     made.learn(4_000)
     returns, _ = evaluate_policy(made, make_vec_env("Pendulum-v1", seed=1), 10, return_episode_rewards=True)
     assert pd.Series(returns).mean() > -400
+
+
+class TestInTheZoo:
+    """What the page gives to the RL Zoo, done as the zoo does it: names are looked up, and all goes in by keyword.
+
+    The zoo itself is not asked; its command was tried by hand.
+    """
+
+    @pytest.fixture
+    def blocks(self):
+        """Return the script and the settings, as the page has them."""
+        section = (pages.BOOK / "api_training.md").read_text(encoding="utf-8").partition("## sb3_preqn")[2]
+        return [re.search(rf"```{kind}\n(.*?)```", section, re.DOTALL)[1] for kind in ("python", "yaml")]
+
+    def test_its_settings_train(self, blocks, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        ((name, given),) = yaml.safe_load(blocks[1]).items()
+        assert given.pop("n_timesteps") == 2000 and given.pop("noise_type") == "normal"
+        noise = NormalActionNoise(np.zeros(1), given.pop("noise_std") * np.ones(1))
+        ((where, settings),) = given.pop("callback")[0].items()
+        callback = pydoc.locate(where)(**settings)
+        given |= {"learning_starts": 150, "policy_kwargs": eval(given["policy_kwargs"])}  # as the zoo does
+        env = make_vec_env(name, seed=0)
+        made = PreconditionedTD3(
+            env=env, action_noise=noise, tensorboard_log=None, seed=0, verbose=0, device="cpu", **given
+        )
+        made.learn(210, callback=callback, log_interval=4)
+        assert callback.history["updates"].iloc[-1] >= 40 and (tmp_path / "report.html").is_file()
+        made.save("agent")
+        again = PreconditionedTD3.load("agent", env=env, device="cpu")
+        assert again.ending is None and np.isfinite(evaluate_policy(again, env, n_eval_episodes=1)[0])
+
+    def test_its_script_names_the_class(self, blocks, monkeypatch):
+        """Run with a made-up zoo, which knows other algorithms and is asked to train."""
+        zoo, known = types.ModuleType("rl_zoo3.train"), []
+        zoo.ALGOS, zoo.train = {"td3": object}, lambda: known.extend(zoo.ALGOS.items())
+        monkeypatch.setitem(sys.modules, "rl_zoo3", types.ModuleType("rl_zoo3"))
+        monkeypatch.setitem(sys.modules, "rl_zoo3.train", zoo)
+        exec(blocks[0], {})
+        assert known == [("td3", object), ("preqn", PreconditionedTD3)]
