@@ -393,3 +393,23 @@ class TestFoundInRuns:
     def test_steps_that_move_nothing(self, rate, found):
         said = pendulum(SAC, learning_rate=rate, steps=900)
         assert names(said) == ([found] if found else [])
+
+    @pytest.mark.parametrize(
+        ("before", "now", "found"), [(1e3, 1.0, "two-scales"), (1.0, 1.0, ""), (1e3, 1e3, "reward-scale")]
+    )
+    def test_a_memory_of_another_run(self, before, now, found):
+        """It is kept while the rewards are brought to another scale; at one scale it is none of two, large or not."""
+
+        def made(scale, starts):
+            env = gymnasium.wrappers.TransformReward(
+                gymnasium.make("Pendulum-v1"), lambda reward: scale * float(reward)
+            )
+            given = {"seed": 0, "learning_rate": 1e-3, "batch_size": 32, "device": "cpu"}
+            return TD3("MlpPolicy", env, learning_starts=starts, policy_kwargs={"net_arch": [16]}, **given)
+
+        earlier, model = made(before, 1000), made(now, 0)
+        earlier.learn(400)  # at random: it only stores
+        model.replay_buffer = earlier.replay_buffer
+        callback = monitor.watch(model, every=50)
+        model.learn(300, callback=callback)
+        assert names(diagnosis.diagnose(callback.history, callback.settings)) == ([found] if found else [])
