@@ -1,7 +1,8 @@
 """Answers that are typed in: numbers and letters that stand in a cell as such, and not what a program makes of them.
 
 A question that asks what a long run prints, or for a prediction, asks a person. So what is written after the name
-counts, as the parser of Python reads it, and nothing that runs.
+counts, as the parser of Python reads it, and nothing that runs. How an answer is judged is in `checking`; which of them
+must be typed in is the coursework's affair.
 """
 
 import ast

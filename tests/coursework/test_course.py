@@ -179,7 +179,7 @@ BUILT = {"function-approximation-build-a-loop", "heuristics-small-entries", "key
 
 
 @pytest.mark.parametrize("name", NAMES)
-class TestTypedIn:
+class TestWhatHasToBeTypedIn:
     def test_every_prediction_and_reading_is_asked_for(self, name):
         values = [e for e in importlib.import_module(f"questions.{name}").EXERCISES if isinstance(e, (Value, Choice))]
         tests = "".join(cell.source for cell in source_of(name).cells if grade_id(cell) in graded_cells(name))

@@ -173,7 +173,7 @@ class TestSealed:
         assert self.kept(40) == 4
 
 
-class TestTypedIn:
+class TestMarkOfWhatIsComputed:
     """What is computed where it should be typed in earns nothing, and is said in the table."""
 
     def test_earns_nothing(self, course, capsys):
