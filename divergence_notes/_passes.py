@@ -342,10 +342,8 @@ def _links(net: nn.Module) -> list[nn.Module]:
 
 def _itself(module: nn.Module) -> bool:
     """Return whether a module does what its class says, and nothing besides."""
-    own = module.__dict__  # an attribute of a module is looked up in more places
-    if own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]:
-        return False
-    return not ("forward" in own or "__call__" in own)
+    backward = module._backward_hooks or module._backward_pre_hooks
+    return not (_watched(module) or backward or "forward" in module.__dict__ or "__call__" in module.__dict__)
 
 
 def plainly(
