@@ -14,7 +14,7 @@ NOT_PLANTED = {"unexplained", "entropy", "after-ends", "too-low", "weight-decay"
 """What no run of the bestiary suffers from."""
 
 SINCE = {"after_ends", "input_ratio", "reward_change"}
-"""Columns that were not asked for yet when its logs were written."""
+"""Columns that were not asked for yet when the logs of its first two parts were written."""
 
 ALL = [(half, name) for half in bestiary.PARAMETERS["half"] for name in bestiary.PARAMETERS["name"]]
 
@@ -61,12 +61,16 @@ class TestCommittedBestiary:
         assert set(bestiary.FAULTS.values()) | NOT_PLANTED == set(diagnosis.CAUSES)
 
     def test_no_algorithm_is_in_both_halves(self, committed):
+        """Nor does the third part have one on tasks on which the others have it, or a seed of theirs."""
         of = committed.groupby("half")["setting_algorithm"].apply(lambda names: set(names.dropna()))
         assert not of["tuning"] & of["judged"] and min(map(len, of)) >= 3
+        assert len(set(bestiary._SEEDS.values())) == len(bestiary.PARAMETERS["half"])
 
     def test_columns(self, committed):
         told = {name.removeprefix("setting_") for name in committed if name.startswith("setting_")}
-        assert set(probe.COLUMNS) - set(committed) == {"status"} | SINCE and told <= set(diagnosis.SETTINGS)
+        assert set(probe.COLUMNS) - set(committed) == {"status"} and told <= set(diagnosis.SETTINGS)
+        early = committed[committed["half"] != "fresh"]
+        assert early[[*SINCE]].isna().all(axis=None)
 
 
 def log(name, half="judged", **columns):
@@ -103,7 +107,7 @@ class TestWarnings:
     def test_by_hand(self):
         sound = [log("loop", "tuning", alignment=[0.5, 0.0, 0.5, 1.0]), log("loop")]
         broken = log("loop-no-copy", alignment=[9.0, 1.05, -0.2, 0.5], feature_rank=[0.5, 0.5, 0.5, 7.0])
-        found = bestiary.warnings(pd.concat([*sound, broken])).set_index("column")
+        found = bestiary.warnings(pd.concat([*sound, broken]), half="judged").set_index("column")
         assert found.loc["alignment"].tolist() == [1, 1, 0, 20]  # 1.05 lies within a tenth of the range
         assert found.loc["feature_rank"].tolist() == [1, 0, 0, 30]
         assert found.loc["row_ratio", ["warned", "first", "false"]].tolist() == [0, 0, 0]
@@ -111,8 +115,15 @@ class TestWarnings:
 
     def test_a_false_one_counts(self):
         sound = [log("loop", "tuning"), log("loop", margin=[0.5, 0.5, 0.5, 2.0])]
-        found = bestiary.warnings(pd.concat([*sound, log("loop-no-copy")])).set_index("column")
+        found = bestiary.warnings(pd.concat([*sound, log("loop-no-copy")]), half="judged").set_index("column")
         assert found.loc["margin", "false"] == 1 and found["false"].sum() == 1
+
+    def test_the_part_that_is_asked(self):
+        """What other parts hold counts for nothing, but for the range of the first."""
+        runs = [log("loop", "tuning"), log("loop-no-copy", "judged", margin=9.0), log("loop-no-copy", "fresh")]
+        for half, warned in (("judged", 1), ("fresh", 0)):
+            found = bestiary.warnings(pd.concat(runs), half=half).set_index("column")
+            assert found["warned"].sum() == found.loc["margin", "warned"] == warned
 
     def test_units_of_the_task_are_divided_out(self):
         """Rewards a thousand times as large change no number that is compared."""

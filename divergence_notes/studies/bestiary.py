@@ -248,20 +248,22 @@ def relative(log: "pandas.DataFrame") -> dict[str, np.ndarray]:
     return {name: np.asarray(part, dtype=float)[1:] for name, part in found.items()}
 
 
-def warnings(logs: "pandas.DataFrame") -> "pandas.DataFrame":
+def warnings(logs: "pandas.DataFrame", *, half: str) -> "pandas.DataFrame":
     """Return which columns leave the range of sound runs, and which of them first, when a run is broken.
 
     Parameters
     ----------
     logs : DataFrame
         As `studies.load` gives them.
+    half : str
+        The part of the runs that is asked: ``"judged"`` or ``"fresh"``.
 
     Returns
     -------
     DataFrame
-        One row for each column: in how many broken runs of the half ``judged`` it warned, `warned`; in how many of them
-        no other column did so earlier, `first`, which counts each of several that did so at once; in how many sound
-        runs of that half it did, `false`; and the median number of updates at which it did in broken ones, `updates`.
+        One row for each column: in how many broken runs of that part it warned, `warned`; in how many of them no other
+        column did so earlier, `first`, which counts each of several that did so at once; in how many sound runs of that
+        part it did, `false`; and the median number of updates at which it did in broken ones, `updates`.
 
     Notes
     -----
@@ -270,20 +272,20 @@ def warnings(logs: "pandas.DataFrame") -> "pandas.DataFrame":
     """
     import pandas
 
-    runs = [(half, name, log["updates"].to_numpy()[1:], relative(log)) for half, name, log in _runs(logs)]
+    runs = [(part, name, log["updates"].to_numpy()[1:], relative(log)) for part, name, log in _runs(logs)]
     rows, at = [], {}
     for column in runs[0][3]:
-        seen = np.concatenate([each[column] for half, name, _, each in runs if half == "tuning" and name in SOUND])
+        seen = np.concatenate([each[column] for part, name, _, each in runs if part == "tuning" and name in SOUND])
         seen = seen[np.isfinite(seen)]
         low, high = seen.min(), seen.max()
         wide = 0.1 * (high - low)
-        for half, name, updates, each in runs:
+        for part, name, updates, each in runs:
             out = (each[column] < low - wide) | (each[column] > high + wide)
-            if half == "judged":
+            if part == half:
                 at[column, name] = float(updates[np.argmax(out)]) if out.any() else np.inf
-    columns, broken = list(runs[0][3]), [name for half, name, *_ in runs if half == "judged" and name in FAULTS]
+    columns, broken = list(runs[0][3]), [name for part, name, *_ in runs if part == half and name in FAULTS]
     earliest = {name: min(at[column, name] for column in columns) for name in broken}
-    sound = [name for half, name, *_ in runs if half == "judged" and name in SOUND]
+    sound = [name for part, name, *_ in runs if part == half and name in SOUND]
     for column in columns:
         when = np.array([at[column, name] for name in broken])
         warned = np.isfinite(when)
