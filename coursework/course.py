@@ -42,7 +42,6 @@ sys.path.append(str(ROOT / "tools"))
 import downloads  # noqa: E402
 import environment  # noqa: E402
 import make_wheel  # noqa: E402
-import reading_time  # noqa: E402
 import reads  # noqa: E402
 
 HOW_TO = """# How to work on an assignment
@@ -263,6 +262,8 @@ def pinned(names, lock="requirements.txt"):
 
 def begin(name):
     """Return an assignment as a row of the table of where to begin: number, minutes, easy exercises of the chapter."""
+    import reading_time  # asks for the tools of the site, which are not there where a submission is graded
+
     text = nbformat.read(SOURCE / name / f"{name}.ipynb", as_version=4).cells[0].source
     number, minutes = re.search(r"^# Assignment (\d+):(?s:.*?)About (\d+) minutes", text, re.M).groups()
     cells = nbformat.read(ROOT / "book" / f"{name}.ipynb", as_version=4).cells
