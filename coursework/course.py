@@ -104,13 +104,10 @@ def with_parameters(notebook, parameters):
 
 def with_answers(notebook, name):
     """Return the notebook with right answers in the solutions, where a student has to type them in."""
-    given, exercises = (
-        marking.handed_out(notebook),
-        {e.name: e for e in importlib.import_module(f"questions.{name}").EXERCISES},
-    )
+    given = marking.handed_out(notebook)
+    exercises = {e.name: e for e in importlib.import_module(f"questions.{name}").EXERCISES}
     for test in [cell.source for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("grade")]:
-        wanted = typed.asked(test) if "typed_in" in test else ()
-        for answer in wanted:
+        for answer in typed.asked(test):
             asked, more = re.search(rf'mark\("([\w-]+)", {answer}\b(.*)\)', test).groups()
             (cell,) = (c for c in notebook.cells if re.search(rf"^{answer} = \.\.\.", c.source, re.M))
             if isinstance(typed.find(answer, [cell.source]), typed.Computed):

@@ -139,7 +139,7 @@ class TestFind:
 
     @pytest.mark.parametrize("source", ["%time x = learn()", "%%time\nx = learn()", "x = !ls", "x = %pwd"])
     def test_nor_do_they_hide_anything(self, source):
-        import IPython  # noqa: F401
+        import IPython  # noqa: F401, as above
 
         assert isinstance(typed.find("x", [source]), typed.Computed)
 

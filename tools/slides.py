@@ -178,7 +178,7 @@ def deck(site, names):
     Raises
     ------
     ValueError
-        If it would ask another host for something.
+        As `slide`, `first_sentence` and `drawn`.
     """
     slides, head = BeautifulSoup('<div class="slides"></div>', "html.parser"), None
     for name in names:
@@ -196,7 +196,7 @@ def deck(site, names):
         file.read_text(encoding="utf-8") for file in (reveal / "reveal.css", Path(__file__).with_suffix(".css"))
     )
     script = (reveal / "reveal.js").read_text(encoding="utf-8")
-    html = f"""<!DOCTYPE html>
+    return f"""<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(head)}: {CONFIG["title"]}</title><link rel="icon" href="data:,">
@@ -206,7 +206,6 @@ def deck(site, names):
 <script>Reveal.initialize({json.dumps(SETTINGS)});</script></body>
 </html>
 """
-    return html
 
 
 def letters():

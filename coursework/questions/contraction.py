@@ -8,7 +8,7 @@ import functools
 import itertools
 
 import numpy as np
-from grader import border
+from grader import border, runs
 
 from divergence_notes import bellman, contraction, updates
 from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value
@@ -543,16 +543,15 @@ def spoken(numbers):
 
 def _counted(value, gamma, run):
     found = {key: len(sizes) for key, sizes in fates(gamma, run).items()}
-    known = {
-        None: found[False, "came home"],
-        "ran-off": found[False, "ran off"],
-        "uncertified": sum(found[False, end] for end in ("came home", "ran off", "on its way")),
-        "everybody": found[False, "came home"] + found[True, "came home"],
-    }
-    near = min(known, key=lambda name: abs(known[name] - float(value)))
-    if abs(known[near] - float(value)) <= 5:  # one that is just below the mark here may be just above it elsewhere
-        return near
-    return "That is not what your run shows. Run the cell with your own name in the notebook, and read its lines again"
+    known = [
+        (None, found[False, "came home"]),
+        ("ran-off", found[False, "ran off"]),
+        ("uncertified", sum(found[False, end] for end in ("came home", "ran off", "on its way"))),
+        ("everybody", found[False, "came home"] + found[True, "came home"]),
+    ]
+    other = "That is not what your run shows. Run the cell with your own name in the notebook, and read its lines again"
+    # one that is just below the mark here may be just above it elsewhere
+    return runs.nearest(value, known, within=5, otherwise=other)
 
 
 def _home(gamma, run, *certified):

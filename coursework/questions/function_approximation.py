@@ -8,7 +8,7 @@ import functools
 import math
 
 import numpy as np
-from grader import border
+from grader import border, runs
 
 from divergence_notes import features, updates
 from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value, try_out
@@ -531,12 +531,9 @@ def spoken(numbers):
 
 
 def _counted(value, second, run):
-    known = {None: _above(second, run), "below": 5000 - _above(second, run)}
-    known |= {"other-step-size": _above(second, run, 0.02), "other-step-size ": _above(second, run, 0.5)}
-    for name, count in known.items():
-        if float(value) == count:
-            return name and name.strip()
-    return "not-yours"
+    known = [(None, _above(second, run)), ("below", 5000 - _above(second, run))]
+    known += [("other-step-size", _above(second, run, alpha)) for alpha in (0.02, 0.5)]
+    return runs.nearest(value, known, within=0, otherwise="not-yours")
 
 
 LONG = Value(

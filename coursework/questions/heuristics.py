@@ -7,7 +7,7 @@ here may reach a student: not by the release, not by the site, not by the wheel.
 import functools
 
 import numpy as np
-from grader import border
+from grader import border, runs
 
 from divergence_notes import updates
 from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value
@@ -514,12 +514,10 @@ def spoken(numbers):
 
 
 def _late(value, gamma, spill, run):
-    known = {None: near(gamma, spill, run), "other-chance": near(gamma, spill, run, 1e-3)}
-    known["extrapolated"] = 10 * known["other-chance"]
-    for name, step in known.items():
-        if abs(float(value) - step) <= 100:  # where it comes near slowly, another machine may be a few steps off
-            return name
-    return "not-yours"
+    right, other = near(gamma, spill, run), near(gamma, spill, run, 1e-3)
+    known = [(None, right), ("other-chance", other), ("extrapolated", 10 * other)]
+    # where it comes near slowly, another machine may be a few steps off
+    return runs.nearest(value, known, within=100, otherwise="not-yours")
 
 
 LONG = Value(

@@ -7,7 +7,7 @@ here may reach a student: not by the release, not by the site, not by the wheel.
 import functools
 
 import numpy as np
-from grader import border
+from grader import border, runs
 
 from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value
 from divergence_notes.grading.key_equation import seven_numbers
@@ -560,17 +560,15 @@ def spoken(numbers):
 
 def _read_off(value, run):
     learned, promised, missed = trained(run)
-    known = {
-        None: promised - learned,
-        "sign": learned - promised,
-        "promise": promised,
-        "learned": learned,
-        "remainders": missed,
-    }
-    near = min(known, key=lambda name: abs(known[name] - float(value)))
-    if abs(known[near] - float(value)) <= 2.5e-4:
-        return near
-    return "That is not what your run shows. Run the cell with your own name in the notebook, and read its second line"
+    known = [
+        (None, promised - learned),
+        ("sign", learned - promised),
+        ("promise", promised),
+        ("learned", learned),
+        ("remainders", missed),
+    ]
+    other = "That is not what your run shows. Run the cell with your own name in the notebook, and read its second line"
+    return runs.nearest(value, known, within=2.5e-4, otherwise=other)
 
 
 LONG = Value(

@@ -7,7 +7,7 @@ here may reach a student: not by the release, not by the site, not by the wheel.
 import functools
 
 import numpy as np
-from grader import border
+from grader import border, runs
 
 from divergence_notes import updates
 from divergence_notes.grading import Choice, Fault, FindTheBug, Function, Mistake, Value
@@ -485,13 +485,10 @@ def spoken(numbers):
 
 
 def _averaged(value, run):
-    sizes = {6: None, 5: "other-size", 7: "other-size"}
-    for size, said in sizes.items():
-        if abs(float(value) - _mean_length(run, size)) <= 0.021:  # a step or two of 200 schedules, and rounding
-            return said
-    if float(value) == np.count_nonzero(lengths(run, 6)):
-        return "count"
-    return "not-yours"
+    known = [(None, _mean_length(run)), *(("other-size", _mean_length(run, size)) for size in (5, 7))]
+    other = "count" if float(value) == np.count_nonzero(lengths(run, 6)) else "not-yours"
+    # a step or two of 200 schedules, and rounding
+    return runs.nearest(value, known, within=0.021, otherwise=other)
 
 
 LONG = Value(

@@ -6,6 +6,7 @@ import importlib
 import marking
 import numpy as np
 import pytest
+from grader import runs
 from questions import bellman
 
 from divergence_notes import grading
@@ -211,3 +212,20 @@ class TestEdge:
     @pytest.mark.parametrize("answer", [[5], "5", [5, [], [], 0.5, 1.0], [5, [1.0], [True], 2.0, 1.0], [5, 1, 2, 3, 4]])
     def test_what_cannot_be_looked_at_earns_nothing(self, edge, answer):
         assert not grading.check("bellman-where-it-lies", answer, given={"code": bellman.handed_out(edge)}).passed
+
+
+class TestNearest:
+    """Which of the numbers of a run was typed in."""
+
+    KNOWN = ((None, 10.0), ("twice", 20.0), ("half", 5.0))
+
+    @pytest.mark.parametrize(
+        ("value", "said"),
+        [(10, None), (12, None), (12.5, "other"), (20, "twice"), (7, "half"), ("10", None), (float("nan"), "other")],
+    )
+    def test_by_hand(self, value, said):
+        assert runs.nearest(value, self.KNOWN, within=2, otherwise="other") == said
+
+    def test_nothing_beside_it(self):
+        """Where nothing may be off, the number next to the right one is another."""
+        assert [runs.nearest(value, self.KNOWN, within=0, otherwise="other") for value in (10, 11)] == [None, "other"]
