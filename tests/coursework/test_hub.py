@@ -66,7 +66,8 @@ def pythons():
 
 def for_everybody(command):
     """Say whether a user without rights of any kind can run a command."""
-    words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
+    # setpriv looks for its command with root's rights still; what env starts has none of them left.
+    words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", *command]
     return subprocess.run(words, cwd="/", capture_output=True).returncode == 0
 
 
@@ -265,6 +266,18 @@ def switched_off(person):
     return [name for name in told.get("disabledExtensions", []) if "formgrader" in name]
 
 
+class TestForEverybody:
+    @pytest.mark.parametrize("mode", [0o755, 0o700])
+    def test_a_program_in_a_closed_folder_is_for_root_alone(self, mode):
+        place = Path(tempfile.mkdtemp())
+        try:
+            program = Path(shutil.copy(shutil.which("true"), place / "true"))
+            place.chmod(mode)
+            assert for_everybody([str(program)]) == (mode == 0o755)
+        finally:
+            shutil.rmtree(place)
+
+
 class TestHub:
     """In this order: each test goes on where the last one ended."""
 
@@ -318,12 +331,9 @@ class TestHub:
         inbound = exchange / "divergence-notes" / "inbound"
         (anns,) = [path for path in inbound.iterdir() if path.name.startswith(f"{ANN}+")]
         assert "Permission denied" in people[BOB].types("ls", str(inbound), fails=True)
-        assert (
-            "Permission denied"
-            in people[BOB].types("mv", str(exchange / "divergence-notes"), str(exchange / "x"), fails=True)
-            or True
-        )
-        people[BOB].types("mv", str(exchange / "divergence-notes"), str(exchange / "gone"), fails=True)
+        course_place = exchange / "divergence-notes"
+        said = people[BOB].types("mv", str(course_place), str(exchange / "gone"), fails=True)
+        assert "not permitted" in said
         assert anns.is_dir()
 
     def test_collect_grade_read_and_feedback(self, hub):
