@@ -36,6 +36,7 @@ class TestRubric:
             assert 2 <= len(said["wrong"]) <= 4 and all(text[-1] in ')"' for text in said["wrong"])
             assert "".join(said["wrong"]).count("(") == "".join(said["wrong"]).count(")")
             assert "###" not in json.dumps(said)
+            assert "grade.py" not in json.dumps(said["wrong"])  # a comment is for a student, who has no such file
 
     def test_a_list_is_split_outside_of_brackets_and_quotes(self):
         assert beside._parts('"a; b" (0; none); c (1).') == ['"a; b" (0; none)', "c (1)"]
