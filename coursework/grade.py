@@ -203,12 +203,14 @@ def record(root, assignment, student):
 
 
 def fingerprint(root, assignment, student):
-    """Return what changes when a submission, its questions and their points, or its tests change."""
-    return {
+    """Return what changes when a submission, its questions and their points, its tests or its sealed code change."""
+    said = {
         "submission": _digest(sorted((root / "submitted" / student / assignment).glob("*.ipynb"))),
         "questions": _digest(sorted((root / "source" / assignment).glob("*.ipynb"))),
         "tests": _digest([root / "seed.txt", *marking.tests(assignment)]),
     }
+    codes = marking.codes(root, assignment, student)
+    return said if codes is None else said | {"sealed": codes[:1]}
 
 
 def _digest(places):
@@ -597,7 +599,7 @@ def _step(root, release, names, options):
             print(f"{len(asked)} sheets, with what is right, written to {place}")
         return
     elif options.step == "autograde":
-        print(sandbox.STATEMENTS[sandbox.isolation()])
+        print(*marking.idle(root, assignments()), sandbox.STATEMENTS[sandbox.isolation()], sep="\n")
         _say_changes(root, autograde(root, *names, workers=options.workers, again=options.again))
     elif options.step == "feedback":
         made = [page for name in names for page in feedback(root, name, workers=options.workers)]

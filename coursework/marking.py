@@ -152,17 +152,25 @@ def _note(said):
 
 def theirs():
     """Return the names under which the roster knows whoever handed in, in plain letters, or None without a roster."""
-    who, class_list = os.environ.get("COURSE_STUDENT"), roster.of(root())
-    if who is None or class_list is None:
-        return None
-    dates = term.of(root()) or term.Term()
-    known = [
-        class_list.students.get(one, roster.Student(one)) for one in dates.members(os.environ["COURSE_ASSIGNMENT"], who)
-    ]
-    names = [who]
-    for one in known:
-        names += [one.student, *roster.spellings(one.name), one.email, one.login, one.number, one.canvas, *one.others()]
-    return {grading.own.plain(name) for name in names if any(c.isalnum() for c in name)}
+    who = os.environ.get("COURSE_STUDENT")
+    return None if who is None else names(root(), os.environ["COURSE_ASSIGNMENT"], who)
+
+
+def names(place, assignment, who):
+    """Return the names under which the roster of a course knows a student or a group, or None without a roster."""
+    class_list, dates = roster.of(place), term.of(place) or term.Term()
+    return None if class_list is None else _plain(who, *_called(class_list, dates.members(assignment, who)))
+
+
+def _called(class_list, students):
+    for student in students:
+        one = class_list.students.get(student, roster.Student(student))
+        yield from (one.student, *roster.spellings(one.name), one.email, one.login, one.number, one.canvas)
+        yield from one.others()
+
+
+def _plain(*found):
+    return {grading.own.plain(name) for name in found if any(c.isalnum() for c in name)}
 
 
 def stranger(student):
@@ -180,27 +188,54 @@ def stranger(student):
     return f"Not judged: you wrote the name {wrote!r}, and your instructor knows you as {known!r}."
 
 
-def sealed(points, student, *answers):
-    """Return the points of answers, or none where they are not those that were sealed before.
+SEALED = "sealed.csv"
+HEADS = ("assignment", "student", "code")
 
-    Whoever teaches writes the codes that were handed in into `sealed.csv`, with the columns assignment, student and
-    code, the first one first. Without a line for the assignment nothing is asked of anybody.
+
+def _lines(place):
+    found = roster.lines(place / SEALED) if (place / SEALED).exists() else []
+    if found and not set(HEADS) <= set(found[0]):
+        raise roster.Refused(f"{SEALED} must have the columns {', '.join(HEADS)}, got {sorted(found[0])}")
+    return [{head: (line[head] or "").strip() for head in HEADS} for line in found]
+
+
+def codes(place, assignment, who):
+    """Return the codes of predictions that a student or a group handed in, the first one first.
+
+    Whoever teaches writes them into `sealed.csv`, with the columns assignment, student and code. Without a line for the
+    assignment nothing is asked of anybody, and this is None.
     """
-    place, assignment, who = (
-        root() / "sealed.csv",
-        os.environ.get("COURSE_ASSIGNMENT"),
-        os.environ.get("COURSE_STUDENT"),
-    )
-    lines = [line for line in roster.lines(place) if line["assignment"] == assignment] if place.exists() else []
-    if not lines or who is None:
+    lines = [line for line in _lines(place) if line["assignment"] == assignment]
+    if not lines:
+        return None
+    known = names(place, assignment, who) or _plain(who)
+    return [line["code"] for line in lines if _plain(line["student"]) & known]
+
+
+def idle(place, assignments):
+    """Return a sentence for each line of `sealed.csv` that counts for nobody: a slip there costs a student points."""
+    class_list, dates, said = roster.of(place), term.of(place) or term.Term(), []
+    everybody = None if class_list is None else _plain(*_called(class_list, class_list.students))
+    for at, line in enumerate(_lines(place), start=2):
+        assignment, who = line["assignment"], line["student"]
+        if assignment not in assignments:
+            said.append(f"{SEALED}, line {at}: {assignment!r} is no assignment")
+        elif everybody is not None and not _plain(who) & (everybody | _plain(*dates.groups.get(assignment, ()))):
+            said.append(f"{SEALED}, line {at}: {who!r} is nobody in the roster")
+    return said
+
+
+def sealed(points, student, *answers):
+    """Return the points of answers, or none where they are not those that were sealed before, as `codes` has them."""
+    who = os.environ.get("COURSE_STUDENT")
+    given = None if who is None else codes(root(), os.environ["COURSE_ASSIGNMENT"], who)
+    if given is None:
         return points
-    names = theirs() or {grading.own.plain(who)}
-    codes = [line["code"] for line in lines if grading.own.plain(line["student"]) in names]
-    if not codes:
+    if not given:
         print("No code of yours was handed in before the run: the prediction does not count.")
         return 0
     said = [answer.value if isinstance(answer, typed.Computed) else answer for answer in answers]
-    if "".join(filter(str.isalnum, codes[0].upper())) != grading.seal(student, *said).replace("-", ""):
-        print(f"This prediction is not the one that you sealed with the code {codes[0]}: it does not count.")
+    if "".join(filter(str.isalnum, given[0].upper())) != grading.seal(student, *said).replace("-", ""):
+        print(f"This prediction is not the one that you sealed with the code {given[0]}: it does not count.")
         return 0
     return points

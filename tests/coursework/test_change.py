@@ -273,6 +273,15 @@ class TestFingerprint:
         monkeypatch.setattr(marking, "tests", lambda _: [mended if one == place else one for one in places])
         assert standing() == "out of date"
 
+    def test_a_sealed_code_counts_for_who_sealed_it(self, root, standing):
+        (root / "sealed.csv").write_text("assignment,student,code\ncontraction,ann,AAAA-AAAA\n", encoding="utf-8")
+        assert standing() == "graded"  # of this assignment no codes were collected
+        for line, now in (("bob,AAAA-AAAA", "out of date"), ("bob,BBBB-BBBB", "graded"), ("ann,AAAA", "out of date")):
+            with (root / "sealed.csv").open("a", encoding="utf-8") as file:
+                file.write(f"bellman,{line}\n")
+            assert standing() == now, line
+            grade.write(root, "bellman", "ann", "graded", 1)
+
     def test_those_of_other_chapters_do_not(self):
         names = {f"{path.parent.name}/{path.name}" for path in marking.tests("bellman")}
         assert "questions/bellman.py" in names and not any("key_equation" in name for name in names)

@@ -6,6 +6,7 @@ import importlib
 import marking
 import numpy as np
 import pytest
+import roster
 from grader import runs
 from questions import bellman
 
@@ -172,6 +173,22 @@ class TestSealed:
         if line:
             self.codes(course, line)
         assert self.kept(40) == 4
+
+    def test_other_columns_are_refused(self, course):
+        (course / "sealed.csv").write_text("assignment,who,code\nbellman,ada,AAAA-AAAA\n")
+        with pytest.raises(roster.Refused, match="columns assignment, student, code, got"):
+            self.kept(40)
+
+    def test_a_line_that_counts_for_nobody_is_said(self, course):
+        (course / "term.toml").write_text('[groups.bellman]\ngauss = ["ada", "bob"]\n')
+        self.codes(course, "bellman,Ada@x.edu,A", "belman,ada,A", "bellman,eve,A", "bellman,,A", "bellman,gauss,A")
+        said = marking.idle(course, ["bellman", "contraction"])
+        assert [line.partition(": ")[2] for line in said] == [
+            "'belman' is no assignment",
+            "'eve' is nobody in the roster",
+            "'' is nobody in the roster",
+        ]
+        assert said[0].startswith("sealed.csv, line 3")
 
 
 class TestMarkOfWhatIsComputed:
