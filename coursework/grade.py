@@ -210,7 +210,7 @@ def fingerprint(root, assignment, student):
         "tests": _digest([root / "seed.txt", *marking.tests(assignment)]),
     }
     codes = marking.codes(root, assignment, student)
-    return said if codes is None else said | {"sealed": codes[:1]}
+    return said if codes is None else said | {"sealed": codes}
 
 
 def _digest(places):
@@ -415,7 +415,7 @@ def table(root, assignment, now=None):
                 if class_list is not None and student not in known:
                     notes.append("not in the roster")
             alone = [mate for mate in groups.get(group, ()) if mate in names]
-            if group != student and alone:
+            if group not in names and alone:
                 notes.append(f"of group {group}, {alone[0]} handed in alone: collect again, for the group")
                 open_ = True
             elif group != student and holder == group:

@@ -200,7 +200,7 @@ def _lines(place):
 
 
 def codes(place, assignment, who):
-    """Return the codes of predictions that a student or a group handed in, the first one first.
+    """Return the first code of predictions that a student handed in, in a list; of a group, that of each member.
 
     Whoever teaches writes them into `sealed.csv`, with the columns assignment, student and code. Without a line for the
     assignment nothing is asked of anybody, and this is None.
@@ -208,8 +208,11 @@ def codes(place, assignment, who):
     lines = [line for line in _lines(place) if line["assignment"] == assignment]
     if not lines:
         return None
-    known = names(place, assignment, who) or _plain(who)
-    return [line["code"] for line in lines if _plain(line["student"]) & known]
+    class_list, dates, found = roster.of(place) or roster.Roster(), term.of(place) or term.Term(), []
+    for one in dict.fromkeys([*dates.members(assignment, who), who]):
+        known = _plain(*_called(class_list, [one]))
+        found += [line["code"] for line in lines if _plain(line["student"]) & known][:1]
+    return found
 
 
 def idle(place, assignments):
@@ -235,7 +238,8 @@ def sealed(points, student, *answers):
         print("No code of yours was handed in before the run: the prediction does not count.")
         return 0
     said = [answer.value if isinstance(answer, typed.Computed) else answer for answer in answers]
-    if "".join(filter(str.isalnum, given[0].upper())) != grading.seal(student, *said).replace("-", ""):
-        print(f"This prediction is not the one that you sealed with the code {given[0]}: it does not count.")
+    sealed_as = grading.seal(student, *said).replace("-", "")
+    if sealed_as not in ("".join(filter(str.isalnum, code.upper())) for code in given):
+        print(f"This prediction is not the one that you sealed with the code {' or '.join(given)}: it does not count.")
         return 0
     return points

@@ -287,6 +287,28 @@ class TestFingerprint:
         assert "questions/bellman.py" in names and not any("key_equation" in name for name in names)
 
 
+class TestLateGroup:
+    def test_what_is_collected_again_for_a_group_counts_for_it(self, root, made, tmp_path):
+        """Members who were collected before the group was written down are in the way until then, and no longer."""
+        inbox = tmp_path / "inbox"
+        inbox.mkdir()
+        shutil.copy(made[1] / "bellman" / "bellman.ipynb", inbox / "ann.ipynb")
+        grade.collect(root, "bellman", inbox)
+        (root / "term.toml").write_text('[groups.bellman]\ngauss = ["ann", "bob"]\n', encoding="utf-8")
+        for holder, said in (
+            ("ann", "of group gauss, ann handed in alone: collect again"),
+            ("gauss", "of group gauss"),
+        ):
+            grade.collect(root, "bellman", inbox)
+            if holder == "ann":
+                shutil.rmtree(root / "submitted" / "gauss")
+            grade.write(root, "bellman", holder, "graded", 1)
+            rows = grade.table(root, "bellman")
+            assert [row["student_id"] for row in rows] == ["ann", "bob"]
+            assert all(row["note"].startswith(said) for row in rows)
+            assert [row["final"] for row in rows] == [holder == "gauss"] * 2
+
+
 class TestSolutions:
     NOW = datetime(2026, 11, 10, tzinfo=UTC)
 

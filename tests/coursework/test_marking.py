@@ -174,6 +174,16 @@ class TestSealed:
             self.codes(course, line)
         assert self.kept(40) == 4
 
+    def test_of_a_group_each_member_may_have_one(self, course, monkeypatch):
+        """The numbers, and with them the code, are those of the name in the notebook that the group hands in."""
+        (course / "term.toml").write_text('[groups.bellman]\ngauss = ["ada", "bob"]\n')
+        sealed = (("ada", 1), ("bob", 2), ("bob", 3))
+        self.codes(course, *(f"bellman,{one},{grading.seal(one, n)}" for one, n in sealed))
+        monkeypatch.setenv("COURSE_STUDENT", "gauss")
+        assert [self.kept(n, student=one) for one, n in sealed] == [4, 4, 0]
+        monkeypatch.setenv("COURSE_STUDENT", "carl")
+        assert [self.kept(n, student=one) for one, n in sealed] == [0, 0, 0]
+
     def test_other_columns_are_refused(self, course):
         (course / "sealed.csv").write_text("assignment,who,code\nbellman,ada,AAAA-AAAA\n")
         with pytest.raises(roster.Refused, match="columns assignment, student, code, got"):
