@@ -5,6 +5,7 @@ that a student gets. The page itself is nbgrader's; what it is shown with is in 
 """
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -19,6 +20,8 @@ MATHJAX = Path(__file__).resolve().parents[2] / "node_modules" / "mathjax" / "es
 """The book's, which `make book` fetches; it holds its fonts, and asks for nothing."""
 SOLUTION = ("### BEGIN SOLUTION", "### END SOLUTION")
 MARKS, WRONG = "**Marks**", "Common wrong answers:"
+PRINTED = re.compile(r"^the numbers of .*: \{(?='\w+': )", re.M)
+"""What the cell below a name prints; that cell is an ordinary one, which bears no mark."""
 MOST = 8
 """Comments of one's own that are offered again, those first that were given most often."""
 
@@ -57,6 +60,22 @@ def _parts(text):
     return [part.strip() for part in parts if part.strip()]
 
 
+def nameless(cells):
+    """Take out of a page what a student wrote as the own name, and what the assignment's next cell prints of it.
+
+    Parameters
+    ----------
+    cells : list
+        Of a notebook; they are changed.
+    """
+    for cell in cells:
+        if cell.metadata.get("nbgrader", {}).get("grade_id") == "name-answer":
+            cell.source = "STUDENT = ...  # press the eye to see who it is"
+        for output in cell.get("outputs", []):
+            if "text" in output:
+                output.text = PRINTED.sub("the numbers of this name: {", output.text)
+
+
 def shown(markdown):
     """Return Markdown of ours as HTML."""
     return MarkdownWithMath(renderer=IPythonRenderer(escape=False)).render(markdown)
@@ -80,6 +99,7 @@ class BesideTheAnswer(NbGraderPreprocessor):
             everybody = sorted(one.id for one in notebook.notebook.submissions)
         # nbgrader counts in the order in which they were graded, which is that of the names.
         resources["index"], resources["total"] = everybody.index(notebook.id), len(everybody)
+        nameless(nb.cells)
         text = json.dumps(said).replace("<", "\\u003c")
         made = f'<script type="application/json" id="beside">{text}</script>'
         if Path(self.mathjax).is_file():

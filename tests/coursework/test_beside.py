@@ -42,6 +42,20 @@ class TestRubric:
         assert beside._parts('"a; b" (0; none); c (1).') == ['"a; b" (0; none)', "c (1)"]
 
 
+class TestNameless:
+    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("student", ["Ann Lee", "of: {all}"])
+    def test_the_name_is_out_of_both_cells(self, name, student):
+        cells = {cell.id: cell for cell in source_of(name).cells}
+        assert 'print(f"the numbers of {whose}:", {name: ' in cells["name-numbers"].source
+        cells["name-answer"].source = f"STUDENT = {student!r}"
+        printed = f"the numbers of {student}: {{'end': 0.9, 'run': 3}}\n"
+        cells["name-numbers"].outputs = [nbformat.v4.new_output("stream", text=printed)]
+        beside.nameless(cells.values())
+        assert cells["name-numbers"].outputs[0].text == "the numbers of this name: {'end': 0.9, 'run': 3}\n"
+        assert student not in json.dumps(cells)
+
+
 class TestPages:
     def test_feedback_has_none_of_it(self):
         notebook = nbformat.v4.new_notebook()
@@ -76,6 +90,9 @@ def reading(request, made, tmp_path_factory):
             place = root / "autograded" / student / "bellman"
             place.mkdir(parents=True)
             edit(notebook, "derive-answer", f"{TEXT}{number}.")
+            edit(notebook, "name-answer", f'STUDENT = "{student}"')
+            (numbers,) = (cell for cell in notebook.cells if cell.id == "name-numbers")
+            numbers.outputs = [nbformat.v4.new_output("stream", text=f"the numbers of {student}: {{'gamma': 0.9}}\n")]
             nbformat.write(notebook, place / "bellman.ipynb")
             gradebook.add_student(student)
             gradebook.add_submission("bellman", student)
@@ -140,6 +157,7 @@ class TestInABrowser:
         assert "2 points: soft keeps order" in cell.inner_text()
         assert page.locator("a[href^=javascript]").count() == 0 and page.evaluate("window.RAN") is None
         assert not page.locator(".rubric b").count() and cell.locator(".bank button").count() == 3
-        assert student not in page.locator("body").inner_text()  # until one asks for the name
+        text = page.locator("body").inner_text()
+        assert student not in text and "the numbers of this name: {'gamma': 0.9}" in text  # until one asks for it
         for at in (1, 2, 1):  # the same one twice is there once
             cell.locator(".bank button").nth(at).click()
