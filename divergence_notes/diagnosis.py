@@ -56,8 +56,9 @@ SETTINGS = {
 }
 """What can be told of a run beside its log, all of it optional."""
 
-HEADLINE = "dormant_layer"
-"""The column that warned in most broken runs of the bestiary's half ``judged``, less the sound ones in which it did."""
+HEADLINE = "weight_norm"
+"""The column that warned in most broken runs of the bestiary's parts ``judged`` and ``fresh``, less the sound ones in
+which it did."""
 
 _QUICK = 0.004
 """Growth of the logarithm of the length of all weights in an update: with Adam at 1e-3 it is a tenth of that."""

@@ -36,7 +36,8 @@ def history(n=40, alarm_at=12, *, whole=False):
     log = pd.concat([log, pd.DataFrame(rng.random((n, len(probe.NUMBERS))), columns=probe.NUMBERS)], axis=1)
     unknown = set(probe.NUMBERS) - {*report._CURVES, diagnosis.HEADLINE}
     log[sorted(unknown)] = np.nan  # what no rule can read
-    log[["dormant", "dormant_layer"]] *= 0.01
+    log["dormant"] *= 0.01
+    log["weight_norm"] += 20.0  # it neither grows nor shrinks
     log["max_q"] = 1.3 ** np.minimum(np.arange(n), 200.0)
     log["updates"] = 4.0 * log["step"]
     log["bound"], log["possible_low"], log["possible_high"] = 20.0, -20.0, 20.0

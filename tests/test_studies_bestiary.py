@@ -66,6 +66,12 @@ class TestCommittedBestiary:
         assert not of["tuning"] & of["judged"] and min(map(len, of)) >= 3
         assert len(set(bestiary._SEEDS.values())) == len(bestiary.PARAMETERS["half"])
 
+    def test_the_headline_of_the_report_is_the_column_that_warned_best(self, committed):
+        """Over both parts that were asked: no other column is as good."""
+        asked = [bestiary.warnings(committed, half=half).set_index("column") for half in ("judged", "fresh")]
+        worth = sum(part["warned"] - part["false"] for part in asked)
+        assert worth[worth == worth.max()].index.tolist() == [diagnosis.HEADLINE]
+
     def test_columns(self, committed):
         told = {name.removeprefix("setting_") for name in committed if name.startswith("setting_")}
         assert set(probe.COLUMNS) - set(committed) == {"status"} and told <= set(diagnosis.SETTINGS)
