@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from sb3_contrib import TQC
 from stable_baselines3 import DQN, SAC
 from stable_baselines3.common.logger import configure
 from torch import nn
@@ -57,17 +58,19 @@ class Faulty(gym.Wrapper):
         return obs, reward, over, cut, told
 
 
+@pytest.mark.parametrize("algorithm", [SAC, TQC])
 @pytest.mark.parametrize("where", ["rewards", "observations"])
-def test_nan_in_sac(where):
+def test_nan(algorithm, where):
     """DLR-RM/rl-baselines3-zoo#427: the run dies of it, within a step or two; the log has said where it came from."""
-    model = SAC("MlpPolicy", Faulty(where), seed=0, learning_starts=50, policy_kwargs={"net_arch": [8]}, device="cpu")
+    made = {"seed": 0, "learning_starts": 50, "policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
+    model = algorithm("MlpPolicy", Faulty(where), **made)
     callback = monitor.watch(model, every=1000)
     try:
         model.learn(200, callback=callback)
     except ValueError as error:  # of torch, about the parameters of a normal distribution
         assert "constraint Real()" in str(error)
     found = diagnosis.diagnose(callback.history, callback.settings)
-    assert found[0].name == "not-finite" and where in found[0].seen
+    assert found[0].name == "not-finite" and where in found[0].seen and "environment" in found[0].remedy
     assert callback.history["step"].tolist()[1] == 130
 
 
