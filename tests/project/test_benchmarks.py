@@ -112,6 +112,12 @@ class TestRecorded:
                 if row["what"] == "gram" and row["case"] == f"n = {n}" and row["method"] in peers:
                     faster, less = (run.ratio(RESULTS["rows"], row, unit) for unit in ("ms", "mb"))
                     assert f"| {row['method']} | {n} | {faster:.3g} | {less:.3g} |" in front
+        # Which peer is faster, and where: of the rows of the kernel this one, and no other.
+        share = {(row["method"], row["case"]): run.ratio(RESULTS["rows"], row, "ms") for row in RESULTS["rows"]
+                 if row["what"] == "gram" and row["method"] not in (run.OURS, "limit")}  # fmt: skip
+        (ahead,) = [key for key, ratio in share.items() if ratio is not None and ratio < 1]
+        said = f"neural-tangents is faster for 64 inputs, and takes {share[ahead]:.2g} of our time"
+        assert ahead == ("neural-tangents", "n = 64") and said in front
         case = {"what": "update", "case": "256-256"}
         ours, theirs = (row["ms"] for row in RESULTS["rows"] if case.items() <= row.items())
         assert f"PreQN takes {ours / theirs:.3g} times as long" in front
