@@ -6,7 +6,9 @@ import http.server
 import os
 import re
 import shutil
+import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -48,15 +50,25 @@ def address():
         yield address
 
 
+def missing():
+    """Say what keeps a browser from being driven here: there is none, or playwright's own Node does not start."""
+    import playwright
+
+    if not any(map(shutil.which, BROWSERS)):
+        return "no Chromium found: the pages were not opened in a browser"
+    node = Path(playwright.__file__).parent / "driver" / "node"
+    done = subprocess.run([node, "--version"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return f"playwright does not start, so the pages were not opened in a browser: {done.stderr.strip()}"
+    return ""
+
+
 @contextlib.contextmanager
 def launched():
-    """Start a Chromium; where none is found, skip, unless DIVERGENCE_NOTES_REQUIRE_BROWSER is set."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if not found:
-        missing = "no Chromium found: the pages were not opened in a browser"
-        if os.environ.get("DIVERGENCE_NOTES_REQUIRE_BROWSER"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+    """Start a Chromium; where none can be driven, skip, unless DIVERGENCE_NOTES_REQUIRE_BROWSER is set."""
+    if reason := missing():
+        (pytest.fail if os.environ.get("DIVERGENCE_NOTES_REQUIRE_BROWSER") else pytest.skip)(reason)
+    found = next(filter(None, map(shutil.which, BROWSERS)))
     from playwright.sync_api import sync_playwright
 
     flags = ["--disable-background-networking", "--disable-component-update", "--disable-gpu", "--disable-quic"]
