@@ -153,13 +153,15 @@ def _note(said):
 def theirs():
     """Return the names under which the roster knows whoever handed in, in plain letters, or None without a roster."""
     who = os.environ.get("COURSE_STUDENT")
-    return None if who is None else names(root(), os.environ["COURSE_ASSIGNMENT"], who)
+    class_list, dates = _course(root())
+    if who is None or class_list is None:
+        return None
+    return _plain(who, *_called(class_list, dates.members(os.environ["COURSE_ASSIGNMENT"], who)))
 
 
-def names(place, assignment, who):
-    """Return the names under which the roster of a course knows a student or a group, or None without a roster."""
-    class_list, dates = roster.of(place), term.of(place) or term.Term()
-    return None if class_list is None else _plain(who, *_called(class_list, dates.members(assignment, who)))
+def _course(place):
+    """Return the roster of a course, or None, and its dates and groups."""
+    return roster.of(place), term.of(place) or term.Term()
 
 
 def _called(class_list, students):
@@ -208,16 +210,16 @@ def codes(place, assignment, who):
     lines = [line for line in _lines(place) if line["assignment"] == assignment]
     if not lines:
         return None
-    class_list, dates, found = roster.of(place) or roster.Roster(), term.of(place) or term.Term(), []
+    (class_list, dates), found = _course(place), []
     for one in dict.fromkeys([*dates.members(assignment, who), who]):
-        known = _plain(*_called(class_list, [one]))
+        known = _plain(*_called(class_list or roster.Roster(), [one]))
         found += [line["code"] for line in lines if _plain(line["student"]) & known][:1]
     return found
 
 
 def idle(place, assignments):
     """Return a sentence for each line of `sealed.csv` that counts for nobody: a slip there costs a student points."""
-    class_list, dates, said = roster.of(place), term.of(place) or term.Term(), []
+    (class_list, dates), said = _course(place), []
     everybody = None if class_list is None else _plain(*_called(class_list, class_list.students))
     for at, line in enumerate(_lines(place), start=2):
         assignment, who = line["assignment"], line["student"]
@@ -225,6 +227,8 @@ def idle(place, assignments):
             said.append(f"{SEALED}, line {at}: {assignment!r} is no assignment")
         elif everybody is not None and not _plain(who) & (everybody | _plain(*dates.groups.get(assignment, ()))):
             said.append(f"{SEALED}, line {at}: {who!r} is nobody in the roster")
+        elif not line["code"]:
+            said.append(f"{SEALED}, line {at}: there is no code")
     return said
 
 

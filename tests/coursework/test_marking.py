@@ -191,12 +191,14 @@ class TestSealed:
 
     def test_a_line_that_counts_for_nobody_is_said(self, course):
         (course / "term.toml").write_text('[groups.bellman]\ngauss = ["ada", "bob"]\n')
-        self.codes(course, "bellman,Ada@x.edu,A", "belman,ada,A", "bellman,eve,A", "bellman,,A", "bellman,gauss,A")
+        lines = ("eve,A", ",A", "gauss,A", "bob,")
+        self.codes(course, "bellman,Ada@x.edu,A", "belman,ada,A", *(f"bellman,{line}" for line in lines))
         said = marking.idle(course, ["bellman", "contraction"])
         assert [line.partition(": ")[2] for line in said] == [
             "'belman' is no assignment",
             "'eve' is nobody in the roster",
             "'' is nobody in the roster",
+            "there is no code",
         ]
         assert said[0].startswith("sealed.csv, line 3")
 
