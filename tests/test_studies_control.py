@@ -671,6 +671,41 @@ class TestDials:
         grids = [study.PARAMETERS["seed"] for study in (relatives, robots, swing_up)]
         assert not set(dials.PARAMETERS["seed"]) & {seed for seeds in grids for seed in seeds}
 
+    @pytest.mark.parametrize(
+        ("second", "third", "wins"),
+        [
+            ([[3, 3, 3], [3, 3, 3]], [[2, 2, 2], [2, 2, 2]], 1),
+            ([[3, 3, 3], [3, 3, 0]], [[2, 2, 2], [1, 1, 1]], 1),  # five of six pairs
+            ([[3, 3, 0], [3, 3, 0]], [[1, 1, 1], [1, 1, 1]], 0),  # four, and the highest mean on both robots
+            ([[3, 3, 3], [3, 3, 3]], [[2, 2, 2], [4, 4, 4]], 0),  # all six, and not the highest on one robot
+            ([[0, 0, 0], [0, 0, 0]], [[0, 0, 9], [2, 2, 2]], 0),  # the third has the highest means, by one run
+            ([[0, 0, 0], [0, 0, 0]], [[1, 2, 2], [2, 2, 2]], 2),  # a tie is not above, and five are enough
+            ([[0, 0, 0], [0, 0, 0]], [[1, 2, 2], [2, 2, 1]], 0),
+            ([[0, 0, 0], [0, 0, 0]], [[1, 1, 1], [1, 1, 1]], 0),
+        ],
+    )
+    def test_the_rule(self, second, third, wins):
+        scores = np.stack([np.ones((2, 3)), second, third], axis=-1)
+        assert dials.winner(scores) == wins
+        assert dials.winner(np.stack([scores, scores - 7])).tolist() == [wins, wins]
+
+    def test_the_rule_spelled_out(self):
+        """The same for many tables at once as by its words, for one after the other; all three outcomes are met."""
+        tables = np.random.default_rng(0).normal([0.0, 0.6, 0.9], size=(400, 2, 3, 3))
+        said = []
+        for cheetah, swimmer in tables:
+            leaders = {max(range(3), key=lambda k, robot=robot: sum(robot[:, k])) for robot in (cheetah, swimmer)}
+            leader = leaders.pop()
+            above = sum(run[leader] > run[0] for robot in (cheetah, swimmer) for run in robot)
+            said.append(leader if not leaders and above >= 5 else 0)
+        assert dials.winner(tables).tolist() == said and set(said) == {0, 1, 2}
+
+    def test_what_the_rule_refuses(self):
+        with pytest.raises(ValueError, match=r"scores must have axes .* got shape \(3, 8\)"):
+            dials.winner(np.zeros((3, 8)))
+        with pytest.raises(ValueError, match="scores"):
+            dials.winner(np.full((2, 3, 8), np.nan))
+
 
 CHANGES = {
     "default": {},

@@ -13,7 +13,7 @@ which no comparison uses: what is chosen here is judged there. Each variant turn
 
 What is measured, decided before the runs: the mean return over the second half of a run. A setting wins if its mean is
 the highest on both robots, and above ``as-there`` in at least five of the six pairs of runs with the same robot and
-seed.
+seed. `winner` is this rule.
 
 Columns as in the study `robots`.
 """
@@ -22,6 +22,10 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from divergence_notes import _checks
+from divergence_notes._checks import ArrayLike
 from divergence_notes._extras import needs
 
 with needs("studies"):
@@ -49,6 +53,37 @@ SECONDS = {variant: 500 if variant == "batch-256" else 240 for variant in VARIAN
 FLOAT_FORMAT = "%.7g"
 STEPS = 50_000
 EVALUATION = {"eval_every": 2_500, "eval_episodes": 5}
+ABOVE = 5
+"""In how many pairs of runs with the same robot and seed a variant that wins is above ``as-there``."""
+
+
+def winner(scores: ArrayLike) -> np.ndarray:
+    """Return which variant wins a table of scores.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (..., n_robots, n_seeds, n_variants)
+        One score for each run, larger is better; ``as-there`` is the first variant.
+
+    Returns
+    -------
+    ndarray of shape (...)
+        The index of the variant whose mean over seeds is the highest on every robot, if it is above ``as-there`` in at
+        least `ABOVE` pairs of runs, else 0: none wins.
+
+    Raises
+    ------
+    ValueError
+        If an axis is missing, or a score is not finite.
+    """
+    scores = _checks.array("scores", scores)
+    if scores.ndim < 3:
+        raise ValueError(f"scores must have axes for robots, seeds and variants, got shape {scores.shape}")
+    best = scores.mean(axis=-2).argmax(axis=-1)
+    first = best[..., 0]
+    chosen = np.take_along_axis(scores, first[..., None, None, None], axis=-1)[..., 0]
+    wins = (best == first[..., None]).all(axis=-1) & ((chosen > scores[..., 0]).sum(axis=(-2, -1)) >= ABOVE)
+    return np.where(wins, first, 0)
 
 
 def run(
