@@ -277,9 +277,25 @@ class TestCompared:
         assert list(table.index) == [("good", "bad"), ("bad", "good")]
         assert [each.word for each in table.verdict] == ["ahead", "behind"]
         assert table.difference.iloc[0] == -table.difference.iloc[1] > 3
-        assert table.better.tolist() == [1, 0]
+        assert table[["better", "better_low", "better_high"]].to_numpy().tolist() == [[1, 1, 1], [0, 0, 0]]
         assert table.runs.tolist() == [(5, 5)] * 2
         assert table.smallest.nunique() == 1
+
+    def test_each_number_is_that_of_its_function(self, rng):
+        scores = {"one": rng.standard_normal((2, 6)) + 0.5, "two": rng.standard_normal((2, 6))}
+        table = comparison.compared(scores, [("one", "two")], spreads=np.ones(2), rng=np.random.default_rng(7))
+        again = np.random.default_rng(7)
+        smallest = comparison.smallest_difference(np.ones(2), runs=(6, 6), rng=again)
+        found = comparison.difference(scores["one"], scores["two"], rng=again)
+        better = comparison.improvement(scores["one"], scores["two"], rng=again)
+        assert table.iloc[0].tolist() == [
+            (6, 6),
+            *found,
+            smallest,
+            comparison.verdict(found, smallest=smallest),
+            *better,
+        ]
+        assert better.low < better.value < better.high
 
     def test_too_few_seeds_are_no_comparison(self, rng):
         """The three seeds of the first study of robots."""

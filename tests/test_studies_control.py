@@ -240,6 +240,76 @@ class TestEvaluations:
         np.testing.assert_array_equal(other, starts(monkeypatch, lambda: ours(SEED + 1)))
 
 
+class Break(BaseCallback):
+    """Make a weight of the policy no number, or fail, at a step."""
+
+    def __init__(self, at, error=None):
+        super().__init__()
+        self.at, self.error = at, error
+
+    def _on_step(self):
+        if self.num_timesteps == self.at and self.error:
+            raise self.error
+        if self.num_timesteps == self.at:
+            with torch.no_grad():
+                next(self.model.actor.parameters()).fill_(torch.nan)
+        return True
+
+
+class TestBaselinesThatDiverge:
+    """One whose actions are no numbers ends there, as one of ours does; whatever else goes wrong is an error."""
+
+    @pytest.mark.parametrize("name", BASELINES)
+    def test_it_ends(self, name):
+        curve, _ = baseline(name, Break(70), warmup=50)
+        assert curve["step"].tolist()[:2] == [30, 60] and len(curve) == 3
+        assert 70 <= curve["step"].iloc[-1] <= 72
+        assert curve["return"].isna().tolist() == [False, False, True]
+        assert set(curve["ending"]) == {"diverged"}
+
+    def test_another_error_is_one(self):
+        with pytest.raises(ValueError, match="something else"):
+            baseline("sac", Break(70, ValueError("something else")))
+
+
+class TestLateReturns:
+    """The mean of the evaluations after a step; a run that diverged is worth the worst of any run."""
+
+    def runs(self):
+        """Return three agents with two seeds on two robots, whose returns say who they are."""
+        rows = [
+            {"environment": robot, "agent": agent, "seed": seed, "step": step, "ending": "finished"}
+            | {"return": 1000.0 * (robot == "b") + 100 * "xyz".index(agent) + 10 * seed + step / 10}
+            for robot, agent, seed, step in itertools.product("ab", "xyz", (0, 1), (10, 20, 30, 40))
+        ]
+        return pd.DataFrame(rows)
+
+    def test_means(self):
+        found = protocol.late_returns(self.runs(), after=20, by="agent")
+        assert found.index.names == ["environment", "agent", "seed"] and len(found) == 12
+        assert found["a", "x", 0] == 3.5 and found["b", "z", 1] == 1213.5
+
+    @pytest.mark.parametrize("last", [15, 25, 35])
+    def test_diverged(self, last):
+        """Before the late evaluations or among them: what it earned before it diverged does not count."""
+        runs = self.runs()
+        gone = (runs.environment == "b") & (runs.agent == "z") & (runs.seed == 0)
+        cut = runs[gone & (runs.step < last)]
+        end = cut.iloc[-1:].assign(step=last, **{"return": np.nan})
+        broken = pd.concat([runs[~gone], pd.concat([cut, end]).assign(ending="diverged")])
+        found = protocol.late_returns(broken, after=20, by="agent")
+        assert found["b", "z", 0] == 1001.0 == runs[runs.environment == "b"]["return"].min()
+        rest = protocol.late_returns(runs, after=20, by="agent").drop(("b", "z", 0))
+        pd.testing.assert_series_equal(found.drop(("b", "z", 0)), rest, check_like=True)
+
+    def test_of_a_committed_study(self):
+        """As the appendix prints them by another road."""
+        runs = studies.load("mujoco")
+        found = protocol.late_returns(runs, after=80_000, by="agent")
+        late = runs[runs.step > 80_000].groupby(["environment", "agent", "seed"])["return"].mean()
+        pd.testing.assert_series_equal(found.sort_index(), late)
+
+
 class TestPreQN:
     """Our agent's curve is what training returns, with the ending beside it."""
 
@@ -606,6 +676,11 @@ class TestRelatives:
     def test_what_is_compared(self):
         assert {agent for pair in relatives.COMPARED for agent in pair} == set(relatives.PARAMETERS["agent"])
         assert len({frozenset(pair) for pair in relatives.COMPARED}) == len(relatives.COMPARED) == 9
+        assert relatives.COMPARED[:3] == relatives.PRIMARY
+
+    def test_its_seeds_are_not_those_of_its_pilot(self):
+        assert len(relatives.PARAMETERS["seed"]) == 5
+        assert not set(relatives.PARAMETERS["seed"]) & set(robots.PARAMETERS["seed"])
 
     def test_what_it_says_of_the_baselines(self):
         """What the protocol names as their differences is how stable-baselines3 makes them."""

@@ -338,7 +338,8 @@ def compared(
     -------
     DataFrame
         A row for each pair, named by both: `runs` of each on a task, `difference`, `low`, `high`, `smallest`,
-        `verdict`, and `better`, the probability of `improvement`. The runs of an agent are as many on each task.
+        `verdict`, and `better`, the probability of `improvement`, with its interval, `better_low` and `better_high`.
+        The runs of an agent are as many on each task.
 
     Raises
     ------
@@ -354,9 +355,9 @@ def compared(
             smallest[runs] = smallest_difference(spreads, runs=runs, rng=rng, trim=trim)
         found = difference(scores[first], scores[second], rng=rng, trim=trim)
         said = verdict(found, smallest=smallest[runs])
-        better = improvement(scores[first], scores[second], rng=rng).value
-        rows[first, second] = (runs, *found, smallest[runs], said, better)
-    names = ["runs", "difference", "low", "high", "smallest", "verdict", "better"]
+        better = improvement(scores[first], scores[second], rng=rng)
+        rows[first, second] = (runs, *found, smallest[runs], said, *better)
+    names = ["runs", "difference", "low", "high", "smallest", "verdict", "better", "better_low", "better_high"]
     return pandas.DataFrame.from_dict(rows, orient="index", columns=names)
 
 

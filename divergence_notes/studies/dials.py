@@ -13,7 +13,9 @@ which no comparison uses: what is chosen here is judged there. Each variant turn
 
 What is measured, decided before the runs: the mean return over the second half of a run. A setting wins if its mean is
 the highest on both robots, and above ``as-there`` in at least five of the six pairs of runs with the same robot and
-seed. `winner` is this rule.
+seed. `winner` is this rule. A run that diverged counts as in the study `robots` (`protocol.late_returns`). A setting
+that wins is taken to the three robots of that study with its seeds, as one more agent, and described beside the others:
+it was chosen on two of the robots, and nobody looked for better settings of the other agents.
 
 Columns as in the study `robots`.
 """

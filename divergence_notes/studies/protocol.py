@@ -3,7 +3,8 @@
 A baseline is an algorithm of stable-baselines3 with its own code and defaults. It gets the same widths, the same random
 steps at the start, and the same evaluations as ours: every so many steps, a few episodes without noise in an
 environment of its own, from the same initial states every time and for every agent with the same seed.
-stable-baselines3 evaluates before the update of a step and ours after it, so that ours is one update ahead.
+stable-baselines3 evaluates before the update of a step and ours after it, and its first update comes one step later, so
+that ours are two updates ahead.
 """
 
 import contextlib
@@ -130,7 +131,8 @@ def baseline_curve(
     Returns
     -------
     DataFrame
-        Columns `step`, `return`, and `ending`, which is "finished".
+        Columns `step`, `return`, and `ending`: "finished", or "diverged" for a run with an action that is not finite.
+        That one ends there, with a row without a return.
     """
     with mujoco_in_the_log(), gymnasium.make(env_id) as env:
         shape = env.action_space.shape
@@ -151,10 +153,40 @@ def baseline_curve(
             watching.append(keeper)
             if checkpoint.exists():
                 agent = keeper.restore(agent)
-        agent.learn(steps - agent.num_timesteps, callback=watching, reset_num_timesteps=False)
+        try:
+            agent.learn(steps - agent.num_timesteps, callback=watching, reset_num_timesteps=False)
+        except ValueError:  # so a policy that is random refuses to draw from what is no distribution
+            if all(p.isfinite().all() for p in agent.policy.parameters()):
+                raise
+            watch.diverged()
     import pandas
 
-    return pandas.DataFrame(watch.rows).assign(ending="finished")
+    return pandas.DataFrame(watch.rows).assign(ending=watch.ending)
+
+
+def late_returns(runs: "pandas.DataFrame", *, after: int, by: str) -> "pandas.Series":
+    """Return what each run earned late in training.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        Of a study: columns `environment`, `seed`, `step`, `return`, `ending`, and the one named `by`.
+    after : int
+        The evaluations after this step count.
+    by : str
+        The column that tells agents or variants apart.
+
+    Returns
+    -------
+    Series
+        Indexed by environment, `by` and seed: the mean return. A run that did not finish counts as the worst evaluation
+        of any run in its environment, at any step.
+    """
+    names = ["environment", by, "seed"]
+    endings = runs.groupby(names, sort=False)["ending"].last()
+    means = runs[runs["step"] > after].groupby(names)["return"].mean().reindex(endings.index)
+    worst = runs.groupby("environment")["return"].min().reindex(endings.index.get_level_values("environment"))
+    return means.where(endings == "finished", worst.to_numpy())
 
 
 class _Evaluations(BaseCallback):
@@ -165,11 +197,20 @@ class _Evaluations(BaseCallback):
         self.env_id, self.steps, self.every, self.episodes = env_id, steps, every, episodes
         self.eval_seed = training.seeds(np.random.default_rng(seed))[1]
         self.rows: list[dict[str, float]] = []
+        self.ending = "finished"
+
+    def diverged(self) -> None:
+        """End the run with a row without a return."""
+        self.rows.append({"step": self.num_timesteps, "return": float("nan")})
+        self.ending = "diverged"
 
     def _act(self, obs: np.ndarray) -> np.ndarray:
         return self.model.predict(obs, deterministic=True)[0]
 
     def _on_step(self) -> bool:
+        if not np.isfinite(self.locals["actions"]).all():
+            self.diverged()
+            return False
         if self.num_timesteps % self.every == 0 or self.num_timesteps == self.steps:
             returns = training.evaluate(self.env_id, self._act, episodes=self.episodes, seed=self.eval_seed)
             self.rows.append({"step": self.num_timesteps, "return": float(returns.mean())})

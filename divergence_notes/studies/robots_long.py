@@ -1,9 +1,9 @@
 """How do PreQN, DDPG and TD3 go on from 100,000 to 300,000 steps.
 
 The protocol of the study `robots`, three times as long, on HalfCheetah-v5 and Hopper-v5 with the first three of its
-seeds. What is measured, decided before the runs: the mean return over the last twenty evaluations, that is the last
-third of a run, in units of TD3's mean on that robot. Three seeds carry no interval and no verdict
-(`comparison.FEWEST`): each run is shown.
+seeds, so that the first third of a run is one of that study and no other. What is measured, decided before the runs:
+the mean return over the last twenty evaluations, that is the last third of a run. Three seeds carry no interval and no
+verdict (`comparison.FEWEST`): each run is shown.
 
 Columns as in the study `robots`.
 """
