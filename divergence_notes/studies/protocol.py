@@ -183,7 +183,7 @@ def late_returns(runs: "pandas.DataFrame", *, after: int, by: str) -> "pandas.Se
         of any run in its environment, at any step.
     """
     names = ["environment", by, "seed"]
-    endings = runs.groupby(names, sort=False)["ending"].last()
+    endings = runs.groupby(names)["ending"].last()
     means = runs[runs["step"] > after].groupby(names)["return"].mean().reindex(endings.index)
     worst = runs.groupby("environment")["return"].min().reindex(endings.index.get_level_values("environment"))
     return means.where(endings == "finished", worst.to_numpy())
