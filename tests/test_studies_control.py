@@ -224,6 +224,23 @@ class TestEvaluations:
     def test_after_the_last_step_too(self, steps, found):
         assert baseline("td3", steps=steps)[0]["step"].tolist() == found
 
+    def test_ours_are_two_updates_ahead(self, monkeypatch):
+        """At the evaluation of the same step: those of stable-baselines3 begin a step later, and are asked first."""
+        made, found, keep, update = [], [], Keep(), preqn.PreQN.update
+        counted = {"ours": lambda: len(made), "theirs": lambda: keep.model._n_updates}
+
+        def evaluate(*args, episodes, **more):
+            found.append(counted[whose]())
+            return np.zeros(episodes)
+
+        monkeypatch.setattr(preqn.PreQN, "update", lambda *args: made.append(1) or update(*args))
+        monkeypatch.setattr(training, "evaluate", evaluate)
+        whose = "ours"
+        preqn.train(PENDULUM, config=SMALL, steps=90, seed=SEED, **EVALUATION)
+        whose = "theirs"
+        baseline("td3", keep, steps=90)
+        assert found == [0, 60 - WARMUP + 1, 90 - WARMUP + 1, 0, 60 - WARMUP - 1, 90 - WARMUP - 1]
+
     def test_same_initial_states_for_all(self, monkeypatch):
         def ours(seed=SEED):
             preqn.train(PENDULUM, config=SMALL, steps=60, seed=seed, **EVALUATION)
@@ -663,19 +680,19 @@ class TestRelatives:
     def test_settings(self, asked):
         for agent in relatives.PARAMETERS["agent"]:
             relatives.run(environment="Swimmer-v5", agent=agent, seed=2)
-        ours, theirs = asked[:3], asked[3:]
+        ours, theirs = asked[:4], asked[4:]
         adam = NO_INVERSE | {"optimizer": "adam", "alpha": 0.001}
-        changes = [{}, {"activation": "tanh"}, adam]
+        changes = [{}, {"activation": "tanh"}, {"initialisation": "glorot"}, adam]
         assert [dataclasses.asdict(call.pop("config")) for call in ours] == [LARGE | each for each in changes]
         rest = ROBOTS | {"env_id": "Swimmer-v5", "checkpoint": None}
-        assert ours == 3 * [rest]
+        assert ours == 4 * [rest]
         sizes = {"hidden": (256, 256), "warmup": 10_000, "batch_size": 100}
         known = [(DDPG, 0.1), (TD3, 0.1), (SAC, None)]
         assert theirs == [rest | sizes | {"algorithm": each, "noise": noise} for each, noise in known]
 
     def test_what_is_compared(self):
         assert {agent for pair in relatives.COMPARED for agent in pair} == set(relatives.PARAMETERS["agent"])
-        assert len({frozenset(pair) for pair in relatives.COMPARED}) == len(relatives.COMPARED) == 9
+        assert len({frozenset(pair) for pair in relatives.COMPARED}) == len(relatives.COMPARED) == 11
         assert relatives.COMPARED[:3] == relatives.PRIMARY
 
     def test_its_seeds_are_not_those_of_its_pilot(self):

@@ -7,7 +7,8 @@ same seed. All networks have two hidden layers of 256 units. All but SAC explore
 We tuned none of them on these tasks. The defaults of the baselines come from papers about tasks like these, with
 another size of minibatch.
 
-- ``preqn``: our PreQN (`mujoco.CONFIG`) with sines in Q; ``preqn-tanh``: the same with tanh in Q.
+- ``preqn``: our PreQN (`mujoco.CONFIG`) with sines in Q; ``preqn-tanh``: the same with tanh in Q; ``preqn-glorot``: the
+  same as ``preqn`` with the first weights that won the study `dials`.
 - ``adam``: as ``preqn``, but Adam with step size 1e-3 takes the mean semi-gradient, in place of the inverse of the
   kernel and the line search. Still one Q and no target network.
 - ``ddpg``, ``td3``, ``sac``: of stable-baselines3 with their own defaults but for the sizes and the random steps above.
@@ -34,7 +35,7 @@ What is measured, decided before the runs of these seeds:
   verdicts are those of `PRIMARY` on the three together; all else describes. An interquartile mean over three robots
   can leave out one of them, so ``ahead`` or ``behind`` is a verdict only if the mean without trimming says the same.
 - *What could be seen* follows from the largest spread of any agent of the study `mujoco` on each robot, three seeds.
-- `preqn-tanh` has no counterpart under Adam. What it earns is not put down to the inverse.
+- ``preqn-tanh`` and ``preqn-glorot`` have no counterpart under Adam. What they earn is not put down to the inverse.
 
 One row for each evaluation: `step`, `return`, `ending`, and for our agents the metrics of the updates since the row
 before, as `preqn.PreQN.update` names them. A run that diverged ends with a row without a return.
@@ -47,7 +48,7 @@ from typing import TYPE_CHECKING
 from divergence_notes._extras import needs
 
 with needs("studies"):
-    from divergence_notes.studies import mujoco, protocol, swing_up
+    from divergence_notes.studies import dials, mujoco, protocol, swing_up
 
 if TYPE_CHECKING:
     import pandas
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 CHANGES = {
     "preqn": {},
     "preqn-tanh": {"activation": "tanh"},
+    "preqn-glorot": dials.VARIANTS["glorot"],
     "adam": swing_up.NO_INVERSE | {"optimizer": "adam", "alpha": 1e-3},
 }
 """What our agents change in `mujoco.CONFIG`."""
@@ -68,11 +70,12 @@ PRIMARY = (("preqn", "adam"), ("preqn", "ddpg"), ("preqn", "td3"))
 COMPARED = (
     *PRIMARY,
     ("preqn-tanh", "preqn"),
+    ("preqn-glorot", "preqn"),
     ("adam", "ddpg"),
-    *((agent, "td3") for agent in ("preqn-tanh", "adam", "ddpg", "sac")),
+    *((agent, "td3") for agent in ("preqn-tanh", "preqn-glorot", "adam", "ddpg", "sac")),
 )
 """Which agents are compared with which."""
-SECONDS = {"preqn": 520, "preqn-tanh": 560, "adam": 540, "ddpg": 560, "td3": 560, "sac": 880}
+SECONDS = {"preqn": 520, "preqn-tanh": 560, "preqn-glorot": 520, "adam": 540, "ddpg": 560, "td3": 560, "sac": 880}
 FLOAT_FORMAT = "%.7g"
 STEPS = 100_000
 
