@@ -146,12 +146,15 @@ def unfold_bets(page):
 
 
 def unfold(page):
-    """Open every fold of a page."""
+    """Open every fold of a page, and have what fades in there at once."""
     unfold_bets(page)
     page.evaluate(
         """() => {
             document.querySelectorAll("details").forEach((fold) => { fold.open = true; });
             document.querySelectorAll(".toggle-hidden .toggle-button").forEach((button) => button.click());
+            document.getAnimations().forEach((animation) => {
+                if (animation.effect.getComputedTiming().endTime < Infinity) animation.finish();
+            });
         }"""
     )
 

@@ -88,6 +88,17 @@ class TestEveryPage:
         assert visit[1] == []
 
 
+def test_what_is_unfolded_is_there_at_once(browser):
+    """Colours are not asked of what still fades in."""
+    page = browser.new_page()
+    fade = "@keyframes fade { from { opacity: 0 } to { opacity: 1 } } details[open] > p { animation: fade 60s }"
+    page.set_content(f"<style>{fade}</style><details><summary>more</summary><p>text</p></details>")
+    unfold(page)
+    opacity = page.evaluate("getComputedStyle(document.querySelector('p')).opacity")
+    page.close()
+    assert opacity == "1"
+
+
 @pytest.fixture(scope="module")
 def reading(browser, address):
     """Open a chapter with everything in it: math, folds, a widget."""
