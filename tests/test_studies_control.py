@@ -690,6 +690,22 @@ class TestRelatives:
         known = [(DDPG, 0.1), (TD3, 0.1), (SAC, None)]
         assert theirs == [rest | sizes | {"algorithm": each, "noise": noise} for each, noise in known]
 
+    def test_equal_seeds_mean_equal_first_weights(self):
+        """Of our agents, but for the one that draws them otherwise."""
+        first = {}
+        for agent, changes in relatives.CHANGES.items():
+            config = dataclasses.replace(SMALL, **changes)
+            trained = preqn.train(PENDULUM, config=config, steps=5, seed=SEED, **EVALUATION).agent
+            parts = [part for part in vars(trained).values() if isinstance(part, torch.nn.Module)]
+            first[agent] = torch.cat([p.detach().ravel() for part in parts for p in part.parameters()])
+        alike = {agent for agent, weights in first.items() if torch.equal(weights, first["preqn"])}
+        assert alike == set(relatives.CHANGES) - {"preqn-glorot"} and len(first["preqn"]) > 100
+
+    def test_noise_on_the_random_actions_of_the_baselines(self):
+        """stable-baselines3 adds it there, too, so that some are at the ends of the range."""
+        noisy, plain = (baseline("td3", steps=30, noise=noise)[1].replay_buffer.actions[:30] for noise in (0.5, None))
+        assert (np.abs(noisy) == 1).any() and not (np.abs(plain) == 1).any()
+
     def test_what_is_compared(self):
         assert {agent for pair in relatives.COMPARED for agent in pair} == set(relatives.PARAMETERS["agent"])
         assert len({frozenset(pair) for pair in relatives.COMPARED}) == len(relatives.COMPARED) == 11

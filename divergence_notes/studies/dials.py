@@ -1,8 +1,8 @@
 """Which setting lets PreQN earn more on robots: first weights, cadence of the policy, step, solver, or minibatch.
 
 HalfCheetah-v5 and Swimmer-v5 as in the study `robots`, 50,000 steps, evaluated every 2,500. The seeds are 100 to 102,
-which no comparison uses: what is chosen here is judged there. Each variant turns one dial of ``as-there``, which is the
-``preqn`` of that study, with sines in Q:
+which no comparison uses: what is chosen here is looked at again there. Each variant turns one dial of ``as-there``,
+which is the ``preqn`` of that study, with sines in Q:
 
 - ``glorot``: the first weights of Q and of the policy uniform within ``sqrt(6 / (fan_in + fan_out))``, no biases;
 - ``small-policy``: the first weights of the policy's last layer a hundredth, so that actions begin near the middle;

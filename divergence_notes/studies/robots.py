@@ -4,8 +4,8 @@ The protocol of the study `mujoco`, with the controls that it lacks and five see
 will be no more. HalfCheetah-v5, Hopper-v5 and Swimmer-v5; the first 10,000 steps are random, then one update of 100
 transitions after each. Every 5,000 steps five episodes without noise, the same initial states for all agents with the
 same seed. All networks have two hidden layers of 256 units. All but SAC explore with noise of standard deviation 0.1.
-We tuned none of them on these tasks. The defaults of the baselines come from papers about tasks like these, with
-another size of minibatch.
+We tuned none of them on these tasks, but for ``preqn-glorot``. The defaults of the baselines come from papers about
+tasks like these, with another size of minibatch.
 
 - ``preqn``: our PreQN (`mujoco.CONFIG`) with sines in Q; ``preqn-tanh``: the same with tanh in Q; ``preqn-glorot``: the
   same as ``preqn`` with the first weights that won the study `dials`.
@@ -22,7 +22,7 @@ own way to explore, and Adam with step size 3e-4.
 
 What else is unequal: ours end as diverged when a value passes 1e6, the baselines when an action is no number. The
 random actions of DDPG and TD3 at the start have the noise of later ones, ours and those of SAC have none. Equal seeds
-mean equal evaluations, and for our agents equal first weights and random actions; the baselines draw their own. A run
+mean equal evaluations, and for our agents but ``preqn-glorot`` equal first weights; the baselines draw their own. A run
 of ours that was interrupted goes on bit for bit. A baseline's does not, so each of those whose results are kept was
 made in one go.
 
@@ -33,7 +33,8 @@ What is measured, decided before the runs of these seeds:
   each robot is the mean score of TD3 in the study `mujoco`.
 - *Compared* are the pairs of `COMPARED`, by `comparison.compared`, on the three robots together and on each alone. The
   verdicts are those of `PRIMARY` on the three together; all else describes. An interquartile mean over three robots
-  can leave out one of them, so ``ahead`` or ``behind`` is a verdict only if the mean without trimming says the same.
+  can leave out most runs of one, so ``ahead`` or ``behind`` is a verdict if the mean without trimming says the same,
+  and not else.
 - *What could be seen* follows from the largest spread of any agent of the study `mujoco` on each robot, three seeds.
 - ``preqn-tanh`` and ``preqn-glorot`` have no counterpart under Adam. What they earn is not put down to the inverse.
 
