@@ -13,6 +13,7 @@ BOOK = ROOT / "book"
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
 NUMBERED = [ROOT / f"{file}.ipynb" for file in toc_files(numbered=True)]
 """The pages with a number, in reading order: the chapters, and the parts of one that has several pages."""
+APPENDIX = sorted(BOOK.glob("reproduction*.ipynb"))
 PAGES = [*NOTEBOOKS, *sorted(BOOK.glob("*.md"))]
 LABEL = re.compile(r"(ch|sec|eq|thm|alg|fig|ex|sol|corr|claim)-[a-z0-9]+(-[a-z0-9]+)*")
 REFUTED = "% refuted"  # in a display equation: it is quoted to be refuted, and carries no label

@@ -9,7 +9,7 @@ from divergence_notes.grading.exercise import Exercise
 
 CHAPTERS = (
     *("index", "bellman", "function_approximation", "key_equation", "contraction"),
-    *("heuristics", "heuristics_runs", "preqn", "preqn_networks", "preqn_later", "reproduction"),
+    *("heuristics", "heuristics_runs", "preqn", "preqn_networks", "preqn_later", "reproduction_robots"),
 )
 """Pages. Each may have a module here with an `EXERCISES`; it is imported when one of its names is asked for."""
 

@@ -15,7 +15,7 @@ from jupyter_cache import get_cache
 
 from tests import pages
 
-CHAPTERS = [*pages.NUMBERED, pages.BOOK / "reproduction.ipynb"]
+CHAPTERS = [*pages.NUMBERED, *pages.APPENDIX]
 MAX_LINES = 12  # of code, blank ones aside
 MAX_COLUMNS = 72  # of code that a page shows unfolded; more is cut off on a desk, in a solution first
 HIDES = {"hide-input", "hide-cell", "remove-input", "remove-cell"}

@@ -13,7 +13,10 @@ from divergence_notes.studies.kernels import trends
 from tests import pages
 from tests.pages import printed_by
 
-CHAPTERS = ("contraction", "heuristics", "heuristics_runs", "preqn", "preqn_networks", "preqn_later", "reproduction")
+CHAPTERS = (
+    *("contraction", "heuristics", "heuristics_runs", "preqn", "preqn_networks", "preqn_later"),
+    "reproduction_robots",
+)
 BETS = {
     label: chapter
     for chapter in CHAPTERS

@@ -202,7 +202,7 @@ class TestHeads:
 
 
 def test_the_chapters_say_how_long_they_take():
-    assert {*pages.NUMBERED, pages.BOOK / "reproduction.ipynb"} <= set(reading_time.timed())
+    assert {*pages.NUMBERED, *pages.APPENDIX} <= set(reading_time.timed())
 
 
 @pytest.mark.parametrize("path", reading_time.timed(), ids=lambda path: path.stem)

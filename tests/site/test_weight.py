@@ -17,7 +17,7 @@ from weigh import packed, weight
 from tests.browser import served
 from tests.pages import NUMBERED
 
-PAGES = [*(path.stem for path in NUMBERED), "index", "reproduction"]
+PAGES = [*(path.stem for path in NUMBERED), "index", "reproduction_robots"]
 SCRIPTS = ("bets.js", "judge.js", "live.js", "live.css", "plane.js", "plane.css")
 PARTS = "#live-data, #exercise-data, .bet, .bet-check, .bet-tally, .bet-answers, script[src], link[rel=stylesheet]"
 LITTLE = 30_000  # bytes, packed as servers pack them

@@ -1,4 +1,4 @@
-"""The predictions of the appendix on studies and raw results.
+"""The predictions of the second part of the appendix, on studies on robots.
 
 How an answer is judged is in `kinds`.
 """
