@@ -235,6 +235,41 @@ class TestSmallestDifference:
             comparison.smallest_difference(**{"spreads": 1.0, "runs": (5, 5), "rng": rng} | change)
 
 
+class TestFalseAlarms:
+    """How often two agents that are alike are told apart: for few runs more often than the level says."""
+
+    @pytest.mark.parametrize("runs, tasks", [((5, 5), 1), ((5, 5), 3), ((10, 5), 1)])
+    def test_as_often_as_verdicts_say(self, runs, tasks):
+        rng = np.random.default_rng(sum(runs) + tasks)
+        rate = comparison.false_alarms(np.full(tasks, 7.0), runs=runs, rng=rng)
+        words = []
+        for _ in range(400):
+            pair = ([7 * rng.standard_normal(n) for _ in range(tasks)] for n in runs)
+            words.append(comparison.verdict(comparison.difference(*pair, rng=rng, resamples=299), smallest=0).word)
+        assert abs(rate - 1 + words.count("level") / 400) < 0.04  # three deviations of 400 draws
+        assert 0.04 < rate < 0.13
+
+    def test_of_many_runs_it_is_what_the_level_leaves(self, rng):
+        for level in (0.95, 0.8):
+            found = comparison.false_alarms(1.0, runs=(200, 200), rng=rng, trim=0, level=level, simulations=1000)
+            assert found == pytest.approx(1 - level, abs=0.03)
+
+    def test_of_five_it_is_more(self, rng):
+        assert comparison.false_alarms(1.0, runs=(5, 5), rng=rng, simulations=4000) > 0.06
+
+    def test_the_unit_does_not_matter(self):
+        few = {"runs": (5, 5), "resamples": 199, "simulations": 300}
+        one, other = (comparison.false_alarms(s, rng=np.random.default_rng(0), **few) for s in (1.0, 128.0))
+        assert 0 < one == other
+
+    def test_without_spread_there_is_none(self, rng):
+        assert comparison.false_alarms(0.0, runs=(5, 5), rng=rng, simulations=100) == 0
+
+    def test_refuses(self, rng):
+        with pytest.raises(ValueError, match=r"runs must be in \[5, inf\), got 3"):
+            comparison.false_alarms(1.0, runs=(5, 3), rng=rng)
+
+
 class TestAheadLevelBehind:
     @pytest.mark.parametrize(
         "ends, word, within",

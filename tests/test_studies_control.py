@@ -23,6 +23,7 @@ from divergence_notes.studies import (
     ablation,
     alignment,
     collapse,
+    comparison,
     dials,
     protocol,
     robots_long,
@@ -325,6 +326,18 @@ class TestLateReturns:
         found = protocol.late_returns(runs, after=80_000, by="agent")
         late = runs[runs.step > 80_000].groupby(["environment", "agent", "seed"])["return"].mean()
         pd.testing.assert_series_equal(found, late)
+
+
+class TestAsBefore:
+    """An evaluation beside the one before it, in one run."""
+
+    def test_by_hand(self):
+        returns = pd.Series([1.0, 1.0, 1.0005, 1.0025, np.nan, 1.0025, 1.0025], index=range(5, 40, 5))
+        assert protocol.as_before(returns).tolist() == [False, True, True, False, False, False, True]
+        assert protocol.as_before(returns).index.equals(returns.index)
+
+    def test_up_and_down(self):
+        assert not protocol.as_before(pd.Series([3.0, 1.0, 3.0])).any()
 
 
 class TestPreQN:
@@ -726,6 +739,125 @@ class TestRelatives:
         assert SAC("MlpPolicy", PENDULUM).learning_rate == 3e-4
         for agent in (ddpg, td3):
             assert isinstance(agent.critic.qf0[1], torch.nn.ReLU) and agent.actor.optimizer.defaults["lr"] == 1e-3
+
+
+class TestJudged:
+    """What the protocol of the robots says of their scores, by made-up runs whose late returns are planted."""
+
+    ROBOTS = relatives.PARAMETERS["environment"]
+    UNIT = (2000.0, 500.0, 30.0)
+    LEVEL = (1.0, 1.0, 1.0)
+
+    @pytest.fixture(autouse=True)
+    def found(self, monkeypatch):
+        """What could be seen takes seconds; that it is asked with the spreads of the pilot is asserted here."""
+
+        def smallest(spreads, *, runs, rng, trim):
+            np.testing.assert_allclose(spreads, 0.2)
+            assert runs == (5, 5) and trim in (0, 0.25)
+            return 0.1 * np.size(spreads) + trim
+
+        monkeypatch.setattr(comparison, "smallest_difference", smallest)
+
+    def runs(self, scores, *, seeds=range(3, 8), spread=0.05):
+        """Return runs that earn these scores on average, three for each agent, and nothing in the first half."""
+        rows = []
+        for (agent, means), k, seed in itertools.product(scores.items(), range(3), seeds):
+            late = self.UNIT[k] * (means[k] + spread * (seed - np.mean(seeds)))
+            run = {"environment": self.ROBOTS[k], "agent": agent, "seed": seed, "ending": "finished"}
+            rows += [run | {"step": step, "return": late * (step > 50_000)} for step in (50_000, 55_000, 100_000)]
+        return pd.DataFrame(rows)
+
+    @pytest.fixture
+    def pilot(self):
+        """Return three seeds, of which TD3 earns the unit, and another agent has twice its spread."""
+        some = [
+            self.runs({"td3": self.LEVEL}, seeds=range(3), spread=0.1),
+            self.runs({"preqn": (5.0, 5.0, 5.0)}, seeds=range(3), spread=0.2),
+        ]
+        return pd.concat(some)
+
+    def judged(self, scores, pilot):
+        return relatives.judged(self.runs(scores), pilot=pilot, rng=np.random.default_rng(0))
+
+    def test_scores(self, pilot):
+        """1 is what TD3 earns in the pilot; the order of the robots is that of the study, whatever the table's."""
+        runs = self.runs({"adam": (1.0, 2.0, 3.0)}).sample(frac=1, random_state=0).sort_values("step", kind="stable")
+        found = relatives.scores(runs, pilot=pilot)
+        assert found.keys() == {"adam"}
+        np.testing.assert_allclose(found["adam"], [k + 0.05 * np.arange(-2, 3) for k in (1, 2, 3)])
+
+    def test_spreads(self, pilot):
+        np.testing.assert_allclose(relatives.spreads(pilot), 0.2)
+
+    @pytest.mark.parametrize("seed", [3, 7])
+    def test_an_agent_that_lacks_a_run_is_left_out(self, pilot, seed):
+        runs = self.runs(dict.fromkeys(("preqn", "td3", "adam"), self.LEVEL))
+        short = runs[(runs.agent != "td3") | (runs.seed != seed) | (runs.environment != "Hopper-v5")]
+        assert relatives.scores(short, pilot=pilot).keys() == {"preqn", "adam"}
+        table = relatives.judged(short, pilot=pilot, rng=np.random.default_rng(0))
+        assert set(table.index.droplevel("where")) == {("preqn", "adam")}
+
+    def test_a_row_for_each_pair_and_place(self, pilot):
+        scores = dict.fromkeys(relatives.PARAMETERS["agent"], self.LEVEL)
+        table = self.judged(scores, pilot)
+        assert list(table.index) == [
+            (where, *pair) for where in ("together", *self.ROBOTS) for pair in relatives.COMPARED
+        ]
+        assert {said.word for said in table.verdict} == {"level"}
+
+    def test_ahead_and_behind(self, pilot):
+        table = self.judged({"preqn": self.LEVEL, "adam": (1.5, 1.5, 1.5), "td3": self.LEVEL}, pilot)
+        words = table.verdict.map(lambda said: said.word).loc["together"]
+        assert words.to_dict() == {("preqn", "adam"): "behind", ("preqn", "td3"): "level", ("adam", "td3"): "ahead"}
+        row = table.loc["together", "adam", "td3"]
+        assert row.difference == pytest.approx(0.5) and row["mean"] == pytest.approx(0.5) and row.mean_low > 0.4
+
+    def test_a_robot_that_the_middle_leaves_out(self, pilot):
+        """A little better on two, far worse on the third: the interquartile mean alone would say ahead."""
+        scores = {"preqn": (1.5, 1.5, 0.1), "td3": self.LEVEL}
+        found = relatives.scores(self.runs(scores), pilot=pilot)
+        rng = np.random.default_rng(0)
+        middle = comparison.compared(found, [("preqn", "td3")], spreads=relatives.spreads(pilot), rng=rng)
+        assert middle.verdict.iloc[0].word == "ahead"
+        table = self.judged(scores, pilot)
+        row = table.loc["together", "preqn", "td3"]
+        assert row.verdict.word == "level" and row.difference > 0.15 and abs(row["mean"]) < 0.05
+        assert [said.word for said in table.verdict[1:]] == ["ahead", "ahead", "behind"]
+
+    def test_alone_it_is_what_the_comparison_says(self, pilot):
+        scores = {"preqn": (1.1, 0.9, 2.0), "td3": self.LEVEL}
+        found = relatives.scores(self.runs(scores), pilot=pilot)
+        table = self.judged(scores, pilot)
+        for k, robot in enumerate(self.ROBOTS):
+            gap = comparison.difference(found["preqn"][k], found["td3"][k], rng=np.random.default_rng(1))
+            row = table.loc[robot, "preqn", "td3"]
+            assert row.difference == gap.value and (row.low, row.high) == pytest.approx(gap[1:], abs=0.03)
+            assert row.runs == (5, 5) and np.isnan(row["mean"])
+        assert table.smallest.round(9).tolist() == [0.55, 0.35, 0.35, 0.35] and table.verdict.iloc[0].within >= 0.55
+
+    def test_a_run_that_diverged_counts_as_the_worst(self, pilot):
+        runs = self.runs({"preqn": self.LEVEL, "td3": self.LEVEL})
+        gone = (runs.agent == "preqn") & (runs.seed == 4) & (runs.environment == "Swimmer-v5")
+        runs.loc[gone, "ending"] = "diverged"
+        runs.loc[gone & (runs.step == 100_000), "return"] = np.nan
+        early = (runs.agent == "td3") & (runs.environment == "Swimmer-v5") & (runs.step == 50_000)
+        runs.loc[early & (runs.seed == 3), "return"] = -12.0
+        assert relatives.scores(runs, pilot=pilot)["preqn"][2][1] == pytest.approx(-12 / 30)
+
+    @pytest.mark.parametrize(
+        "middle, mean, word",
+        [
+            ("ahead", "ahead", "ahead"),
+            ("behind", "behind", "behind"),
+            ("ahead", "level", "level"),
+            ("level", "ahead", "level"),
+            ("ahead", "behind", "level"),
+        ],
+    )
+    def test_agreed(self, middle, mean, word):
+        found = relatives.agreed(comparison.Verdict(middle, 2.0), comparison.Verdict(mean, 3.0))
+        assert found == (word, 3.0)
 
 
 class TestLongerRuns:

@@ -304,13 +304,43 @@ def smallest_difference(
     A difference that is added to all scores of an agent moves the interval as it is. So the difference that lifts its
     lower end above 0 with probability `power` is a quantile of minus the lower ends where there is no difference.
     """
-    scales = np.atleast_1d(_checks.array("spreads", spreads))
-    _checks.non_negative("spreads", scales)
     power = _checks.scalar("power", power, low=0, high=1, low_open=True, high_open=True)
-    counts = [_checks.integer("runs", count, low=FEWEST) for count in runs]
-    samples = [scale * rng.standard_normal((simulations, count)) for count in counts for scale in scales]
-    low, _ = _interval(samples, partial(_gap, len(scales), trim), rng=rng, level=level, resamples=resamples)
+    low, _ = _alike(spreads, runs, trim, rng=rng, level=level, resamples=resamples, simulations=simulations)
     return float(np.quantile(-low, power))
+
+
+def false_alarms(
+    spreads: float | int | ArrayLike,
+    *,
+    runs: tuple[int, int],
+    rng: np.random.Generator,
+    trim: float | int = 0.25,
+    level: float | int = 0.95,
+    resamples: int = 999,
+    simulations: int = 2000,
+) -> float:
+    """Return how often `verdict` tells two agents apart whose scores have one distribution.
+
+    That is the share of intervals that leave out 0, for normal scores. For so few runs a percentile interval is too
+    narrow, so it is more than one minus `level`.
+
+    Parameters
+    ----------
+    spreads, runs, rng, trim, level, resamples, simulations
+        As for `smallest_difference`.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        As `smallest_difference`.
+    """
+    low, high = _alike(spreads, runs, trim, rng=rng, level=level, resamples=resamples, simulations=simulations)
+    return float(np.mean((low > 0) | (high < 0)))
 
 
 def compared(
@@ -417,6 +447,25 @@ def _middle(samples: Sequence[np.ndarray], trim: float | int) -> np.ndarray | fl
 def _gap(n: int, trim: float | int, *drawn: np.ndarray) -> np.ndarray | float:
     """Return by how much the middle of the first n samples lies above that of the others."""
     return _middle(drawn[:n], trim) - _middle(drawn[n:], trim)
+
+
+def _alike(
+    spreads: float | int | ArrayLike,
+    runs: tuple[int, int],
+    trim: float | int,
+    *,
+    rng: np.random.Generator,
+    level: float | int,
+    resamples: int,
+    simulations: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of intervals of the difference of two agents whose scores have one normal distribution."""
+    scales = np.atleast_1d(_checks.array("spreads", spreads))
+    _checks.non_negative("spreads", scales)
+    counts = [_checks.integer("runs", count, low=FEWEST) for count in runs]
+    samples = [scale * rng.standard_normal((simulations, count)) for count in counts for scale in scales]
+    low, high = _interval(samples, partial(_gap, len(scales), trim), rng=rng, level=level, resamples=resamples)
+    return np.asarray(low), np.asarray(high)
 
 
 def _estimate(

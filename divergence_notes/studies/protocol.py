@@ -36,6 +36,9 @@ with needs("studies"):
 if TYPE_CHECKING:
     import pandas
 
+ALIKE = 1e-3
+"""Returns that are no further apart are taken for the same."""
+
 
 @contextlib.contextmanager
 def mujoco_in_the_log() -> Iterator[None]:
@@ -187,6 +190,22 @@ def late_returns(runs: "pandas.DataFrame", *, after: int, by: str) -> "pandas.Se
     means = runs[runs["step"] > after].groupby(names)["return"].mean().reindex(endings.index)
     worst = runs.groupby("environment")["return"].min().reindex(endings.index.get_level_values("environment"))
     return means.where(endings == "finished", worst.to_numpy())
+
+
+def as_before(returns: "pandas.Series") -> "pandas.Series":
+    """Return which evaluations of a run are as the one before.
+
+    Parameters
+    ----------
+    returns : Series
+        Of one run, in the order of its steps.
+
+    Returns
+    -------
+    Series of bool
+        Whether the return differs from the one before by less than `ALIKE`. The first one has none before it.
+    """
+    return returns.diff().abs() < ALIKE
 
 
 class _Evaluations(BaseCallback):

@@ -31,10 +31,10 @@ What is measured, decided before the runs of these seeds:
 - *The score of a run* is its mean return over the last ten evaluations, that is the second half of a run. A run that
   diverged counts as the worst evaluation of any run on its robot, at any step (`protocol.late_returns`). The unit on
   each robot is the mean score of TD3 in the study `mujoco`.
-- *Compared* are the pairs of `COMPARED`, by `comparison.compared`, on the three robots together and on each alone. The
-  verdicts are those of `PRIMARY` on the three together; all else describes. An interquartile mean over three robots
-  can leave out most runs of one, so ``ahead`` or ``behind`` is a verdict if the mean without trimming says the same,
-  and not else.
+- *Compared* are the pairs of `COMPARED`, by `comparison.compared`, on the three robots together and on each alone
+  (`judged`). The verdicts are those of `PRIMARY` on the three together; all else describes. An interquartile mean over
+  three robots can leave out most runs of one, so ``ahead`` or ``behind`` is a verdict if the mean without trimming says
+  the same, and not else.
 - *What could be seen* follows from the largest spread of any agent of the study `mujoco` on each robot, three seeds.
 - ``preqn-tanh`` and ``preqn-glorot`` have no counterpart under Adam. What they earn is not put down to the inverse.
 
@@ -46,10 +46,12 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from divergence_notes._extras import needs
 
 with needs("studies"):
-    from divergence_notes.studies import dials, mujoco, protocol, swing_up
+    from divergence_notes.studies import comparison, dials, mujoco, protocol, swing_up
 
 if TYPE_CHECKING:
     import pandas
@@ -109,3 +111,102 @@ def run(
         sizes = {"hidden": config.hidden, "warmup": config.warmup, "batch_size": config.batch_size, "noise": noise}
         return protocol.baseline_curve(algorithm, environment, **sizes, **shared)
     return protocol.preqn_curve(environment, dataclasses.replace(config, **CHANGES[agent]), **shared)
+
+
+def scores(runs: "pandas.DataFrame", *, pilot: "pandas.DataFrame") -> dict[str, list[np.ndarray]]:
+    """Return the scores of each agent of which every run is there, in units of the pilot.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        Results of this study.
+    pilot : DataFrame
+        Results of the study `mujoco`.
+
+    Returns
+    -------
+    dict
+        From the name of an agent to an array for each robot, in the order of `PARAMETERS`. 1 is the mean score of TD3
+        in the pilot.
+    """
+    late = protocol.late_returns(runs, after=STEPS // 2, by="agent").unstack("agent")
+    unit, grid = _unit(pilot)[:, None], {"index": PARAMETERS["environment"], "columns": list(PARAMETERS["seed"])}
+    found = {agent: late[agent].unstack("seed").reindex(**grid) for agent in PARAMETERS["agent"] if agent in late}
+    return {agent: list(table.to_numpy() / unit) for agent, table in found.items() if table.notna().all(axis=None)}
+
+
+def judged(
+    runs: "pandas.DataFrame", *, pilot: "pandas.DataFrame", rng: np.random.Generator, trim: float | int = 0.25
+) -> "pandas.DataFrame":
+    """Return what the protocol says of the pairs of `COMPARED`.
+
+    Parameters
+    ----------
+    runs, pilot : DataFrame
+        As for `scores`.
+    rng, trim
+        As for `comparison.compared`.
+
+    Returns
+    -------
+    DataFrame
+        As `comparison.compared`, in units of the pilot, indexed by where, ``"together"`` and then each robot, and by
+        the two agents. In the rows of all robots together ``ahead`` or ``behind`` is said if the means without trimming
+        say the same; `mean`, `mean_low` and `mean_high` are their difference. Pairs of which runs are missing are left
+        out.
+    """
+    import pandas
+
+    found, spread = scores(runs, pilot=pilot), spreads(pilot)
+    pairs = [pair for pair in COMPARED if found.keys() >= {*pair}]
+    together = comparison.compared(found, pairs, spreads=spread, rng=rng, trim=trim)
+    means = comparison.compared(found, pairs, spreads=spread, rng=rng, trim=0)
+    together[["mean", "mean_low", "mean_high"]] = means[["difference", "low", "high"]]
+    together["verdict"] = [agreed(*both) for both in zip(together["verdict"], means["verdict"], strict=True)]
+    tables = {"together": together}
+    for k, robot in enumerate(PARAMETERS["environment"]):
+        alone = {agent: tasks[k] for agent, tasks in found.items()}
+        tables[robot] = comparison.compared(alone, pairs, spreads=spread[k], rng=rng, trim=trim)
+    index = [(where, *pair) for where in tables for pair in pairs]
+    return pandas.concat(tables).set_axis(pandas.MultiIndex.from_tuples(index, names=["where", "first", "second"]))
+
+
+def agreed(middle: comparison.Verdict, mean: comparison.Verdict) -> comparison.Verdict:
+    """Return the verdict of the middle half of the runs, if that of all of them is the same, else ``level``.
+
+    Parameters
+    ----------
+    middle, mean : Verdict
+        Of the interquartile mean, and of the mean.
+
+    Returns
+    -------
+    Verdict
+        Within the larger of the two.
+    """
+    word = middle.word if middle.word == mean.word else "level"
+    return comparison.Verdict(word, max(middle.within, mean.within))
+
+
+def spreads(pilot: "pandas.DataFrame") -> np.ndarray:
+    """Return the largest spread of the scores of any agent of the pilot, on each robot.
+
+    Parameters
+    ----------
+    pilot : DataFrame
+        As for `scores`.
+
+    Returns
+    -------
+    ndarray of shape (3,)
+        Standard deviations, in the order of `PARAMETERS` and the units of `scores`.
+    """
+    late = protocol.late_returns(pilot, after=STEPS // 2, by="agent")
+    largest = late.groupby(["environment", "agent"]).std().groupby("environment").max()
+    return largest[[*PARAMETERS["environment"]]].to_numpy() / _unit(pilot)
+
+
+def _unit(pilot: "pandas.DataFrame") -> np.ndarray:
+    """Return the mean score of TD3 in the pilot, on each robot."""
+    late = protocol.late_returns(pilot, after=STEPS // 2, by="agent")
+    return late[:, "td3"].groupby("environment").mean()[[*PARAMETERS["environment"]]].to_numpy()
