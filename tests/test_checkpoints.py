@@ -268,7 +268,7 @@ class TestBaselines:
         saved = torch.load(file, weights_only=True)
         curve = run()
         (agent,) = seen
-        assert curve["step"].tolist() == [45, 90, 135, 180, 225, 240]
+        assert curve["step"].tolist() == [45, 90, 135, 180, 225, 240] and curve["resumed"].all()
         assert curve["return"].tolist()[:2] == [row["return"] for row in saved["rows"]]
         assert (agent.num_timesteps, agent._n_updates) == (STEPS, STEPS - 60), "no step and no update twice"
         kept = saved["memory"]["observations"].numpy()
@@ -283,7 +283,7 @@ class TestBaselines:
         save = SAC.save
         monkeypatch.setattr(SAC, "save", lambda self, path: models.append(self) or save(self, path))
         settings = {"steps": 100, "seed": 3, "hidden": (8, 8), "warmup": 60, "eval_every": 90, "eval_episodes": 1}
-        protocol.baseline_curve(SAC, "Pendulum-v1", checkpoint=file, **settings)
+        assert "resumed" not in protocol.baseline_curve(SAC, "Pendulum-v1", checkpoint=file, **settings)
         watch = protocol._Evaluations("Pendulum-v1", steps=100, seed=3, every=90, episodes=1)
         found = protocol._Checkpoints(file, watch).restore(models[-1])
         # the file is written before the last step: the run that made it made one more

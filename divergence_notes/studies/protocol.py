@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import pandas
 
 ALIKE = 1e-3
-"""Returns that are no further apart are taken for the same."""
+"""Returns that are less than this apart are taken for the same."""
 
 
 @contextlib.contextmanager
@@ -135,7 +135,7 @@ def baseline_curve(
     -------
     DataFrame
         Columns `step`, `return`, and `ending`: "finished", or "diverged" for a run with an action that is not finite.
-        That one ends there, with a row without a return.
+        That one ends there, with a row without a return. A run that went on from a file has a column `resumed` besides.
     """
     with mujoco_in_the_log(), gymnasium.make(env_id) as env:
         shape = env.action_space.shape
@@ -151,10 +151,11 @@ def baseline_curve(
         )
         watch = _Evaluations(env_id, steps=steps, seed=seed, every=eval_every, episodes=eval_episodes)
         watching: list[BaseCallback] = [watch, *callbacks]
+        resumed = False
         if checkpoint is not None:
             keeper = _Checkpoints(checkpoint, watch)
             watching.append(keeper)
-            if checkpoint.exists():
+            if resumed := checkpoint.exists():
                 agent = keeper.restore(agent)
         try:
             agent.learn(steps - agent.num_timesteps, callback=watching, reset_num_timesteps=False)
@@ -164,7 +165,7 @@ def baseline_curve(
             watch.diverged()
     import pandas
 
-    return pandas.DataFrame(watch.rows).assign(ending=watch.ending)
+    return pandas.DataFrame(watch.rows).assign(ending=watch.ending, **({"resumed": True} if resumed else {}))
 
 
 def late_returns(runs: "pandas.DataFrame", *, after: int, by: str) -> "pandas.Series":
@@ -183,7 +184,7 @@ def late_returns(runs: "pandas.DataFrame", *, after: int, by: str) -> "pandas.Se
     -------
     Series
         Indexed by environment, `by` and seed: the mean return. A run that did not finish counts as the worst evaluation
-        of any run in its environment, at any step.
+        of any run in its environment, at any step, its own among them.
     """
     names = ["environment", by, "seed"]
     endings = runs.groupby(names)["ending"].last()

@@ -4,8 +4,9 @@ The protocol of the study `mujoco`, with the controls that it lacks and five see
 will be no more. HalfCheetah-v5, Hopper-v5 and Swimmer-v5; the first 10,000 steps are random, then one update of 100
 transitions after each. Every 5,000 steps five episodes without noise, the same initial states for all agents with the
 same seed. All networks have two hidden layers of 256 units. All but SAC explore with noise of standard deviation 0.1.
-We tuned none of them on these tasks, but for ``preqn-glorot``. The defaults of the baselines come from papers about
-tasks like these, with another size of minibatch.
+Two of ours were chosen on robots of this study: ``preqn-glorot`` by the study `dials`, and tanh after the study
+`ablation`. The rest we did not tune on these tasks. The defaults of the baselines come from papers about tasks like
+these, with another size of minibatch.
 
 - ``preqn``: our PreQN (`mujoco.CONFIG`) with sines in Q; ``preqn-tanh``: the same with tanh in Q; ``preqn-glorot``: the
   same as ``preqn`` with the first weights that won the study `dials`.
@@ -14,28 +15,30 @@ tasks like these, with another size of minibatch.
 - ``ddpg``, ``td3``, ``sac``: of stable-baselines3 with their own defaults but for the sizes and the random steps above.
 
 In what DDPG differs from ``adam``: (1) its targets come from copies of Q and of the policy that go 0.005 of the way
-after each update; (2) its Q has rectifiers. From ``preqn`` it differs in that Adam takes the place of the inverse as
-well. TD3 differs from DDPG in (3) a second critic, and the smaller of the two values in the target; (4) noise on the
-action in the target, of standard deviation 0.2 and cut at 0.5; (5) a step of the policy, and of the copies, at every
-second update only. SAC has two critics and copies of them, a policy that is random, an entropy in its objective, its
-own way to explore, and Adam with step size 3e-4.
+after each update; (2) its Q has rectifiers. From ``preqn`` it differs in that Adam takes the place of the inverse and
+of the line search as well. TD3 differs from DDPG in (3) a second critic, and the smaller of the two values in the
+target; (4) noise on the action in the target, of standard deviation 0.2 and cut at 0.5; (5) a step of the policy, and
+of the copies, at every second update only. SAC has two critics and copies of them, a policy that is random, an entropy
+in its objective, its own way to explore, and Adam with step size 3e-4.
 
 What else is unequal: ours end as diverged when a value passes 1e6, the baselines when an action is no number. The
 random actions of DDPG and TD3 at the start have the noise of later ones, ours and those of SAC have none. Equal seeds
 mean equal evaluations, and for our agents but ``preqn-glorot`` equal first weights; the baselines draw their own. A run
-of ours that was interrupted goes on bit for bit. A baseline's does not, so each of those whose results are kept was
-made in one go.
+of ours that was interrupted goes on bit for bit. A baseline's does not, and its results say that it was `resumed`; none
+of those that are kept does.
 
-What is measured, decided before the runs of these seeds:
+What is measured, decided before any of these runs was read:
 
 - *The score of a run* is its mean return over the last ten evaluations, that is the second half of a run. A run that
-  diverged counts as the worst evaluation of any run on its robot, at any step (`protocol.late_returns`). The unit on
-  each robot is the mean score of TD3 in the study `mujoco`.
+  did not finish counts as the worst evaluation of any run on its robot, at any step (`protocol.late_returns`). The unit
+  on each robot is the mean score of TD3 in the study `mujoco`.
 - *Compared* are the pairs of `COMPARED`, by `comparison.compared`, on the three robots together and on each alone
-  (`judged`). The verdicts are those of `PRIMARY` on the three together; all else describes. An interquartile mean over
-  three robots can leave out most runs of one, so ``ahead`` or ``behind`` is a verdict if the mean without trimming says
-  the same, and not else.
-- *What could be seen* follows from the largest spread of any agent of the study `mujoco` on each robot, three seeds.
+  (`judged`). There are three verdicts, of ``preqn`` beside ``adam``, ``ddpg`` and ``td3`` on the three together
+  (`PRIMARY`); all else describes. An interquartile mean over three robots can leave out most runs of one, so ``ahead``
+  or ``behind`` is a verdict if the mean without trimming says the same, and not else. Neither keeps one robot from
+  outweighing two: what TD3 earns is a small unit on the swimmer. So each robot stands beside each verdict.
+- *What could be seen* follows from the largest spread of any agent of the study `mujoco` on each robot, three seeds; of
+  a verdict it is the larger of what the interquartile mean and the mean find.
 - ``preqn-tanh`` and ``preqn-glorot`` have no counterpart under Adam. What they earn is not put down to the inverse.
 
 One row for each evaluation: `step`, `return`, `ending`, and for our agents the metrics of the updates since the row
@@ -129,7 +132,8 @@ def scores(runs: "pandas.DataFrame", *, pilot: "pandas.DataFrame") -> dict[str, 
         From the name of an agent to an array for each robot, in the order of `PARAMETERS`. 1 is the mean score of TD3
         in the pilot.
     """
-    late = protocol.late_returns(runs, after=STEPS // 2, by="agent").unstack("agent")
+    asked = runs[runs["seed"].isin(PARAMETERS["seed"])]
+    late = protocol.late_returns(asked, after=STEPS // 2, by="agent").unstack("agent")
     unit, grid = _unit(pilot)[:, None], {"index": PARAMETERS["environment"], "columns": list(PARAMETERS["seed"])}
     found = {agent: late[agent].unstack("seed").reindex(**grid) for agent in PARAMETERS["agent"] if agent in late}
     return {agent: list(table.to_numpy() / unit) for agent, table in found.items() if table.notna().all(axis=None)}
@@ -151,9 +155,9 @@ def judged(
     -------
     DataFrame
         As `comparison.compared`, in units of the pilot, indexed by where, ``"together"`` and then each robot, and by
-        the two agents. In the rows of all robots together ``ahead`` or ``behind`` is said if the means without trimming
-        say the same; `mean`, `mean_low` and `mean_high` are their difference. Pairs of which runs are missing are left
-        out.
+        the two agents. `verdict` is None but for the pairs of `PRIMARY` together, where it is that of `agreed`. In the
+        rows of all robots together `mean`, `mean_low` and `mean_high` are the difference of the means without trimming,
+        and `smallest` is the larger of what the two find. Pairs of which runs are missing are left out.
     """
     import pandas
 
@@ -162,22 +166,24 @@ def judged(
     together = comparison.compared(found, pairs, spreads=spread, rng=rng, trim=trim)
     means = comparison.compared(found, pairs, spreads=spread, rng=rng, trim=0)
     together[["mean", "mean_low", "mean_high"]] = means[["difference", "low", "high"]]
-    together["verdict"] = [agreed(*both) for both in zip(together["verdict"], means["verdict"], strict=True)]
+    together["smallest"] = np.maximum(together["smallest"], means["smallest"])
+    said = zip(together["verdict"], means["verdict"], strict=True)
+    together["verdict"] = [agreed(*both) if pair in PRIMARY else None for pair, both in zip(pairs, said, strict=True)]
     tables = {"together": together}
     for k, robot in enumerate(PARAMETERS["environment"]):
         alone = {agent: tasks[k] for agent, tasks in found.items()}
-        tables[robot] = comparison.compared(alone, pairs, spreads=spread[k], rng=rng, trim=trim)
+        tables[robot] = comparison.compared(alone, pairs, spreads=spread[k], rng=rng, trim=trim).assign(verdict=None)
     index = [(where, *pair) for where in tables for pair in pairs]
     return pandas.concat(tables).set_axis(pandas.MultiIndex.from_tuples(index, names=["where", "first", "second"]))
 
 
 def agreed(middle: comparison.Verdict, mean: comparison.Verdict) -> comparison.Verdict:
-    """Return the verdict of the middle half of the runs, if that of all of them is the same, else ``level``.
+    """Return the verdict of the interquartile mean, if that of the mean is the same, else ``level``.
 
     Parameters
     ----------
     middle, mean : Verdict
-        Of the interquartile mean, and of the mean.
+        Of the interquartile mean, which here is that of 9 of 15 runs, and of the mean.
 
     Returns
     -------
