@@ -132,8 +132,7 @@ def scores(runs: "pandas.DataFrame", *, pilot: "pandas.DataFrame") -> dict[str, 
         From the name of an agent to an array for each robot, in the order of `PARAMETERS`. 1 is the mean score of TD3
         in the pilot.
     """
-    asked = runs[runs["seed"].isin(PARAMETERS["seed"])]
-    late = protocol.late_returns(asked, after=STEPS // 2, by="agent").unstack("agent")
+    late = protocol.late_returns(runs, after=STEPS // 2, by="agent").unstack("agent")
     unit, grid = _unit(pilot)[:, None], {"index": PARAMETERS["environment"], "columns": list(PARAMETERS["seed"])}
     found = {agent: late[agent].unstack("seed").reindex(**grid) for agent in PARAMETERS["agent"] if agent in late}
     return {agent: list(table.to_numpy() / unit) for agent, table in found.items() if table.notna().all(axis=None)}
