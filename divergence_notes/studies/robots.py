@@ -132,10 +132,11 @@ def scores(runs: "pandas.DataFrame", *, pilot: "pandas.DataFrame") -> dict[str, 
         From the name of an agent to an array for each robot, in the order of `PARAMETERS`. 1 is the mean score of TD3
         in the pilot.
     """
-    late = protocol.late_returns(runs, after=STEPS // 2, by="agent").unstack("agent")
-    unit, grid = _unit(pilot)[:, None], {"index": PARAMETERS["environment"], "columns": list(PARAMETERS["seed"])}
+    late, unit = _late(runs).unstack("agent"), _unit(pilot)
+    grid = {"index": PARAMETERS["environment"], "columns": list(PARAMETERS["seed"])}
     found = {agent: late[agent].unstack("seed").reindex(**grid) for agent in PARAMETERS["agent"] if agent in late}
-    return {agent: list(table.to_numpy() / unit) for agent, table in found.items() if table.notna().all(axis=None)}
+    whole = {agent: list(table.to_numpy()) for agent, table in found.items() if table.notna().all(axis=None)}
+    return {agent: comparison.normalised(tasks, by=unit) for agent, tasks in whole.items()}
 
 
 def judged(
@@ -206,12 +207,17 @@ def spreads(pilot: "pandas.DataFrame") -> np.ndarray:
     ndarray of shape (3,)
         Standard deviations, in the order of `PARAMETERS` and the units of `scores`.
     """
-    late = protocol.late_returns(pilot, after=STEPS // 2, by="agent")
-    largest = late.groupby(["environment", "agent"]).std().groupby("environment").max()
-    return largest[[*PARAMETERS["environment"]]].to_numpy() / _unit(pilot)
+    largest = _late(pilot).groupby(["environment", "agent"]).std().groupby("environment").max()
+    each = [largest[[robot]].to_numpy() for robot in PARAMETERS["environment"]]
+    return np.concatenate(comparison.normalised(each, by=_unit(pilot)))
 
 
-def _unit(pilot: "pandas.DataFrame") -> np.ndarray:
-    """Return the mean score of TD3 in the pilot, on each robot."""
-    late = protocol.late_returns(pilot, after=STEPS // 2, by="agent")
-    return late[:, "td3"].groupby("environment").mean()[[*PARAMETERS["environment"]]].to_numpy()
+def _late(runs: "pandas.DataFrame") -> "pandas.Series":
+    """Return what each run earned in its second half, by environment, agent and seed."""
+    return protocol.late_returns(runs, after=STEPS // 2, by="agent")
+
+
+def _unit(pilot: "pandas.DataFrame") -> list[np.ndarray]:
+    """Return the returns of TD3 in the pilot, whose mean is the unit, on each robot."""
+    late = _late(pilot)
+    return [late[robot, "td3"].to_numpy() for robot in PARAMETERS["environment"]]
