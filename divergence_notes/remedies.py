@@ -139,6 +139,9 @@ def rules(
 
     Notes
     -----
+    The residual gradient goes down the mean square of the expected TD error. With transitions by chance that is not
+    the mean square of the TD errors of single transitions, which can be least elsewhere.
+
     Labels ``eq-residual-gradient``, ``eq-regularised-step`` and ``eq-tdc``. L. Baird, "Residual
     algorithms", 1995; R. Sutton and others, "Fast gradient-descent methods for temporal-difference learning with linear
     function approximation", 2009.
@@ -240,7 +243,7 @@ def patience(update: KernelUpdate, *, longest: int = 10_000) -> int | None:
     -------
     int or None
         The first `inner` whose `target_modulus` is below 1; None if none up to `longest` is, which says nothing
-        about those beyond.
+        about those beyond. With long steps that of a longer period can be above 1 again.
 
     Raises
     ------

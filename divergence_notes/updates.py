@@ -362,6 +362,9 @@ class KernelUpdate(Update):
 
         Notes
         -----
+        For a linear Q a step down half the mean square of the expected TD error; with transitions by chance that is not
+        the mean square of the TD errors of single transitions.
+
         After L. Baird, "Residual algorithms: reinforcement learning with function approximation", 1995.
         """
         loop = np.eye(self.mdp.n_pairs) - self.mdp.gamma * self.mdp.pair_transitions(policy)

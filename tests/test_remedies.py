@@ -64,7 +64,7 @@ class TestRulesAgainstLoops:
         step = sum(share * delta * phi for share, delta, phi, _ in looped(given, theta))
         np.testing.assert_allclose(self.moved("plain", given, theta), given["features"] @ (theta + 0.05 * step))
 
-    def test_residual_gradient_is_that_of_the_squared_error(self, case):
+    def test_residual_gradient_is_that_of_the_squared_expected_error(self, case):
         given, theta = case
 
         def loss(theta):
@@ -218,6 +218,33 @@ class TestOnPaper:
             assert np.allclose(found[name].rest(), truth) == (name != "regularised")
 
 
+class TestResidualGradientWithChance:
+    """A is followed by B or C, by a coin; B pays 1 and ends, C pays 0 and ends: a table of three values."""
+
+    def rest(self, coin):
+        """Return where the rule rests, with shares of a third."""
+        P = np.zeros((4, 1, 4))
+        P[0, 0, 1:3] = coin
+        P[1:, 0, 3] = 1
+        mdp = FiniteMDP(P, np.array([[0.0], [1.0], [0.0], [0.0]]), 0.9)
+        given = {"policy": np.zeros(4, int), "weights": [1 / 3, 1 / 3, 1 / 3, 0], "alpha": 0.1}
+        return remedies.rules(np.eye(4)[:, :3], mdp, **given)["residual gradient"].rest()[:3]
+
+    def least(self, coin):
+        """Return where the mean squared TD error of single transitions is least."""
+        rows = np.array([[1, -0.9, 0], [1, 0, -0.9], [0, 1, 0], [0, 0, 1]])
+        root = np.sqrt([*coin, 1, 1])
+        return np.linalg.lstsq(rows * root[:, None], root * [0, 0, 1, 0], rcond=None)[0]
+
+    def test_rests_at_the_truth_and_single_transitions_do_not(self):
+        np.testing.assert_allclose(self.rest([0.5, 0.5]), [0.45, 1, 0], atol=1e-12)
+        np.testing.assert_allclose(self.least([0.5, 0.5]), [0.45, 0.856, 0.144], atol=1e-3)
+
+    def test_without_chance_they_agree(self):
+        np.testing.assert_allclose(self.rest([1, 0]), [0.9, 1, 0], atol=1e-12)
+        np.testing.assert_allclose(self.least([1, 0]), [0.9, 1, 0], atol=1e-12)
+
+
 class TestTargetModulus:
     """The bound holds for all tables and processes, and has the numbers of the page."""
 
@@ -238,6 +265,12 @@ class TestTargetModulus:
         assert remedies.patience(update) == period
         exact = [contraction.exact_modulus(update.frozen_target(n)) < 1 for n in (period - 1, period)]
         assert exact == [False, True]
+
+    def test_by_long_steps_a_longer_one_buys_nothing(self):
+        """Up to 0.83, the border of the theorem; and after the first period below 1 there is one above it again."""
+        pair = examples.full_data_divergence().update
+        assert [remedies.patience(replace(pair, alpha=alpha)) for alpha in (0.4, 0.8)] == [38, 44]
+        assert remedies.target_modulus(replace(pair, alpha=0.8), 45) > 1.04
 
     def test_without_data_no_period_is_long_enough(self):
         update = replace(examples.full_data_divergence().update, weights=[0, 1])

@@ -378,10 +378,10 @@ class TestFrozenTarget:
 
 
 class TestResidualGradient:
-    """One step down half the weighted squared TD error of a linear Q, with the gradient through the target as well."""
+    """One step down half the weighted square of the expected TD error of a linear Q: the target has a gradient too."""
 
     @given(case=kernel_cases(weights=("uniform", "random", "zeros")), d=st.integers(1, 4), mixed=st.booleans())
-    def test_is_a_step_down_the_squared_td_error(self, case, d, mixed):
+    def test_is_a_step_down_the_squared_expected_td_error(self, case, d, mixed):
         mdp, rng, rho, alpha = case.update.mdp, case.rng, case.update.weights, case.update.alpha
         phi, theta = rng.standard_normal((mdp.n_pairs, d)), rng.standard_normal(d)
         pi = rng.dirichlet(np.ones(mdp.n_actions), mdp.n_states)

@@ -129,11 +129,14 @@ EXERCISES = (
                 lambda: [8, 4],
             ),
             Mistake(
-                "same-again", "The product of step size and period counts: it cannot stay the same", lambda: [7, 7]
+                "same-again",
+                "With steps as short as these the product of step size and period counts: it cannot stay the same",
+                lambda: [7, 7],
             ),
-            Mistake("doubled", "A longer step does the same work in fewer updates", lambda: [7, 14]),
+            Mistake("doubled", "The longer step does the same work in fewer updates", lambda: [7, 14]),
         ),
         judge=_judge_periods,
-        insight="What counts is the product of step size and period: a longer step buys back updates.",
+        insight="While steps are short, what counts is the product of step size and period: a longer step buys back "
+        "updates.",
     ),
 )
