@@ -23,8 +23,8 @@ EXERCISES = (
                 "D",
             ),
         ),
-        insight="Each torque sits at an end of its range, where no gradient of Q reaches the policy: what keeps Q from "
-        "running away keeps Q from running away, and no more.",
+        insight="Each torque sits at an end of its range, where no gradient of Q reaches the policy. That no value "
+        "runs off does not say that an agent is well.",
         phrases={
             "A": ("Q, whose values have run off", "the values", "divergence", "they run off"),
             "B": ("the policy", "policy", "the actor", "the gradient of the policy"),

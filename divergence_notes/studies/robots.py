@@ -3,10 +3,10 @@
 The protocol of the study `mujoco`, with the controls that it lacks and five seeds, 3 to 7; that study has 0 to 2. There
 will be no more. HalfCheetah-v5, Hopper-v5 and Swimmer-v5; the first 10,000 steps are random, then one update of 100
 transitions after each. Every 5,000 steps five episodes without noise, the same initial states for all agents with the
-same seed. All networks have two hidden layers of 256 units. All but SAC explore with noise of standard deviation 0.1.
-Two of ours were chosen on robots of this study: ``preqn-glorot`` by the study `dials`, and tanh after the study
-`ablation`. The rest we did not tune on these tasks. The defaults of the baselines come from papers about tasks like
-these, with another size of minibatch.
+same seed. All networks have two hidden layers of 256 units. Adam moves all policies. All but SAC explore with noise of
+standard deviation 0.1. Two of ours were chosen on robots of this study: ``preqn-glorot`` by the study `dials`, and tanh
+after the study `ablation`. The rest we did not tune on these tasks. The defaults of the baselines come from papers
+about tasks like these, with another size of minibatch.
 
 - ``preqn``: our PreQN (`mujoco.CONFIG`) with sines in Q; ``preqn-tanh``: the same with tanh in Q; ``preqn-glorot``: the
   same as ``preqn`` with the first weights that won the study `dials`.

@@ -3,7 +3,8 @@
 Pendulum-v1, 10,000 steps, one update of 256 transitions after each but the first 1,000, which are random. Every 500
 steps five episodes without noise, the same initial states for every agent with the same seed; random play earns about
 -1200, a policy that swings up and balances about -150. All networks have two hidden layers of 64 units. Our agents
-share one code and one network of sines, and differ in what is named here and in nothing else:
+share one code and one network of sines, and differ in what is named here and in nothing else. Where nothing else is
+said it concerns Q; the policy of each is moved by Adam, with step size 1e-3.
 
 - ``preqn-relu``, ``preqn-tanh``, ``preqn-sin``: PreQN (`CONFIG`), which differ in the activation of Q.
 - ``adam-relu``, ``adam-tanh``, ``adam-sin``: no inverse of the kernel, no line search; Adam with step size 1e-3 takes
@@ -19,14 +20,14 @@ share one code and one network of sines, and differ in what is named here and in
 - ``ddpg``, ``td3``, ``sac``: of stable-baselines3 with their own defaults but for widths, the random steps at the
   start, and for DDPG and TD3 noise of standard deviation 0.1 while exploring, like ours. Their Q has rectifiers.
 
-What is measured, decided before the runs: the step of the first evaluation of at least -200, and the share of the
-later evaluations below -200. The settings of PreQN were chosen in short trials on this very task, those of the others
-were not. Which agents are compared (`COMPARED`), and that the step decides, was written down when the runs were known,
-and the last two pairs before those of ``plain-sins``, which came last. In the first seven pairs and the last two one
-part is replaced, of which Adam in the place of the inverse and its line search is the largest; DDPG differs from
-``adam-relu`` in the copies and in its code. The pilot that
-says how large a difference ten seeds can find is older than this protocol: the seeds 0 to 4 of PreQN, TD3 and SAC
-(`PILOT`).
+What is measured, decided before the runs, but for the seeds 0 to 4 of PreQN, TD3 and SAC, which are older: the step of
+the first evaluation of at least -200, and the share of the later evaluations below -200. The settings of PreQN were
+chosen in short trials on this very task, those of the others were not. Which agents are compared (`COMPARED`), and that
+the step decides, was written down when the runs were known, and the last two pairs before those of ``plain-sins``,
+which came last. In the first seven pairs and the last two one part is replaced, of which Adam in the place of the
+inverse and its line search is the largest; DDPG differs from ``adam-relu`` in the copies and in its code. The spread
+that says how large a difference ten seeds can find is that of these older runs (`PILOT`). They are among those that are
+judged, and none of them is under Adam.
 
 One row for each evaluation: `step`, `return`, `ending`, and for our agents the metrics of the updates since the row
 before, as `preqn.PreQN.update` names them. A run that diverged ends with a row without a return.
