@@ -38,7 +38,7 @@ def row_sum_bound(kernel: ArrayLike, weights: ArrayLike, *, alpha: float | int, 
     -------
     float
         The update is a sup-norm contraction, for every process with these pairs, if this is below 1. If it is not,
-        nothing follows. Rounded up, so that it holds for the numbers as they are stored.
+        that alone says nothing. Rounded up, so that it holds for the numbers as they are stored.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """From the log of a run to a cause and a remedy: rules, each with the evidence on which it rests.
 
 The log is what `monitor` or `probe` writes; with it come settings of the run, as far as they are known. A rule reads
-behaviour in the log, or a setting, or both, and says which. How often the rules are right was measured: the study
-`bestiary`, shown in chapter 5.
+behaviour in the log, or a setting, or both, and says which. How often they are right was measured for the twelve
+whose faults the study `bestiary` plants, shown in chapter 5; of the other five it counts only what they accuse falsely.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -144,7 +144,7 @@ EXERCISES = (
             Mistake("in-between", "tanh lies between the two, in its row ratios and in its discounts", "B"),
         ),
         insight="relu has the largest row ratios here and stays stable up to the largest discount: the condition "
-        "ranks promises, and not fates.",
+        "makes no promise for any of these networks, and the row ratio does not rank their fates.",
         phrases={
             "A": ("sin", "sine", "the smallest row ratios"),
             "B": ("tanh", "the middle one"),
@@ -272,7 +272,9 @@ EXERCISES = (
                 "DOWN",
             ),
             Mistake(
-                "stays", "The inputs change their scale, and that was the dial that moved the row ratio most", "STAYS"
+                "stays",
+                "The inputs change their scale, and that dial moved the mean row ratio more than width or depth did",
+                "STAYS",
             ),
         ),
         insight="Raw inputs are small and look alike to the network, and what looks alike moves together.",

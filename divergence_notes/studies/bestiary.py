@@ -69,7 +69,7 @@ SOUND = (
     "continuous-quick", "continuous-second", "continuous-third", "loop", "loop-dueling-right", "loop-offline-wide",
     "pairs",
 )  # fmt: skip
-"""The runs that are well."""
+"""The runs in which no fault is planted. Not all of them are in good health."""
 
 PARAMETERS = {"half": ("tuning", "judged", "fresh"), "name": (*FAULTS, *SOUND)}
 SECONDS = 5

@@ -115,6 +115,10 @@ def test_if_they_hold_every_process_contracts_and_if_not_nothing_follows():
             "it contracts whether they hold or not": lambda case: oracles.lipschitz(case) < 1,
         },
     )
+    for P in np.random.default_rng(28).dirichlet([0.5, 0.5], size=(300, 2)):  # how it fails can say something
+        mdp = FiniteMDP(P[:, None], np.zeros((2, 1)), 0.9)
+        far = KernelUpdate(mdp, kernel=np.eye(2), weights=[0.5, 0.5], alpha=50)
+        assert (margins(far) > 0).all() and bound(far) >= 1 and not comes_home(far)
 
 
 def test_what_counts_is_relative_and_weighed():
@@ -427,15 +431,22 @@ def test_no_row_of_the_robots_is_certified():
 
 
 def test_a_deeper_relu_network_has_the_better_worst_row():
-    """On each robot by itself, with PyTorch's weights; with Glorot's, or another activation, it is refuted."""
-    slopes = kernels.trends(studies.load("kernels"))
-    slopes = slopes[slopes.axis == "depth"].set_index(["measure", "environment", "initialisation", "activation"])
+    """Four layers and one, for each seed on each robot; Glorot's weights or another activation refute it."""
+    data = studies.load("kernels").query("width == 64")
+    measures, sort = ["row_ratio", "largest_row_ratio"], ["environment", "initialisation", "activation"]
+    found = data.pivot_table(measures, [*sort, "seed"], "depth")
 
-    def parted(scheme, activation):
+    def parted(scheme, activation, *, deep=4):
         def claim(robot):
-            mean = slopes.loc[("row_ratio", robot, scheme, activation)]
-            worst = slopes.loc[("largest_row_ratio", robot, scheme, activation)]
-            return mean.low > 0 > worst.high
+            mean, worst = (found.loc[(robot, scheme, activation)][measure] for measure in measures)
+            return (mean[deep] > mean[1]).all() and (worst[deep] < worst[1]).all()
+
+        return claim
+
+    def falls_with_each_layer(first):
+        def claim(robot):
+            worst = found.loc[(robot, "pytorch", "relu")]["largest_row_ratio"]
+            return (np.diff(worst.loc[:, first:], axis=1) < 0).all()
 
         return claim
 
@@ -446,8 +457,11 @@ def test_a_deeper_relu_network_has_the_better_worst_row():
             "with Glorot's weights": parted("glorot", "relu"),
             "with tanh": parted("pytorch", "tanh"),
             "with sin": parted("pytorch", "sin"),
-            "the mean falls": lambda robot: slopes.loc[("row_ratio", robot, "pytorch", "relu")].high < 0,
+            "two layers and one": parted("pytorch", "relu", deep=2),
         },
+    )
+    attack(
+        kernels.PARAMETERS["environment"], falls_with_each_layer(2), {"from the first layer": falls_with_each_layer(1)}
     )
 
 
