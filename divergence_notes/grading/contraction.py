@@ -320,18 +320,23 @@ EXERCISES = (
         "ex-contraction-last-norm",
         lambda: 1.0,
         (
-            Mistake("sup-norm", "That is as far as the sup norm goes", lambda: (1 - 0.9) / (1 + 0.9)),
+            Mistake(
+                "sup-norm",
+                "That is as far as the sup norm goes where the coupling is positive",
+                lambda: (1 - 0.9) / (1 + 0.9),
+            ),
             Mistake("gamma", "The discount has no part in it: follow the largest eigenvalue", lambda: 0.9),
             Mistake(
                 "weights",
-                "That is as far as the best weights go: they still take the absolute value of every entry",
+                "That is as far as the best weights go with a positive coupling: they still take the absolute value of "
+                "every entry",
                 lambda: 9 - np.sqrt(80),
             ),
         ),
         rtol=1e-3,
         hint="There is one policy, so one Jacobian: write it down, and follow its eigenvalues while the "
         "coupling rises.",
-        insight="The sup norm sees a nineteenth of what is safe here, and another norm sees all of it.",
+        insight="Of the positive couplings that are safe the sup norm sees a nineteenth, and another norm sees all.",
     ),
     Value(
         "ex-contraction-edge",

@@ -138,7 +138,7 @@ EXERCISES = (
             Mistake(
                 "cured",
                 "It still diverges, about ten times more slowly. The kernel and the step size enter as a product, and "
-                "the pair diverges at every step size",
+                "from this start the pair diverges at every step size",
                 "A",
             ),
             Mistake(

@@ -572,12 +572,75 @@ class TestBatchesInTurn:
             },
         )
 
+    @pytest.mark.parametrize(("coupling", "alone", "round_"), [(0.0, 1.0, 0.9), (0.5, 1.05, 0.9525)])
+    def test_a_round_may_contract(self, coupling, alone, round_):
+        """Two loops at 0.9, a batch of one pair and then one of the other; the same batch twice does not contract."""
+        calm = replace(examples.sup_norm_only().update, kernel=[[1, coupling], [coupling, 1]], alpha=1)
+        J = [replace(calm, weights=shares).jacobian([0, 0]) for shares in ([1, 0], [0, 1])]
+        norms = [np.abs(piece).sum(axis=1).max() for piece in J]
+        assert norms == pytest.approx([alone, alone])
+        for first, second in (J, J[::-1]):
+            assert np.abs(second @ first).sum(axis=1).max() == pytest.approx(round_)
+            assert np.abs(second @ second).sum(axis=1).max() >= 1
+
     def test_on_the_line_of_the_features(self):
         """There a batch that misses a pair may contract: w to 2w at 0.4, the first state alone."""
         line = examples.w_to_2w(0.4).update
         assert (line.weights == 0).any()
         x = np.array([[1.0], [2.0]])
         assert np.allclose(line(x), 0.98 * x)
+
+
+class TestSignOfTheCoupling:
+    """ex-contraction-last-norm: the sup norm sees all negative couplings that are safe, of the positive ones 1/19."""
+
+    COUPLINGS = np.concatenate([np.linspace(-1.2, 1.2, 97), [-1 / 19 - 1e-6, 1 / 19 - 1e-6, 1 / 19 + 1e-6]])
+
+    def test_what_each_sees(self):
+        def at(c):
+            K, J = np.array([[1, c], [c, 1]]), replace(examples.row_dominant().update, kernel=[[1, c], [c, 1]])
+            bound = contraction.row_sum_bound(K, J.weights, alpha=J.alpha, gamma=J.mdp.gamma)
+            return modulus(J), bound, radius(J.jacobian([0, 0]))
+
+        def sees(c, *, lowest=-1.0, highest=1 / 19):
+            return (at(c)[0] < 1 - 1e-9) == (lowest < c < highest)
+
+        cases = [c for c in self.COUPLINGS if abs(abs(c) - 1) > 1e-9]
+        attack(
+            cases,
+            sees,
+            {
+                "a nineteenth on both sides": lambda c: sees(c, lowest=-1 / 19),
+                "all on both sides": lambda c: sees(c, highest=1.0),
+            },
+        )
+        for c in cases:
+            sup, bound, largest = at(c)
+            assert (largest < 1) == (abs(c) < 1)
+            assert (bound < 1) == (abs(c) < 1 / 19)
+            assert c >= 0 or abs(c) > 1 or sup == pytest.approx(0.95 + 0.05 * abs(c))
+
+
+class TestSteadyGuidance:
+    """thm-tracking: 199 times takes a step to the other side of its fixed point; steps towards theirs stay within 1."""
+
+    def test_one_per_cent_of_the_way(self):
+        rng = np.random.default_rng(0)
+
+        def farthest(factor, points):
+            x, found = 0.0, 0.0
+            for point in points:
+                x = point + factor * (x - point)
+                found = max(found, abs(x))
+            return found
+
+        cases = [rng.choice([-1.0, 1.0], size=3000), np.tile([1.0, -1.0], 1500), np.ones(3000)]
+        attack(
+            cases,
+            lambda points: farthest(0.99, points) <= 1 + 1e-12,
+            {"whatever the side": lambda points: farthest(-0.99, points) <= 1},
+        )
+        assert farthest(-0.99, cases[1]) == pytest.approx(199, rel=1e-6)
 
 
 class TestCalmInThePlane:

@@ -191,18 +191,24 @@ def test_only_the_product_enters():
 
 
 def test_to_make_one_factor_small_is_no_cure():
-    """The pair diverges with a tenth of the kernel, of the step, of the values; with another mixture it does not."""
+    """From (1, 0) the pair diverges with a tenth of the kernel, of the step, of the values.
+
+    With another mixture it does not, nor from (0, 1).
+    """
     pair = examples.full_data_divergence()
     update = pair.update
 
-    def diverges(factors, *, weights=update.weights):
+    def diverges(factors, *, weights=update.weights, Q0=pair.Q0):
         kernel, alpha, start = factors
         step = replace(update, kernel=kernel * update.kernel, weights=weights, alpha=alpha * update.alpha)
-        run = dynamics.iterate(step, start * pair.Q0, max_iter=4000, bound=30 * start, tol=1e-6 * start)
+        run = dynamics.iterate(step, start * Q0, max_iter=4000, bound=30 * start, tol=1e-6 * start)
         return run.status == "diverged"
 
     attack(
         [(0.1, 1, 1), (1, 0.1, 1), (1, 1, 1e-3), (10, 0.01, 1)],
         diverges,
-        {"nor is another mixture": lambda factors: diverges(factors, weights=[0.9, 0.1])},
+        {
+            "nor is another mixture": lambda factors: diverges(factors, weights=[0.9, 0.1]),
+            "nor is another start": lambda factors: diverges(factors, Q0=pair.Q0[:, ::-1]),
+        },
     )
