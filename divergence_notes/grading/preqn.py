@@ -62,7 +62,10 @@ EXERCISES = (
                 "AB",
             ),
             Mistake(
-                "no-room", "In C both states share one parameter: undoing the kernel only rescales the plain step", "AC"
+                "no-room",
+                "In C both states share one parameter, in equal shares: there undoing the kernel only rescales the "
+                "plain step",
+                "AC",
             ),
             Mistake("all", "A batch drags along what it leaves out (B), and may ask for what cannot be had (C)", "ABC"),
             Mistake(
@@ -136,7 +139,7 @@ EXERCISES = (
             ),
             Mistake(
                 "does-not-mend",
-                "Your first schedule does not converge to Q*: let state 2 settle before state 1 passes its error on",
+                "Your first schedule does not converge to Q*: let state 2 settle after every single update of state 1",
                 lambda: ([0, 1], [0, 0, 0, 1]),
             ),
             Mistake(

@@ -98,6 +98,29 @@ class TestPreQNInOtherWords:
     def test_schedules_pass(self, answer):
         assert grading.check("ex-preqn-schedule", answer).passed
 
+    @pytest.mark.parametrize(
+        ("ones", "twos", "mends"),
+        [
+            *[(1, 5, False), (1, 6, True), (2, 11, False), (2, 12, True), (3, 16, False), (3, 17, True)],
+            *[(4, 22, False), (4, 23, True), (4, 39, True), (4, 40, False)],
+            *[(5, 20, False), (5, 28, False), (5, 60, False), (6, 48, False)],
+        ],
+    )
+    def test_schedules_are_judged_as_a_run_ends(self, ones, twos, mends):
+        """Six 2s mend a single 1; after four 1s both too few and too many fail, after five any number does."""
+        first = second = 0.0
+        for _ in range(3000):
+            for _ in range(ones):  # state 1 takes its target and drags state 2 by 2
+                error = 1 + 0.9 * second - first
+                first, second = first + error, second + 2 * error
+            for _ in range(twos):  # state 2 takes its own and drags state 1 by 2 / 5
+                error = 1 + 0.9 * second - second
+                first, second = first + 0.4 * error, second + error
+            if abs(second) > 1e6:
+                break
+        assert (abs(first - 10) + abs(second - 10) < 1e-3) is mends
+        assert grading.check("ex-preqn-schedule", ([0] * ones + [1] * twos, [0, 0, 0, 1])).passed is mends
+
     @pytest.mark.parametrize("answer", [1.11, np.float32(1 / 0.9), 10 / 9])
     def test_couplings_pass(self, answer):
         assert grading.check("ex-preqn-coupling", answer).passed

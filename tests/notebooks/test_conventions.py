@@ -73,6 +73,25 @@ def test_a_sum_in_place_of_the_mean_is_a_step_size_times_the_batch_size(case):
     np.testing.assert_allclose(found, kernel_step(case, alpha=20 * ALPHA), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("factor", [1.0, 2.0, 20.0])
+def test_adam_divides_a_factor_of_the_loss_out(case, factor):
+    """200 steps of regression on fixed targets end in one place, with the mean, without the half, and with the sum."""
+    phi, target = torch.tensor(case["phi"])[case["pairs"]], torch.tensor(case["reward"])
+
+    def end(factor, optimiser, **settings):
+        theta = torch.tensor(case["theta"], requires_grad=True)
+        moves = optimiser([theta], lr=0.01, **settings)
+        for _ in range(200):
+            moves.zero_grad()
+            (factor / 2 * torch.mean((target - phi @ theta) ** 2)).backward()
+            moves.step()
+        return theta.detach().numpy()
+
+    np.testing.assert_allclose(end(factor, torch.optim.Adam), end(1.0, torch.optim.Adam), rtol=0, atol=1e-4)
+    plain = end(factor, torch.optim.SGD), end(1.0, torch.optim.SGD)
+    assert (np.abs(plain[0] - plain[1]).max() > 1e-2) == (factor > 1)
+
+
 def test_a_target_network_only_changes_the_backup(case):
     """Q + alpha K D (T* Q_target - Q)."""
     old = case["theta"] + np.linspace(-1, 1, 5)

@@ -215,7 +215,8 @@ class TestFaultsOfCorrections:
 
 
 class TestC8StateAndOpponent:
-    """One table of action values is enough if the state can be observed and the opponent keeps its way of playing."""
+    """One table of action values is enough if the state can be observed and the opponent keeps its way of playing. If
+    states look alike, none is best in all of them where they need different actions."""
 
     def test_two_states_that_look_alike(self):
         P = np.zeros((2, 2, 2))
@@ -223,6 +224,14 @@ class TestC8StateAndOpponent:
         assert bellman.policy_iteration(mdp).Q.max(axis=1).mean() == 1
         blind = [bellman.policy_value(mdp, np.array([a, a]))[:, a].mean() for a in range(2)]
         assert blind == [0.5, 0.5]
+
+    def test_two_states_that_look_alike_and_need_the_same_action(self):
+        """One is worth 1, the other 2, both by action 1: the table of the means is best in both."""
+        mdp = FiniteMDP(np.zeros((2, 2, 2)), np.array([[1.0, 0.0], [2.0, 0.0]]), 0.9)
+        best = bellman.policy_iteration(mdp).Q
+        blind = best.mean(axis=0)
+        np.testing.assert_array_equal(blind, [1.5, 0])
+        np.testing.assert_array_equal(best[:, blind.argmax()], best.max(axis=1))
 
     def test_an_opponent_that_changes_changes_the_best_action(self):
         def against(left):  # the opponent goes left with this chance; you win 1 by guessing right
@@ -289,7 +298,8 @@ class TestC11C14RewardInsideTheExpectation:
 
 
 class TestC12ARecursionNotATelescope:
-    """A return obeys a one-step recursion. What telescopes is the sum of the discounted TD errors."""
+    """A return obeys a one-step recursion. What telescopes is the sum of the discounted TD errors, if each target holds
+    the value of the move that comes next."""
 
     def test_recursion(self, rng):
         rewards = rng.standard_normal(20)
@@ -303,6 +313,26 @@ class TestC12ARecursionNotATelescope:
         assert total == pytest.approx(bellman.discounted_returns(rewards, gamma=0.9)[0] - guess[0])
         consecutive = np.abs(np.diff(rewards)).sum()  # nothing cancels in the sum of rewards itself
         assert consecutive > 1
+
+    @pytest.mark.parametrize("moves", ["greedy", "any"])
+    def test_with_the_maximum_they_telescope_only_while_the_moves_are_greedy(self, rng, moves):
+        rewards, Q = rng.standard_normal(20), rng.standard_normal((20, 3))
+        played = Q.argmax(axis=1) if moves == "greedy" else rng.integers(3, size=20)
+        guess, best = Q[np.arange(20), played], Q.max(axis=1)
+        want = bellman.discounted_returns(rewards, gamma=0.9)[0] - guess[0]
+
+        def total(later):
+            return (0.9 ** np.arange(20)) @ (rewards + 0.9 * np.append(later[1:], 0.0) - guess)
+
+        assert total(guess) == pytest.approx(want)  # Sarsa
+        assert np.isclose(total(best), want) == (moves == "greedy")
+        assert total(best) >= total(guess) - 1e-12
+
+    def test_a_move_that_is_not_greedy(self):
+        """Two steps without a reward: the first target counts 5, the second move is worth 0."""
+        errors = [0 + 0.9 * max(5.0, 0.0) - 0, 0.0 - 0]
+        assert errors[0] + 0.9 * errors[1] == pytest.approx(4.5)
+        assert bellman.discounted_returns([0.0, 0.0], gamma=0.9)[0] - 0 == 0
 
     def test_the_max_is_taken_again_in_every_state(self):
         """With max the recursion needs the principle of optimality: a plan fixed in advance is worth less."""
@@ -368,8 +398,8 @@ class TestC16SweepsConvergeBelowGammaOne:
 
 
 class TestC18RepresentingIsNotConverging:
-    """The pair: a positive definite kernel, all of it sampled, every table representable, and divergence for every
-    small step size."""
+    """The pair: a positive definite kernel, all of it sampled, every table representable, and divergence from some
+    starts for every small step size. A network comes near a continuous function where it is bounded."""
 
     def test_every_table_is_representable(self):
         example = examples.full_data_divergence()
@@ -379,6 +409,7 @@ class TestC18RepresentingIsNotConverging:
         assert np.linalg.matrix_rank(phi) == update.mdp.n_pairs
         np.testing.assert_allclose(update(example.target), example.target)  # the optimum is a fixed point
         assert fate(update, example.Q0) == "diverged"
+        assert fate(update, [[0.0, 1.0]]) == "converged"  # from some starts, and not from others
 
     @pytest.mark.parametrize("alpha", [1e-1, 1e-3, 1e-6])
     def test_a_ray_on_which_every_step_size_diverges(self, alpha):
@@ -402,6 +433,24 @@ class TestC18RepresentingIsNotConverging:
         near = net(torch.tensor([[-1e-9], [1e-9]], dtype=torch.float64)).detach().numpy().ravel()
         jump = np.array([0.0, 1.0])
         assert np.abs(near - jump).max() > 0.49  # a continuous function is half a jump off
+
+    @pytest.mark.parametrize("activation", ["relu", "tanh"])
+    def test_bounded_is_not_enough_the_set_must_be_closed(self, activation):
+        """On (0, 1] a network is bounded, and 1 / x is not."""
+        net, _ = network(activation, sizes=(1, 32, 1))
+        x = torch.logspace(-8, 0, 200, dtype=torch.float64)[:, None]
+        largest = float(net(x).detach().abs().max())
+        assert largest < 10
+        assert float((1 / x - net(x).detach()).abs().max()) > 1e7
+
+    def test_some_functions_are_hit_everywhere(self):
+        """|x| is the sum of two rectified units."""
+        net = networks.MLP((1, 2, 1), activation="relu", generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            for parameter, value in zip(net.parameters(), ([[1], [-1]], [0, 0], [[1, 1]], [0]), strict=True):
+                parameter.copy_(torch.tensor(value))
+        x = torch.linspace(-5, 5, 1001)[:, None]
+        assert torch.equal(net(x), x.abs())
 
 
 class TestC20C31AllThreeLegsAreNotEnough:
@@ -439,7 +488,7 @@ class TestC21CompareTheTargetNotTheReward:
 
 
 class TestC22OnlyParametersWithAGradientMove:
-    """A step moves the parameters whose gradient at the sampled pairs is not zero, and no others."""
+    """A step can move only the parameters whose gradient at some sampled pair is not zero, and need not move them."""
 
     def test_table(self):
         mdp = process([0, 1, 2], [1.0, 1.0, 1.0], gamma=0.5)
@@ -455,16 +504,24 @@ class TestC22OnlyParametersWithAGradientMove:
         assert np.abs(change[2]).max() == 0
         assert np.abs(np.delete(change, 2, axis=0)).max() > 0
 
+    def test_two_errors_that_cancel(self):
+        """One parameter, which both pairs use: one value is too low by 1, the other too high by 1."""
+        mdp = process([None, None], [1.0, -1.0], gamma=0.5)
+        moved = updates.linear_step([0.0], np.ones((2, 1)), mdp, weights=[0.5, 0.5], alpha=0.5)
+        np.testing.assert_array_equal(moved, [0])
+
 
 class TestC24AStepMovesThePairsThatShareAKernelEntry:
-    """A step at one pair of a linear Q changes exactly the pairs whose kernel entry with it is not zero; for a network
-    that holds to first order only."""
+    """A step at one pair of a linear Q, with a TD error other than 0, changes exactly the pairs whose kernel entry with
+    it is not zero; for a network that holds to first order only."""
 
     def test_table_moves_one_network_moves_all(self):
         mdp = process([0, 1, 2], [1.0, 1.0, 1.0], gamma=0.5)
         for kernel in (np.eye(3), np.array([[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]]), np.full((3, 3), 0.5) + np.eye(3)):
             moved = KernelUpdate(mdp, kernel=kernel, weights=[1, 0, 0], alpha=0.1)(np.zeros((3, 1)))
             np.testing.assert_array_equal(moved[:, 0] != 0, kernel[:, 0] != 0)
+            right = np.full((3, 1), 2.0)  # no TD error
+            np.testing.assert_array_equal(KernelUpdate(mdp, kernel=kernel, weights=[1, 0, 0], alpha=0.1)(right), right)
 
     def test_a_pair_with_a_zero_entry_moves_to_second_order(self):
         """Values t and t^2 at t = 0: the entry is 0, and a step h of the first value moves the second by h^2."""
@@ -510,10 +567,16 @@ class TestC27C28AnOverestimateFlowsThroughTheMax:
         raised = bellman.optimality_backup([[0, 0], [0, 14]], mdp)
         np.testing.assert_allclose(raised[0] - truth[0], 0.9 * 4)
 
+    @pytest.mark.parametrize(("values", "excess"), [((1, 1), 0.05), ((1, 0), 0)])
+    def test_errors_of_mean_zero_raise_the_mean_of_the_maximum_where_they_can_change_it(self, values, excess):
+        """Errors of 0.1 up or down, all four cases alike: too high on average if the values are near each other."""
+        largest = [max(np.add(values, errors)) for errors in itertools.product((-0.1, 0.1), repeat=2)]
+        assert np.mean(largest) - max(values) == pytest.approx(excess)
+
 
 class TestC29ErrorsShrinkInATable:
-    """In a table an error shrinks by 1 - alpha (1 - gamma) a step. With one parameter growth by short steps needs a
-    loop with a gain above 1; with two it does not."""
+    """In a table an error shrinks by 1 - alpha (1 - gamma) a step. With one parameter divergence by short steps needs a
+    loop with a gain above 1, or of 1 and a reward; with two it does not."""
 
     def test_an_error_of_a_hundred(self):
         update = examples.self_loop(0.9).update
@@ -536,6 +599,16 @@ class TestC29ErrorsShrinkInATable:
             assert (moved > 1) == (gain > 1)
             grew.append(gain > 1)
         assert 20 < sum(grew) < 180  # both happen
+
+    @pytest.mark.parametrize(("reward", "want"), [(1.0, [1, 2, 11, 101]), (0.0, [1, 1, 1, 1])])
+    def test_a_gain_of_exactly_one_and_a_reward(self, reward, want):
+        """w to 2w, the first state only, gamma 1/2: each step of 0.1 adds a tenth of the reward, without end."""
+        update = examples.w_to_2w(0.5, weights=(1, 0)).update
+        step = replace(update, mdp=replace(update.mdp, R=np.array([[reward], [0.0]])))
+        assert updates.loop_gain(step.kernel, batch=[0], gamma=0.5) == pytest.approx(1)
+        values = dynamics.iterate(step, [[1.0], [2.0]], max_iter=1000, tol=0).values[:, 0, 0]
+        for k, value in zip((0, 10, 100, 1000), want, strict=True):
+            assert values[min(k, len(values) - 1)] == pytest.approx(value)
 
     def test_one_parameter_grows_by_long_steps_with_a_gain_below_one(self):
         example = examples.w_to_2w(0.8, (0.5, 0.5))  # gain 0.96, drift -0.1
@@ -1006,7 +1079,7 @@ class TestC52C65TheNormDecidesWhatIsCertified:
 
 
 class TestC54C55DistancesShrinkAndNeedNotReachZero:
-    """A contraction brings two points closer with each step, at a rate; they need not ever meet."""
+    """A contraction brings two points closer with each step, at a rate, until they meet; they need not ever meet."""
 
     def test_halving(self):
         first, second = (dynamics.iterate(lambda x: x / 2, [x], max_iter=50, tol=0).values for x in (1.0, 3.0))
@@ -1020,6 +1093,10 @@ class TestC54C55DistancesShrinkAndNeedNotReachZero:
             before = np.abs(first - second).max()
             first, second = update(first), update(second)
             assert 0 < np.abs(first - second).max() <= L * before * (1 + 1e-12)
+
+    def test_a_constant_map_makes_them_one_at_once(self):
+        first, second = (dynamics.iterate(lambda x: 0 * x + 7, [x], max_iter=2, tol=0).values for x in (1.0, 3.0))
+        np.testing.assert_array_equal(np.abs(first - second)[:2, 0], [2, 0])  # and no closer after that
 
 
 class TestC56MeetingIsNotStanding:
@@ -1644,8 +1721,9 @@ class TestC95ATableSharesNothing:
 
 class TestC96MissingData:
     """A pair without data: no contraction on the space of all tables, and a limit that depends on the start, if there
-    is one. Divergence needs in addition that something spills over to the pair: with a loop gain above 1 if a single
-    pair is sampled, by short steps; with more pairs a gain below 1 can be enough."""
+    is one. Divergence needs in addition that something spills over to the pair: with a loop gain of 1 or more if a
+    single pair is sampled, by short steps; with more pairs a gain below 1 can be enough. A parameter can move only if
+    its gradient at a sampled pair is not zero."""
 
     @pytest.mark.parametrize(("gamma", "want"), [(0.48, "converged"), (0.52, "diverged")])
     def test_gain_above_one(self, gamma, want):
@@ -1707,6 +1785,9 @@ class TestC96MissingData:
         mdp = process([0, 1], [1.0, 1.0], gamma=0.5)
         moved = updates.linear_step([0.0, 0.0], features.one_hot(2), mdp, weights=[1, 0], alpha=0.5)
         np.testing.assert_array_equal(moved, [0.5, 0])
+        right = process([0, 1], [0.0, 1.0], gamma=0.5)  # no TD error at the sampled pair, and nothing moves
+        still = updates.linear_step([0.0, 0.0], features.one_hot(2), right, weights=[1, 0], alpha=0.5)
+        np.testing.assert_array_equal(still, [0, 0])
 
 
 class TestC97OvershootNeedsNoBootstrapping:
