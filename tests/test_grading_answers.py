@@ -651,6 +651,16 @@ def test_nobody_is_told_a_mistake_who_is_right():
             assert any(differs), (name, mistake.name)
 
 
+def _where_growth_turns(K, gamma):
+    """Return the smallest share at which the eigenvalues of the pair below the diagonal are complex, by bisection."""
+    low, high = 0.0, 1 / (1 + (1 - gamma) * K[0, 0] / (gamma * K[0, 1] - K[1, 1]))
+    for _ in range(60):
+        first = (low + high) / 2
+        G = (K * [first, 1 - first]) @ [[1 - gamma, 0], [-gamma, 1]]
+        low, high = (low, first) if np.iscomplexobj(np.linalg.eigvals(G)) else (first, high)
+    return high
+
+
 NATURAL = {
     "ex-function-approximation-count": [
         (lambda memory, numbers, n_actions: (memory / 8 / n_actions) ** (1 / numbers), "no-rounding"),
@@ -659,7 +669,11 @@ NATURAL = {
         (lambda c, mdp: np.where(mdp.continuation == 0, 0, mdp.gamma * c).reshape(mdp.R.shape), "all-or-nothing"),
         (lambda c, mdp: (mdp.gamma * c * np.isclose(mdp.continuation, 1)).reshape(mdp.R.shape), "nothing-or-all"),
     ],
-    "ex-bellman-loss": [(lambda epsilon, gamma: 2 * epsilon * gamma / (1 - gamma) ** 2, "summed-twice")],
+    "ex-bellman-loss": [
+        (lambda epsilon, gamma: 2 * epsilon * gamma / (1 - gamma) ** 2, "summed-twice"),
+        (lambda epsilon, gamma: 2 * epsilon / (1 - gamma), "no-gamma"),
+    ],
+    "ex-function-approximation-cure": [(_where_growth_turns, "turns")],
     "ex-bellman-end": [(lambda reward, cost, gamma: (reward - cost) / 2 / (1 - gamma), "average-step")],
     "ex-contraction-fit": [(lambda fit, gamma: gamma * np.linalg.svd(fit)[1].max(), "spectral-norm")],
     "ex-preqn-jitter": [

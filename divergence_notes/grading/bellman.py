@@ -342,7 +342,8 @@ EXERCISES = (
             ),
             Mistake(
                 "no-gamma",
-                "The first reward is paid whatever the table says; the loss begins one step later",
+                "That is what play can cost from the first move on, the bound on V* - V^pi, and for it you are right. "
+                "But the question is about a cell: there the first action is given, and the loss begins one step later",
                 lambda epsilon, gamma: 2 * epsilon / (1 - gamma),
             ),
             Mistake(
@@ -357,6 +358,7 @@ EXERCISES = (
             ),
         ),
         draw=lambda rng: (float(rng.uniform(0.01, 1)), float(rng.uniform(0.1, 0.99))),
-        insight="At gamma = 0.99 that is 198 times the error: a table that is nearly right may still be played badly.",
+        insight="At gamma = 0.99 that is 198 times the error, and 200 times if the first move is yours, too: a table "
+        "that is nearly right may still be played badly.",
     ),
 )

@@ -84,6 +84,14 @@ def _cure(K, gamma):
     return surplus / ((1 - gamma) * K[0, 0] + surplus)
 
 
+def _turns(K, gamma):
+    """Return the share from which on growth below the diagonal turns: trace squared is 4 times the determinant."""
+    home, surplus = (1 - gamma) * K[0, 0], gamma * K[0, 1] - K[1, 1]
+    c = (1 - gamma) * np.linalg.det(K)
+    root = (np.sqrt(c + home * surplus) - np.sqrt(c)) / home  # of the odds
+    return root**2 / (1 + root**2)
+
+
 def _sick_pair(rng):
     own = float(rng.uniform(0.5, 2))
     drag = own * float(rng.uniform(1.5, 3))
@@ -347,7 +355,7 @@ EXERCISES = (
             ),
             Mistake(
                 "all",
-                "One of the eight settles near 0; there the values of the last cell do not run ahead",
+                "One of the eight settles near 0: the fate of a network hangs on its start",
                 "D",
             ),
         ),
@@ -400,7 +408,7 @@ EXERCISES = (
                 "C",
             ),
         ),
-        insight="They leave the bound and stay finite: at the end the largest value lies between 138 and 445.",
+        insight="They leave the bound and do not run off: at the end the largest value lies between 138 and 445.",
         phrases={
             "A": ("below 100", "back below 100", "inside the bound"),
             "B": ("above 100 and below 1000", "a few hundred", "hundreds", "finite"),
@@ -540,9 +548,16 @@ EXERCISES = (
                 "The second action drags the first along, and it also pulls itself home, by its own kernel",
                 lambda K, gamma: gamma * K[0, 1] / ((1 - gamma) * K[0, 0] + gamma * K[0, 1]),
             ),
+            Mistake(
+                "turns",
+                "From that share on the growth below the diagonal turns, and no run stays there. But it still grows: "
+                "the question is where short steps are stable",
+                _turns,
+            ),
         ),
         draw=_sick_pair,
-        insight="The same kernel, the same discount, and a share of the data that turns growth into decay.",
+        insight="The same kernel, the same discount, and a share of the data that turns growth below the diagonal into "
+        "decay.",
     ),
     Value(
         "ex-function-approximation-build",

@@ -315,7 +315,7 @@ def true_values():
 
 
 def test_a_network_leaves_the_bound_on_data_without_reward():
-    """Other seeds: some leave it, some do not, and at a step far from too long; a table on the same data stays."""
+    """Other seeds: some leave it, some do not, far below the limit of fixed targets; a table stays."""
     assert (Corridor.CAREFUL * Corridor.REWARD == 0).all()  # no reward in the data
 
     def fate(seed, step):
@@ -346,20 +346,20 @@ def test_a_network_leaves_the_bound_on_data_without_reward():
 
 
 def test_seven_of_eight_networks_leave_the_bound_in_the_corridor():
-    """As many at a fifth of the step, in the same alpha times steps; without a leg none; with short steps a million."""
+    """As many at a fifth of the step, in the same alpha times steps; with short steps a million; the controls stay."""
     assert [Corridor(seed).run(most=LONG, step=0.004)[0] > 20 for seed in range(8)] == [True] * 6 + [False, True]
     fates = []
     for legs, setting in {
         "all": {},
         "no bootstrapping": {"targets": true_values()},
-        "on-policy": {"shares": own_visits()},
+        "best policy's visits": {"shares": own_visits()},
         "tanh": {"activation": "tanh"},
     }.items():
         net = {"activation": setting.pop("activation", "relu")}
         for seed in range(8):
             far = Corridor(seed, **net).run(most=LONG, fraction=0.5, step=0.02, bound=1e6, **setting)
             fates.append((legs, seed, far[0]))
-    assert max(far for legs, _, far in fates if legs in ("no bootstrapping", "on-policy")) < 5.1
+    assert max(far for legs, _, far in fates if legs in ("no bootstrapping", "best policy's visits")) < 5.1
     attack(
         fates,
         lambda case: (case[2] > 1e6) == (case[0] == "all" and case[1] != 6) and not 20 < case[2] <= 1e6,
@@ -367,6 +367,28 @@ def test_seven_of_eight_networks_leave_the_bound_in_the_corridor():
             "all eight": lambda case: (case[2] > 1e6) == (case[0] == "all"),
             "it stops beyond the bound": lambda case: case[2] < 1e6,
             "with tanh units as well": lambda case: case[0] != "tanh" or case[2] > 20,
+        },
+    )
+
+
+def test_the_cell_without_data_decides_in_the_corridor():
+    """Off-policy shares that hold the last cell are as safe as visits; the visits without it are not."""
+    cut = own_visits()
+    cut[10:] = 0
+    shares = {"careful": Corridor.CAREFUL, "all twelve": np.full(12, 1 / 12), "visits": own_visits()}
+    shares["cut"] = cut / cut.sum()
+    left = {
+        (name, seed): Corridor(seed).run(most=LONG, step=0.02, shares=rho)[0] > Corridor.BOUND
+        for name, rho in shares.items()
+        for seed in range(8)
+    }
+    assert sum(left["cut", seed] for seed in range(8)) == 6
+    attack(
+        left,
+        lambda case: not left[case] or case[0] in ("careful", "cut"),
+        {
+            "only data of another policy is at risk": lambda case: not left[case] or case[0] == "careful",
+            "data of another policy is at risk": lambda case: case[0] != "all twelve" or left[case],
         },
     )
 
