@@ -399,12 +399,12 @@ class TestPatient:
 def exact_pieces(update):
     """Return both pieces of one state with two actions, in fractions of the very floats stored."""
     mdp = update.mdp
-    return pieces_of(update.kernel, weights=update.weights, go_on=mdp.P[0, :, 0], gamma=mdp.gamma, alpha=update.alpha)
+    return pieces_of(update.kernel, shares=update.weights, go_on=mdp.P[0, :, 0], gamma=mdp.gamma, alpha=update.alpha)
 
 
-def pieces_of(kernel, *, weights, go_on, gamma, alpha):
+def pieces_of(kernel, *, shares, go_on, gamma, alpha):
     """Return I - alpha K D (I - gamma P_pi) for one state with two actions, in fractions."""
-    M = [[Fraction(k) * Fraction(w) for k, w in zip(row, weights, strict=True)] for row in kernel]
+    M = [[Fraction(k) * Fraction(w) for k, w in zip(row, shares, strict=True)] for row in kernel]
     go_on, gamma, alpha = [Fraction(chance) for chance in go_on], Fraction(gamma), Fraction(alpha)
     pieces = []
     for greedy in (0, 1):
@@ -468,7 +468,7 @@ class TestSwing:
 
 SYMMETRIC = {
     "kernel": [[Fraction(336, 100), Fraction(7, 2)], [Fraction(7, 2), Fraction(70)]],
-    "weights": [Fraction(39, 40), Fraction(1, 40)],
+    "shares": [Fraction(39, 40), Fraction(1, 40)],
     "go_on": [Fraction(4, 5), Fraction(1)],
     "gamma": Fraction(3, 5),
 }
@@ -476,9 +476,9 @@ SHORT = Fraction(51, 100)  # a step with which thm-two-actions holds
 
 
 def symmetric_swing(alpha=1.0):
-    kernel, weights, go_on = (np.array(SYMMETRIC[name], dtype=float) for name in ("kernel", "weights", "go_on"))
+    kernel, shares, go_on = (np.array(SYMMETRIC[name], dtype=float) for name in ("kernel", "shares", "go_on"))
     mdp = FiniteMDP(go_on.reshape(1, 2, 1), np.zeros((1, 2)), float(SYMMETRIC["gamma"]))
-    return updates.KernelUpdate(mdp, kernel=kernel, weights=weights, alpha=float(alpha))
+    return updates.KernelUpdate(mdp, kernel=kernel, weights=shares, alpha=float(alpha))
 
 
 def is_stable(piece):
@@ -523,7 +523,7 @@ class TestSymmetricSwing:
     def test_the_kernel_is_symmetric_and_positive_definite(self):
         (a, b), (c, d) = SYMMETRIC["kernel"]
         assert b == c and a > 0 and a * d - b * c > 0
-        assert sum(SYMMETRIC["weights"]) == 1 and min(SYMMETRIC["weights"]) > 0
+        assert sum(SYMMETRIC["shares"]) == 1 and min(SYMMETRIC["shares"]) > 0
 
     @pytest.mark.parametrize("alpha", [Fraction(1), SHORT])
     def test_each_piece_is_stable(self, alpha):
