@@ -371,22 +371,24 @@ def test_seven_of_eight_networks_leave_the_bound_in_the_corridor():
     )
 
 
-def test_the_cell_without_data_decides_in_the_corridor():
-    """Off-policy shares that hold the last cell are as safe as visits; the visits without it are not."""
+def test_the_fate_goes_with_the_share_of_the_last_cell():
+    """Off-policy shares that hold it often are as safe as visits; the visits without it are not, nor is a little."""
     cut = own_visits()
     cut[10:] = 0
     shares = {"careful": Corridor.CAREFUL, "all twelve": np.full(12, 1 / 12), "visits": own_visits()}
     shares["cut"] = cut / cut.sum()
+    shares["rare"] = 0.99 * Corridor.CAREFUL + 0.005 * (np.arange(12) >= 10)
     left = {
         (name, seed): Corridor(seed).run(most=LONG, step=0.02, shares=rho)[0] > Corridor.BOUND
         for name, rho in shares.items()
         for seed in range(8)
     }
-    assert sum(left["cut", seed] for seed in range(8)) == 6
+    assert [sum(left[name, seed] for seed in range(8)) for name in ("cut", "rare")] == [6, 8]
     attack(
         left,
-        lambda case: not left[case] or case[0] in ("careful", "cut"),
+        lambda case: not left[case] or shares[case[0]][10:].sum() < 0.1,
         {
+            "only a cell without any data is at risk": lambda case: not left[case] or not shares[case[0]][10:].any(),
             "only data of another policy is at risk": lambda case: not left[case] or case[0] == "careful",
             "data of another policy is at risk": lambda case: case[0] != "all twelve" or left[case],
         },
