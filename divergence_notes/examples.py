@@ -26,7 +26,7 @@ class Example:
     Q0: np.ndarray
     """Start, shape (n_states, n_actions); in the range of the features where there are features."""
     status: dynamics.Status
-    """What becomes of the iterates from `Q0`; an undecided one stays bounded for ever."""
+    """What becomes of the iterates from `Q0`; an undecided one stays bounded for ever, except in `random_update`."""
     source: str
     """Where it comes from."""
     features: np.ndarray | None = None
@@ -245,16 +245,21 @@ def w_to_2w_full_rank(gamma: float | int = 0.9, weights: ArrayLike = (1.0, 0.0))
     Returns
     -------
     Example
-        It diverges or converges, as the weights decide.
+        It diverges or converges, as discount and weights decide.
+
+    Notes
+    -----
+    The steps are short, so that it diverges where its Jacobian has a determinant above 1, and nowhere else.
     """
     mdp, phi = _all_to(1, 2, gamma), np.array([[1.0, 0.0], [2.0, 1.0]])
-    kernel, rho = features.kernel(phi), _checks.distribution("weights", weights, size=2)
-    update = updates.KernelUpdate(mdp, kernel=kernel, weights=rho, alpha=0.1)
-    growth = np.abs(np.linalg.eigvals(update.jacobian(np.zeros(2, dtype=int)))).max()
-    fate = "diverged" if growth > 1 + 1e-12 else "converged"
+    rho, alpha = _checks.distribution("weights", weights, size=2), 0.1
+    first, second = rho
+    trace = first * (2 * gamma - 1) - 5 * second * (1 - gamma)
+    growth = trace + alpha * first * second * (1 - gamma)  # det J = 1 + alpha growth; eigenvalues can be double at 1
+    fate = "diverged" if growth > 0 else "converged"
     return Example(
         name="the lever",
-        update=update,
+        update=updates.KernelUpdate(mdp, kernel=features.kernel(phi), weights=rho, alpha=alpha),
         Q0=(phi @ [1.0, 0.0])[:, None],
         status=fate,
         source="this book",
@@ -375,21 +380,23 @@ def baird_star(gamma: float | int = 0.99) -> Example:
     Parameters
     ----------
     gamma : float
-        Discount factor in [0, 1); the update diverges for every small step size if it exceeds 15/17.
+        Discount factor in [0, 1); the update diverges for every step size if it exceeds 15/17.
 
     Returns
     -------
     Example
-        It diverges if the discount exceeds 15/17.
+        Its step size is 0.1; it diverges if the discount exceeds 256/291, just below 15/17.
 
     Notes
     -----
-    After L. Baird, "Residual algorithms", 1995.
+    The six outer values stay alike. One of them and the centre move by a matrix of order two, with the determinant
+    ``1 + alpha (17 gamma - 15) / 7 + alpha**2 26 (1 - gamma) / 49``. Where it exceeds 1 the values diverge, for short
+    steps nowhere else. After L. Baird, "Residual algorithms", 1995.
     """
     mdp = _all_to(6, 7, gamma)
     phi = _star_features()
     Q0 = (phi @ _STAR_START).reshape(7, 1)
-    fate = "diverged" if gamma > 15 / 17 else "converged"
+    fate = "diverged" if gamma > 256 / 291 else "converged"  # 15/17 only in the limit of short steps
     return Example(
         name="the star",
         update=updates.KernelUpdate(mdp, kernel=features.kernel(phi), weights=np.full(7, 1 / 7), alpha=0.1),

@@ -117,6 +117,36 @@ class TestEachExample:
         assert max(radius(update, policy) for policy in oracles.policies(update.mdp)) < 1
 
 
+DISCOUNTS = [*np.arange(40) / 40, 0.879, 0.8796, 0.8798, 0.88, 0.8823, 0.8824]
+BOTH_STATES = [(1, 0), (0.9, 0.1), (0.5, 0.5), (0.2, 0.8), (0, 1)]
+WITH_A_DISCOUNT = {
+    "self_loop": examples.self_loop,
+    "fitted_w_to_2w": examples.fitted_w_to_2w,
+    "baird_star": examples.baird_star,
+    **{f"w_to_2w, {rho}": functools.partial(examples.w_to_2w, weights=rho) for rho in BOTH_STATES},
+    **{f"w_to_2w_full_rank, {rho}": functools.partial(examples.w_to_2w_full_rank, weights=rho) for rho in BOTH_STATES},
+}
+
+
+@pytest.mark.parametrize("name", WITH_A_DISCOUNT)
+class TestEveryDiscount:
+    """What is stated is the fate at the step size of the example, on both sides of every threshold, and at w to 2w's.
+
+    Each has one action: a million steps are one power of its Jacobian.
+    """
+
+    def test_fate(self, name):
+        for gamma in DISCOUNTS:
+            example = WITH_A_DISCOUNT[name](gamma)
+            start = (example.Q0 - example.target).ravel()
+            with np.errstate(over="ignore", invalid="ignore"):
+                end = np.linalg.matrix_power(jacobian(example.update, [0] * len(start)), 2**20) @ start
+            growth = np.abs(end).max() / np.abs(start).max()
+            far = not growth < 1e3  # or not a number
+            assert far or growth < 1 + 1e-6, gamma
+            assert example.status == ("diverged" if far else "converged"), gamma
+
+
 class TestCalm:
     """It starts where the fast and the slow direction mix, so that the path bends."""
 
@@ -274,7 +304,8 @@ class TestWTo2W:
 class TestLever:
     """A weight of its own for the second state makes K positive definite; the drift eigenvalue 2 gamma - 1 stays.
 
-    The pair that is trained lifts the other by W = 2, gamma of which comes back: it diverges from gamma = 1/2 on.
+    The pair that is trained lifts the other by W = 2, gamma of which comes back: it diverges above gamma = 1/2, and
+    rests at 1/2.
     """
 
     def test_kernel(self):
@@ -295,6 +326,26 @@ class TestLever:
         assert example.status == fate
         assert dynamics.iterate(example.update, example.Q0, max_iter=4000).status == fate
 
+    def test_at_the_threshold_it_rests(self):
+        """There the Jacobian has the double eigenvalue 1 without two eigenvectors, which no computed one is near."""
+        example = examples.w_to_2w_full_rank(0.5)
+        np.testing.assert_array_equal(example.update(example.Q0), example.Q0)
+        assert example.status == "converged" == examples.w_to_2w(0.5).status
+
+    @pytest.mark.parametrize("name", ["w_to_2w", "w_to_2w_full_rank"])
+    def test_just_above_the_threshold_it_diverges(self, name):
+        """The factor is 1 + 0.1 (2 gamma - 1), however near to 1."""
+        near = [getattr(examples, name)(0.5 + beyond).status for beyond in (-1e-9, 1e-9)]
+        assert near == ["converged", "diverged"]
+
+    @given(rng=generators(), gamma=st.sampled_from([0, 0.3, 0.6, 0.9, 0.99]))
+    @settings(max_examples=25)
+    def test_the_determinant_decides(self, rng, gamma):
+        example = examples.w_to_2w_full_rank(gamma, rng.dirichlet([1, 1]))
+        area = np.linalg.det(jacobian(example.update, [0, 0]))
+        assert (radius(example.update, [0, 0]) > 1 + 1e-12) == (area > 1)
+        assert example.status == ("diverged" if area > 1 else "converged")
+
     def test_a_unique_fixed_point_does_not_help(self):
         example = examples.w_to_2w_full_rank(0.95, [0.9, 0.1])
         update = example.update
@@ -303,7 +354,10 @@ class TestLever:
 
 
 class TestBairdStar:
-    """Seven states that lead to the seventh, eight weights: divergence exactly above gamma = 15/17."""
+    """Seven states that lead to the seventh, eight weights: short steps diverge above gamma = 15/17.
+
+    Its own step size of 0.1 diverges above 256/291, a little lower.
+    """
 
     def test_features(self):
         K = examples.baird_star().update.kernel
@@ -317,7 +371,25 @@ class TestBairdStar:
         example = examples.baird_star(gamma)
         drift = np.linalg.eigvals(-gradient_field(example.update, [0] * 7)).real.max()
         assert (drift > 0) == grows
-        assert example.status == ("diverged" if grows else "converged")
+
+    @pytest.mark.parametrize("alpha", [1e-3, 0.1, 0.5])
+    def test_threshold_of_a_step_size(self, alpha):
+        """The determinant on outer value and centre, 1 + a (17 g - 15) / 7 + a^2 26 (1 - g) / 49, passes 1."""
+        edge = (105 - 26 * alpha) / (119 - 26 * alpha)
+        for gamma, grows in ((edge - 1e-5, False), (edge + 1e-5, True)):
+            update = replace(examples.baird_star(gamma).update, alpha=alpha)
+            assert (radius(update, [0] * 7) > 1) == grows
+        assert edge < 15 / 17
+
+    @pytest.mark.parametrize(
+        ("gamma", "fate"),
+        [(256 / 291 - 1e-6, "converged"), (256 / 291 + 1e-6, "diverged"), (0.88, "diverged"), (0.99, "diverged")],
+    )
+    def test_fate(self, gamma, fate):
+        example = examples.baird_star(gamma)
+        assert example.update.alpha == 0.1
+        assert example.status == fate
+        assert (radius(example.update, [0] * 7) > 1) == (fate == "diverged")
 
     def test_growth_rate(self):
         drift = np.linalg.eigvals(-gradient_field(examples.baird_star(0.99).update, [0] * 7)).real.max()
@@ -669,7 +741,7 @@ def run_off(pieces, *, starts=8, max_iter=1500):
 
 
 class TestFittedWTo2W:
-    """A step so long that it fits both backups at once, by least squares: it diverges from gamma = 5/6 on."""
+    """A step so long that it fits both backups at once, by least squares: it diverges above gamma = 5/6."""
 
     PROJECTION = np.outer([1, 2], [1, 2]) / 5
 
