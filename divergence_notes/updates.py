@@ -652,7 +652,8 @@ def linear_fixed_points(features: ArrayLike, mdp: FiniteMDP, *, weights: ArrayLi
     -------
     ndarray of shape (n_found, n_features)
         Sorted, without repeats; there may be none, one, or several. A policy for which the fixed points form a line or
-        more is left out: then a whole leaf of tables stays where it is.
+        more is left out: then a whole leaf of tables stays where it is. An action counts as greedy if it is so up to
+        1e-10 of the largest value, and each parameter is rounded to 13 digits, counted in the largest that was found.
 
     Raises
     ------
@@ -675,6 +676,11 @@ def linear_fixed_points(features: ArrayLike, mdp: FiniteMDP, *, weights: ArrayLi
         theta = np.linalg.solve(system, sampled @ mdp.R.ravel())
         Q = (features @ theta).reshape(mdp.n_states, mdp.n_actions)
         slack = Q.max(axis=1) - Q[np.arange(mdp.n_states), policy]
-        if slack.max() <= 1e-10 * max(1.0, np.abs(Q).max()):
+        if slack.max() <= 1e-10 * np.abs(Q).max():  # relative, as rewards may be in any units
             found.append(theta)
-    return np.unique(np.round(found, 12) + 0.0, axis=0) if found else np.empty((0, features.shape[1]))
+    if not found:
+        return np.empty((0, features.shape[1]))
+    largest = np.abs(found).max(axis=0)  # of each parameter, as features may be in any units, too
+    decimals = 12 - np.floor(np.log10(np.where(largest > 0, largest, 1.0)))
+    grid = 10.0 ** np.minimum(decimals, 300)
+    return np.unique(np.round(found * grid) / grid + 0.0, axis=0)

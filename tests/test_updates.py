@@ -674,6 +674,30 @@ class TestLinearFixedPoints:
         for theta in found[:, 0]:
             assert reward + 2 * gamma * abs(theta) - theta == pytest.approx(0, abs=1e-10)
 
+    @pytest.mark.parametrize("unit", [1e-250, 1e-30, 1e-13, 1e-11, 1e-3, 1e6, 1e15, 1e200])
+    @pytest.mark.parametrize(("reward", "gamma", "want"), [(1, 0.9, []), (-1, 0.9, [-1 / 2.8, 1.25]), (1, 0.25, [2.0])])
+    def test_any_units(self, reward, gamma, want, unit):
+        """Fixed points grow with the rewards and shrink with the features; there are neither more nor fewer."""
+        example = examples.no_fixed_point()
+        phi, rho, P = example.features, example.update.weights, example.update.mdp.P
+        rewards = np.array([[reward, reward], [0.0, 0.0]])
+        found = updates.linear_fixed_points(phi, FiniteMDP(P, unit * rewards, gamma), weights=rho)
+        assert found.shape == (len(want), 1)
+        np.testing.assert_allclose(found[:, 0] / unit, want, rtol=1e-11)
+        if 1e-150 < unit < 1e150:  # the square of a feature is a number
+            found = updates.linear_fixed_points(unit * phi, FiniteMDP(P, rewards, gamma), weights=rho)
+            assert found.shape == (len(want), 1)
+            np.testing.assert_allclose(found[:, 0] * unit, want, rtol=1e-11)
+
+    def test_rounded_to_what_a_reader_expects(self):
+        """Decimals, not bits: -2.5 and 1.25 come out as such, whatever the scale of ten; a repeat is one."""
+        example = examples.no_fixed_point()
+        for unit in (1e-4, 1, 1e6):
+            mdp = FiniteMDP(example.update.mdp.P, unit * np.array([[1.0, 1.0], [0.0, 0.0]]), 0.25)
+            assert updates.linear_fixed_points(
+                example.features, mdp, weights=example.update.weights
+            ).tolist() == [[2 * unit]]  # fmt: skip
+
     @given(case=kernel_cases(**SMALL, weights=("uniform", "random")), d=st.integers(1, 3))
     @few
     def test_each_stays_where_it_is(self, case, d):
