@@ -178,7 +178,7 @@ def overshoot_limit(kernel: ArrayLike, weights: ArrayLike) -> float:
     Parameters
     ----------
     kernel : ndarray of shape (n_pairs, n_pairs)
-        A symmetric positive definite K.
+        A symmetric positive definite K. Of one that is symmetric up to rounding the mean of both triangles counts.
     weights : ndarray of shape (n_pairs,)
         Sampling distribution rho; non-negative, sums to 1.
 
@@ -190,20 +190,22 @@ def overshoot_limit(kernel: ArrayLike, weights: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        If a shape disagrees, `weights` is not a distribution, or the kernel is not symmetric, or not positive definite
-        by more than rounding.
+        If a shape disagrees, `weights` is not a distribution, or the kernel is not symmetric (up to 1e-5, in units in
+        which its diagonal is 1), or not positive definite by more than rounding.
 
     Notes
     -----
     Label ``eq-overshoot``.
     """
     kernel, weights = _data(kernel, weights)
-    uneven = np.argwhere(~np.isclose(kernel, kernel.T))
+    scale = np.sqrt(np.abs(np.diag(kernel)))  # no entry of a positive definite K exceeds scale[i] * scale[j]
+    uneven = np.argwhere(np.abs(kernel - kernel.T) > 1e-5 * np.outer(scale, scale))
     if len(uneven):
         i, j = uneven[0]
         raise ValueError(
             f"kernel must be symmetric: kernel[{i}, {j}] is {kernel[i, j]:.6g}, kernel[{j}, {i}] is {kernel[j, i]:.6g}"
         )
+    kernel = kernel / 2 + kernel.T / 2  # eigvalsh reads one triangle alone
     found = np.linalg.eigvalsh(kernel)
     if found[0] <= _rounding.slack(len(kernel)) * found[-1]:
         raise ValueError(f"kernel must be symmetric positive definite, its lowest eigenvalue is {found[0]:.6g}")

@@ -285,6 +285,25 @@ class TestOvershoot:
         with refuses(ValueError, "weights must have shape (2,), got (3,), while kernel has shape (2, 2)"):
             contraction.overshoot_limit(np.eye(2), np.full(3, 1 / 3))
 
+    @pytest.mark.parametrize("units", [(1e-9, 1e-9), (1e9, 1e9), (1.0, 1e-6), (1e-100, 1e100)])
+    def test_symmetric_in_any_units(self, units):
+        """K[i, j] is in units of both pairs: one triangle alone is refused, and a rounded one is not."""
+        scale = np.sqrt(np.outer(units, units))
+        for lopsided in ([[1.0, 0.0], [0.9, 1.0]], [[1.0, 0.9], [0.0, 1.0]], [[1.0, 0.5], [0.501, 1.0]]):
+            with pytest.raises(ValueError, match=r"^kernel must be symmetric: "):
+                contraction.overshoot_limit(scale * lopsided, [0.5, 0.5])
+        if units[0] == units[1]:  # elsewhere its lowest eigenvalue is rounding
+            rounded = scale * [[1.0, 0.5], [0.5 + 1e-7, 1.0]]
+            assert contraction.overshoot_limit(rounded, [0.5, 0.5]) * units[0] == pytest.approx(8 / 3, rel=1e-6)
+
+    def test_neither_triangle_alone_is_the_answer(self):
+        """A kernel of float32 is symmetric up to rounding: the limit is that of K D itself, rounded down."""
+        K = np.array([[1.0, 0.5], [0.500004, 1.0]])
+        highest = 0.5 * (1 + np.sqrt(0.5 * 0.500004))
+        found = [contraction.overshoot_limit(kernel, [0.5, 0.5]) for kernel in (K, K.T)]
+        assert found[0] == found[1] <= 2 / highest
+        assert found[0] == pytest.approx(2 / highest, rel=1e-9)
+
 
 class TestExactModulus:
     """thm-exact-modulus: the smallest Lipschitz constant is the largest sup norm of a Jacobian, found row by row."""
