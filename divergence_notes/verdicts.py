@@ -48,14 +48,21 @@ def verdicts(update: KernelUpdate, *, products: int = 10_000) -> Verdicts:
     update : updates.KernelUpdate
         The update to judge; with a policy of its own it has a single Jacobian.
     products : int
-        Most products of Jacobians to look at for the joint spectral radius.
+        Most products of one length to look at for the joint spectral radius. The Jacobians themselves are looked at
+        in any case, and of a single one the first twelve powers.
 
     Returns
     -------
     Verdicts
-        Each number at most the one before it, with the lower bound of the joint spectral radius below its upper bound.
+        Up to rounding each number is at most the one before it: each is rounded outwards by itself. The lower bound of
+        the joint spectral radius is never above its upper bound.
+
+    Raises
+    ------
+    ValueError
+        If `products` is below 1, or there are too many policies or products for `norms.joint_spectral_radius`.
     """
-    count = update.n_policies
+    products, count = _checks.integer("products", products, low=1), update.n_policies
     depth = 12 if count == 1 else max(1, int(np.log(products) / np.log(count)))
     return Verdicts(
         _row_sum_bound(update),

@@ -58,6 +58,28 @@ class TestCast:
             assert example.status == "converged"
 
 
+class TestProducts:
+    """How many products are looked at; each Jacobian is one of them in any case."""
+
+    def test_the_jacobians_themselves_are_looked_at(self):
+        update = examples.full_data_divergence().update  # two policies
+        alone, longer = (verdicts.verdicts(update, products=products) for products in (1, 64))
+        assert alone.joint_spectral_radius == verdicts.verdicts(update, products=2).joint_spectral_radius
+        assert alone.spectral_radii[-1] == pytest.approx(alone.joint_spectral_radius[0])
+        assert longer.joint_spectral_radius[1] < alone.joint_spectral_radius[1]
+
+    @pytest.mark.parametrize("name", ["full_data_divergence", "w_to_2w"])  # two Jacobians, and one
+    def test_refuses(self, name):
+        update = getattr(examples, name)().update
+        for products in (0, -1):
+            with pytest.raises(ValueError, match=re.escape(f"products must be in [1, inf), got {products}")):
+                verdicts.verdicts(update, products=products)
+
+    def test_too_many(self):
+        with pytest.raises(ValueError, match=r"^depth must leave at most 1000000 products"):
+            verdicts.verdicts(examples.full_data_divergence().update, products=10**9)
+
+
 class TestNoCertificateNoVerdict:
     """Failing every certificate decides nothing: one comes home, one circles, one runs off."""
 
