@@ -462,7 +462,8 @@ def stationary_distribution(mdp: FiniteMDP, policy: ArrayLike) -> np.ndarray:
     Raises
     ------
     ValueError
-        If an episode can end, or if the policy has more than one stationary distribution.
+        If an episode can end, or if the policy has more than one stationary distribution, or nearly so: where chances
+        of some 1e-10 alone lead from one part of the process to another, rounding would decide how the parts share.
     """
     ends = np.flatnonzero(np.abs(mdp.continuation - 1) > _checks.TOLERANCE)
     if len(ends):
@@ -472,10 +473,14 @@ def stationary_distribution(mdp: FiniteMDP, policy: ArrayLike) -> np.ndarray:
     _checks.memory("stationary_distribution", mdp.n_states, mdp.n_states, copies=5)
     chain = mdp.state_transitions(pi)
     chain = chain.toarray() if _checks.is_sparse(chain) else chain
+    total = chain.sum(axis=1, keepdims=True)  # off by up to 2e-8, more than is looked for below; rounding may stay
+    chain = chain / np.where(np.abs(total - 1) > 1e-12, total, 1.0)
     _, sizes, directions = np.linalg.svd(chain.T - np.eye(mdp.n_states))
     basis = directions[sizes <= 1e-10]  # absolute: with one state the whole matrix is rounding
     if len(basis) != 1:
-        raise ValueError(f"policy must have one stationary distribution, it has {len(basis)} independent ones")
+        raise ValueError(
+            f"policy must have one stationary distribution, within 1e-10 it has {len(basis)} independent ones"
+        )
     states = basis[0] / basis[0].sum()
     return (np.abs(states)[:, None] * pi).ravel()
 

@@ -602,8 +602,26 @@ class TestStationaryDistribution:
 
     def test_refuses_two_islands(self):
         islands = FiniteMDP(np.eye(2)[:, None, :], np.zeros((2, 1)), 0.9)
-        with refuses(ValueError, "policy must have one stationary distribution, it has 2 independent ones"):
+        message = "policy must have one stationary distribution, within 1e-10 it has 2 independent ones"
+        with refuses(ValueError, message):
             stationary_distribution(islands, [0, 0])
+        short = FiniteMDP((1 - 5e-9) * np.eye(2)[:, None, :], np.zeros((2, 1)), 0.9)
+        with refuses(ValueError, message):
+            stationary_distribution(short, [0, 0])
+        bridge = np.array([[1 - 1e-11, 1e-11], [1e-11, 1 - 1e-11]])  # one, in exact arithmetic
+        with refuses(ValueError, message):
+            stationary_distribution(FiniteMDP(bridge[:, None, :], np.zeros((2, 1)), 0.9), [0, 0])
+
+    def test_sums_that_are_off_by_what_is_allowed(self):
+        """A distribution may miss 1 by 1e-8; the long run forgets by how much."""
+        P = np.array([[[0.7, 0.3]], [[0.1, 0.9]]])
+        for lost in (1e-12, 5e-9, np.array([[[9e-9]], [[0.0]]])):
+            short = FiniteMDP((1 - lost) * P, np.zeros((2, 1)), 0.9)
+            np.testing.assert_allclose(stationary_distribution(short, [0, 0]), [0.25, 0.75], atol=1e-8)
+        mixed = FiniteMDP(np.full((2, 2, 2), 0.5), np.zeros((2, 2)), 0.9)
+        found = stationary_distribution(mixed, [[0.5, 0.5 - 5e-9], [0.5, 0.5 - 5e-9]])
+        np.testing.assert_allclose(found, np.full(4, 0.25), atol=1e-8)
+        assert found.sum() == pytest.approx(1, abs=1e-8)
 
 
 class TestReachable:
