@@ -86,7 +86,7 @@ def iterate(
     tol : float
         A step shorter than ``tol * max(1, |Q|)`` ends the run as converged. A short step is evidence, not a proof.
     bound : float
-        An iterate larger than this in the sup norm, or not finite, ends the run as diverged.
+        An iterate after `Q0` that is larger than this in the sup norm, or not finite, ends the run as diverged.
 
     Returns
     -------

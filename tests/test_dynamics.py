@@ -89,6 +89,12 @@ class TestCriteria:
         assert run.values.tolist() == [0, 1, 2, 3, 4, 5]
         assert run.status == "diverged"
 
+    def test_the_start_is_not_judged(self):
+        run = iterate(lambda Q: Q / 4, np.array(16.0), max_iter=2, bound=4)
+        assert run.values.tolist() == [16, 4, 1]
+        assert run.status == "undecided"
+        assert iterate(lambda Q: Q, np.array(16.0), max_iter=2, bound=4).status == "diverged"
+
     def test_divergence_is_seen_in_any_entry_and_sign(self):
         assert iterate(lambda Q: Q * [1.0, 3.0], [1.0, -1.0], max_iter=80).status == "diverged"
 
