@@ -18,6 +18,9 @@ ArrayLike = np.ndarray | Sequence | float | int
 TOLERANCE = 1e-8
 """How far a sum of probabilities may be from its exact value."""
 
+_NUMBERS = "biufO"
+"""Kinds of numpy's types in which numbers come; what is an object may say that it is none."""
+
 MEMORY = 2e9
 """Bytes that a single call may take beyond its arguments without being asked."""
 
@@ -36,8 +39,8 @@ def array(
     """
     try:
         given = np.asarray(value)
-        if given.dtype.kind == "c":  # numpy would drop the imaginary parts with a mere warning
-            raise TypeError("complex")
+        if given.dtype.kind not in _NUMBERS:  # numpy would drop imaginary parts with a mere warning, and read text
+            raise TypeError(given.dtype)
         out = given.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be an array of real numbers, got {type(value).__name__}") from error
@@ -124,7 +127,8 @@ def scalar(
     high_open: bool = False,
 ) -> float:
     """Return `value` as a float inside the interval from `low` to `high`."""
-    if isinstance(value, (bool, np.bool_)) or np.ndim(value) != 0:
+    kind = getattr(getattr(value, "dtype", None), "kind", "f")  # those of torch have no kind
+    if isinstance(value, (bool, str, bytes)) or kind == "b" or kind not in _NUMBERS or np.ndim(value) != 0:
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
         out = float(value)
@@ -156,6 +160,15 @@ def integer(name: str, value: Any, *, low: int | None = None, high: int | None =
     if (low is not None and out < low) or (high is not None and out > high):
         raise ValueError(f"{name} must be {_interval(low, high, False, False)}, got {out}")
     return out
+
+
+def integers(name: str, value: Any, *, low: int | None = None) -> tuple[int, ...]:
+    """Return a sequence as a tuple of ints, each at least `low`."""
+    try:
+        entries = tuple(value)
+    except TypeError as error:
+        raise TypeError(f"{name} must be a sequence of integers, got {value!r}") from error
+    return tuple(integer(f"{name}[{k}]", each, low=low) for k, each in enumerate(entries))
 
 
 def memory(what: str, *shape: int, copies: int = 1, itemsize: int = 8, hint: str = "") -> None:

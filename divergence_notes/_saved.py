@@ -6,6 +6,7 @@ what a run is at a moment, `training`.
 
 import dataclasses
 import io
+import operator
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -77,11 +78,29 @@ def same_widths(hidden: tuple[int, ...], net: Mapping[str, torch.Tensor]) -> Non
         raise ValueError(f"its hidden layers have widths {found}, its settings say {list(hidden)}")
 
 
+def plain(settings: Any) -> None:
+    """Make settings that were checked of Python's own numbers and text: what is numpy's cannot be read back."""
+    for name, value in list(vars(settings).items()):
+        object.__setattr__(settings, name, _plain(value))
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, tuple):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    try:
+        return int(operator.index(value))
+    except TypeError:
+        return float(value)
+
+
 def same_settings(mine: Any, theirs: Mapping[str, Any]) -> None:
     """Raise where the settings of a state are not those of the agent that is to have it."""
     for name, value in dataclasses.asdict(mine).items():
-        if theirs.get(name) != value:
-            raise ValueError(f"state must have {name} {value!r}, it has {theirs.get(name)!r}")
+        found = theirs.get(name)
+        if (tuple(found) if isinstance(found, list) else found) != value:  # an older file may have a list of widths
+            raise ValueError(f"state must have {name} {value!r}, it has {found!r}")
 
 
 def from_space(space: gymnasium.Space) -> int | list:
@@ -90,7 +109,10 @@ def from_space(space: gymnasium.Space) -> int | list:
 
 
 def to_space(numbers: int | list) -> gymnasium.Space:
-    """Return the space that `from_space` was given, in single precision."""
+    """Return the space that `from_space` was given, in single precision where that holds the ends as they are."""
     if isinstance(numbers, int):
         return gymnasium.spaces.Discrete(numbers)
-    return gymnasium.spaces.Box(*map(np.float32, numbers))
+    ends = np.asarray(numbers, dtype=np.float64)  # (2, ...)
+    with np.errstate(over="ignore"):
+        dtype = np.float32 if np.array_equal(ends.astype(np.float32), ends) else np.float64
+    return gymnasium.spaces.Box(*ends.astype(dtype), dtype=dtype)

@@ -61,8 +61,7 @@ class DQNConfig:
     """Of the initial weights and of the exploration."""
 
     def __post_init__(self):
-        for k, width in enumerate(self.hidden):
-            _checks.integer(f"hidden[{k}]", width, low=1)
+        object.__setattr__(self, "hidden", _checks.integers("hidden", self.hidden, low=1))
         _checks.choice("activation", self.activation, tuple(networks.ACTIVATIONS))
         _checks.choice("loss", self.loss, tuple(LOSSES))
         _checks.scalar("gamma", self.gamma, low=0, high=1, high_open=True)
@@ -73,6 +72,7 @@ class DQNConfig:
                 _checks.integer(name, getattr(self, name), low=1)
         _checks.integer("warmup", self.warmup, low=1, high=self.capacity)
         _checks.integer("seed", self.seed, low=0)
+        _saved.plain(self)
 
 
 def td_target(net: nn.Module, batch: replay.Batch, *, gamma: float | int) -> Float[torch.Tensor, " b"]:

@@ -66,9 +66,9 @@ class MLP(nn.Sequential):
         self, sizes: Sequence[int], *, activation: str, generator: torch.Generator, dtype: torch.dtype = torch.float32
     ):
         activation = _checks.choice("activation", activation, tuple(ACTIVATIONS))
-        if len(sizes) < 2:
-            raise ValueError(f"sizes must name an input and an output width, got {list(sizes)}")
-        widths = [_checks.integer(f"sizes[{k}]", width, low=1) for k, width in enumerate(sizes)]
+        widths = _checks.integers("sizes", sizes, low=1)
+        if len(widths) < 2:
+            raise ValueError(f"sizes must name an input and an output width, got {list(widths)}")
         layers: list[nn.Module] = []
         for fan_in, fan_out in itertools.pairwise(widths):
             layers += [_linear(fan_in, fan_out, generator, dtype), ACTIVATIONS[activation]()]
@@ -102,7 +102,8 @@ def glorot_(net: nn.Module, *, generator: torch.Generator) -> nn.Module:
     for layer in net.modules():
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight, generator=generator)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     return net
 
 
@@ -195,9 +196,10 @@ def semi_gradient_step(
     weights = torch.tensor(_checks.distribution("weights", weights, size=len(x)), dtype=x.dtype)
     target = torch.tensor(_checks.array("target", target, shape=(len(x),)), dtype=x.dtype)
     alpha = _checks.scalar("alpha", alpha, low=0, low_open=True)
-    loss = 0.5 * (weights * (target - _scalar_outputs(net, x)) ** 2).sum()
-    slopes = torch.autograd.grad(loss, [p for p in net.parameters() if p.requires_grad])
-    return moved(net, slopes, alpha=-alpha)
+    out = copy.deepcopy(net)  # before the pass, in which a batch norm changes
+    loss = 0.5 * (weights * (target - _scalar_outputs(out, x)) ** 2).sum()
+    slopes = torch.autograd.grad(loss, [p for p in out.parameters() if p.requires_grad])
+    return _move(out, slopes, alpha=-alpha)
 
 
 def moved(net: nn.Module, slopes: Sequence[torch.Tensor], *, alpha: float | int) -> nn.Module:
@@ -220,13 +222,20 @@ def moved(net: nn.Module, slopes: Sequence[torch.Tensor], *, alpha: float | int)
     Raises
     ------
     ValueError
-        If there are more or fewer slopes than parameters.
+        If there are more or fewer slopes than parameters, or one has another shape.
     """
-    out = copy.deepcopy(net)
+    return _move(copy.deepcopy(net), slopes, alpha=alpha)
+
+
+def _move(net: nn.Module, slopes: Sequence[torch.Tensor], *, alpha: float | int) -> nn.Module:
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    want, found = ([tuple(each.shape) for each in tensors] for tensors in (parameters, slopes))
+    if found != want:
+        raise ValueError(f"slopes must have the shapes {want} of the parameters, got {found}")
     with torch.no_grad():
-        for parameter, slope in zip([p for p in out.parameters() if p.requires_grad], slopes, strict=True):
+        for parameter, slope in zip(parameters, slopes, strict=True):
             parameter += alpha * slope
-    return out
+    return net
 
 
 def train(
@@ -256,12 +265,12 @@ def train(
     steps : int
         How many steps to take at most.
     bound : float
-        A value beyond this, or not finite, ends the run as diverged.
+        A value beyond this, or not finite, after a step ends the run as diverged; > 0.
 
     Returns
     -------
     net : torch.nn.Module
-        The last network with bounded values.
+        The network after the last step that left its values bounded; a copy of `net` if there was none.
     trajectory : Trajectory
         Values of all pairs before each step and after the last, shape (k + 1, n); "diverged" or "undecided".
 
@@ -271,10 +280,12 @@ def train(
         If an argument is out of range or a shape disagrees.
     """
     steps = _checks.integer("steps", steps, low=1)
+    bound = _checks.scalar("bound", bound, low=0, low_open=True)
+    net = copy.deepcopy(net)  # a batch norm changes in every pass
     recorded = [values(net, x)]
     status: Status = "undecided"
     for _ in range(steps):
-        stepped = semi_gradient_step(net, x, backup(recorded[-1]), weights=weights, alpha=alpha)
+        stepped = semi_gradient_step(net, x, backup(recorded[-1].copy()), weights=weights, alpha=alpha)
         recorded.append(values(stepped, x))
         if not np.abs(recorded[-1]).max() <= bound:
             status = "diverged"

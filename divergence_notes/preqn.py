@@ -21,7 +21,7 @@ with needs("preqn"):
     import torch
     from torch import nn
 
-    from divergence_notes import _saved, networks, ntk, replay, training
+    from divergence_notes import _passes, _saved, networks, ntk, replay, training
     from divergence_notes.linearization import Linearization
 
 _A_FILE = "a file that `PreQN.save` wrote"
@@ -109,8 +109,7 @@ class PreQNConfig:
 
     def __post_init__(self):
         for name in ("hidden", "policy_hidden"):
-            for k, width in enumerate(getattr(self, name)):
-                _checks.integer(f"{name}[{k}]", width, low=1)
+            object.__setattr__(self, name, _checks.integers(name, getattr(self, name), low=1))
         for name in ("activation", "policy_activation"):
             _checks.choice(name, getattr(self, name), tuple(networks.ACTIVATIONS))
         _checks.choice("solver", self.solver, SOLVERS)
@@ -135,6 +134,7 @@ class PreQNConfig:
             _checks.integer(name, getattr(self, name), low=1)
         _checks.integer("warmup", self.warmup, low=1, high=self.capacity)
         _checks.integer("seed", self.seed, low=0)
+        _saved.plain(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +176,7 @@ def solve(kernel: torch.Tensor, td_error: torch.Tensor, *, solver: str, jitter: 
     kernel : tensor of shape (n, n)
         Symmetric, positive semidefinite.
     td_error : tensor of shape (n,)
-        The right-hand side delta.
+        The right-hand side delta, in the precision of `kernel`.
     solver : {"cholesky", "minimum-norm", "none"}
         "cholesky" solves with `jitter` times the mean diagonal added to the diagonal, and gives way to "minimum-norm"
         where rounding made K indefinite by more than that. "minimum-norm" drops the eigenvalues that are rounding
@@ -187,7 +187,13 @@ def solve(kernel: torch.Tensor, td_error: torch.Tensor, *, solver: str, jitter: 
     Returns
     -------
     tensor of shape (n,)
-        In the precision of `kernel`; "minimum-norm" works in float64. Not finite where the input is not.
+        In that precision; "minimum-norm" works in float64. Not finite where the input is not: `td_error` for "none",
+        which does not look at the kernel, and either one for the others.
+
+    Raises
+    ------
+    ValueError
+        If the solver is unknown, or `jitter` is negative or not finite.
 
     Notes
     -----
@@ -195,6 +201,7 @@ def solve(kernel: torch.Tensor, td_error: torch.Tensor, *, solver: str, jitter: 
     releases of torch; nothing here calls it.
     """
     solver = _checks.choice("solver", solver, SOLVERS)
+    jitter = _checks.scalar("jitter", jitter, low=0)
     if solver == "none":
         return td_error / len(td_error)
     if not all(torch.isfinite(end) for end in torch.aminmax(kernel)):  # in one pass; nan is passed on
@@ -260,7 +267,7 @@ def line_search(
     Parameters
     ----------
     net : torch.nn.Module
-        Changed in place; as it was, to the last bit, if every step is rejected.
+        Changed in place; as it was, to the last bit, if every step is rejected or an error is raised.
     x : tensor of shape (m, d)
         The batch, in its first n rows; what comes after is only watched.
     values : tensor of shape (m,)
@@ -285,30 +292,38 @@ def line_search(
     Step
         A zero TD error has no direction: its step is rejected, unless `eta` is not positive.
 
+    Raises
+    ------
+    ValueError
+        If `outputs` is missing where there are more than one, or does not fit.
+
     Notes
     -----
     Label ``eq-preqn-accept``.
     """
     parameters = [p for p in net.parameters() if p.requires_grad]
     start = [p.clone() for p in parameters]
-    for backtracks in range(max_backtracks + 1):
-        size = alpha * shrink**backtracks
-        for p, origin, slope in zip(parameters, start, slopes, strict=True):
-            torch.add(origin, slope, alpha=size, out=p)
-        change = _pick(net(x), outputs) - values
-        cosine = _cosine(change[: len(td_error)], td_error)
-        if cosine >= eta:
-            return Step(size, backtracks, cosine, change)
-    for p, origin in zip(parameters, start, strict=True):
-        p.copy_(origin)
-    return Step(0.0, max_backtracks, cosine, torch.zeros_like(values))
+    accepted = False
+    try:
+        for backtracks in range(max_backtracks + 1):
+            size = alpha * shrink**backtracks
+            for p, origin, slope in zip(parameters, start, slopes, strict=True):
+                torch.add(origin, slope, alpha=size, out=p)
+            change = _pick(net(x), outputs) - values
+            cosine = _cosine(change[: len(td_error)], td_error)
+            accepted = cosine >= eta
+            if accepted:
+                return Step(size, backtracks, cosine, change)
+        return Step(0.0, max_backtracks, cosine, torch.zeros_like(values))
+    finally:
+        if not accepted:
+            for p, origin in zip(parameters, start, strict=True):
+                p.copy_(origin)
 
 
 def _pick(out: torch.Tensor, outputs: torch.Tensor | int | None) -> torch.Tensor:
     """Return the chosen output of each row, shape (n,)."""
-    if isinstance(outputs, torch.Tensor):
-        return out.gather(1, outputs[:, None])[:, 0]
-    return out[:, outputs or 0]
+    return _passes.picked(out, _passes.chosen("outputs", outputs, out, len(out)))
 
 
 def _size(x: torch.Tensor) -> float:
@@ -322,15 +337,22 @@ def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(cosine.clamp(-1.0, 1.0))
 
 
-def _refuse_ranges(space: gymnasium.spaces.Box) -> None:
-    """Raise unless every entry of an action is a number of a finite range."""
+def _range(space: gymnasium.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """Return the least and the largest numbers of single precision in a space, shape (m,) each.
+
+    Raise unless every entry of an action is a number of a finite range.
+    """
     if not np.issubdtype(space.dtype, np.floating):
         raise TypeError(f"action_space must hold floating-point numbers, got {space}")
     _checks.finite("action_space", np.stack([space.low, space.high]))
-    empty = np.argwhere(space.low >= space.high)
+    low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+    low = np.where(low < space.low, np.nextafter(low, np.float32(np.inf)), low)  # rounding may leave the space
+    high = np.where(high > space.high, np.nextafter(high, np.float32(-np.inf)), high)
+    empty = np.argwhere(low >= high)
     if len(empty):
         ends = [f"{_checks.entry(name, empty[0])} = {getattr(space, name)[empty[0][0]]:g}" for name in ("low", "high")]
         raise ValueError(f"action_space must have low < high, got {' and '.join(ends)}")
+    return low, high
 
 
 def _tensors(part: nn.Module | torch.optim.Optimizer) -> list[torch.Tensor]:
@@ -395,8 +417,9 @@ class PreQN:
             self.policy = None
         else:
             m = replay.vector_length("action_space", action_space)
-            _refuse_ranges(action_space)
-            ends = (action_space.high + action_space.low) / 2, (action_space.high - action_space.low) / 2  # (m,) each
+            self._low, self._high = (torch.as_tensor(end, device=device) for end in _range(action_space))
+            low, high = action_space.low.astype(np.float64), action_space.high.astype(np.float64)
+            ends = (high + low) / 2, (high - low) / 2  # (m,) each; in double precision, as in a file
             self._middle, self._half = (torch.as_tensor(end, dtype=torch.float32, device=device) for end in ends)
             sizes = (d + m, *config.hidden, 1)
             policy_sizes = (d, *config.policy_hidden, m)
@@ -447,7 +470,8 @@ class PreQN:
         if explore:
             noise = torch.from_numpy(self._rng.standard_normal(tuple(action.shape), dtype=np.float32))
             action = (action + self.config.noise * noise.to(self._device)).clamp(-1.0, 1.0)
-        action = (self._middle + self._half * action).cpu().numpy()
+        action = (self._middle + self._half * action).clamp(self._low, self._high)  # by rounding it may lie outside
+        action = action.cpu().numpy()
         return action[0] if single else action
 
     def _choose(self, given: torch.Tensor, single: bool, explore: bool) -> int | np.ndarray:
@@ -704,8 +728,9 @@ class PreQN:
         """Write the agent to a file: networks, optimisers, generator, counts, settings and spaces.
 
         Fed with the same batches and observations on one thread, an agent that was saved and loaded goes on like one
-        that was not, to the last bit. The replay buffer and the environment are not part of an agent; a checkpoint of
-        `training.learn` has them.
+        that was not, to the last bit, unless values leave the bound before the next multiple of `REMEMBER_EVERY`
+        updates: the state to go back to is not in the file, and the one loaded takes its place. Nor are the replay
+        buffer and the environment, which are no part of an agent; a checkpoint of `training.learn` has them all.
 
         Parameters
         ----------
@@ -730,7 +755,7 @@ class PreQN:
         Returns
         -------
         PreQN
-            Equal to the one that was saved.
+            Equal to the one that was saved; the state that it would go back to is this one.
 
         Raises
         ------

@@ -18,6 +18,8 @@ with needs("preqn"):
     import torch
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 _FLATTEN = ": gymnasium.wrappers.FlattenObservation makes vectors of most observations"
 
 
@@ -123,14 +125,17 @@ class ReplayBuffer:
         Raises
         ------
         ValueError
-            If a shape disagrees with the spaces, a number is not finite, or the action does not exist.
+            If a shape disagrees with the spaces, a number is not finite or too large for float32, or the action does
+            not exist. Then nothing is stored.
         """
         data, row = self._data, self._added % self.capacity
-        obs = _checks.array("obs", obs, shape=tuple(data.obs.shape[1:]))
-        next_obs = _checks.array("next_obs", next_obs, shape=tuple(data.obs.shape[1:]))
+        obs = _single("obs", _checks.array("obs", obs, shape=tuple(data.obs.shape[1:])))
+        next_obs = _single("next_obs", _checks.array("next_obs", next_obs, shape=tuple(data.obs.shape[1:])))
         reward = _checks.scalar("reward", reward)
+        _single("reward", np.asarray(reward))
         if self._n_actions is None:
-            action = torch.tensor(_checks.array("action", action, shape=tuple(data.action.shape[1:])))
+            action = _checks.array("action", action, shape=tuple(data.action.shape[1:]))
+            action = torch.tensor(_single("action", action))
         else:
             action = _checks.integer("action", action, low=0, high=self._n_actions - 1)
         data.obs[row] = torch.tensor(obs)
@@ -190,6 +195,15 @@ class ReplayBuffer:
         self._added = state["added"]
         for name, part in vars(self._data).items():
             part[: len(self)] = state[name]
+
+
+def _single(name: str, value: np.ndarray) -> np.ndarray:
+    """Return `value` if float32 can hold it."""
+    beyond = np.abs(value) > _LARGEST
+    if beyond.any():
+        bad = np.argwhere(beyond)[0]
+        raise ValueError(f"{name} must fit into float32: {_checks.entry(name, bad)} is {value[tuple(bad)]:.3g}")
+    return value
 
 
 def rows(name: str, obs: Any, d: int) -> tuple[torch.Tensor, bool]:

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -39,7 +40,18 @@ class TestArray:
         with refuses(ValueError, message):
             _checks.array("Q", value, **limits)
 
-    @pytest.mark.parametrize(("value", "kind"), [("abc", "str"), ([[1], [1, 2]], "list"), ({}, "dict")])
+    @pytest.mark.parametrize(
+        ("value", "kind"),
+        [
+            ("abc", "str"),
+            ([[1], [1, 2]], "list"),
+            ({}, "dict"),
+            ("0.5", "str"),
+            (["1", "2"], "list"),
+            (np.array([b"1"]), "ndarray"),
+            (np.array(["2026-01-01"], dtype="datetime64[D]"), "ndarray"),
+        ],
+    )
     def test_refuses_what_holds_no_numbers(self, value, kind):
         with refuses(TypeError, f"Q must be an array of real numbers, got {kind}"):
             _checks.array("Q", value)
@@ -99,7 +111,7 @@ class TestSquare:
 class TestScalar:
     """A number lies in its interval, whose ends are said in the usual brackets; a bool or a string is no number."""
 
-    @pytest.mark.parametrize("value", [0, 0.5, np.float32(0.25), np.int64(0), np.array(0.5)])
+    @pytest.mark.parametrize("value", [0, 0.5, np.float32(0.25), np.int64(0), np.array(0.5), Fraction(1, 2)])
     def test_accepts(self, value):
         out = _checks.scalar("gamma", value, low=0, high=1, high_open=True)
         assert type(out) is float
@@ -125,8 +137,29 @@ class TestScalar:
         assert _checks.scalar("x", 0, low=0, high=1) == 0
         assert _checks.scalar("x", 1, low=0, high=1) == 1
 
-    @pytest.mark.parametrize("value", [True, np.True_, "a", None, [0.5], np.array([0.5]), 1j])
+    @pytest.mark.parametrize(
+        "value",
+        [
+            True,
+            np.True_,
+            np.array(True),
+            "a",
+            None,
+            [0.5],
+            np.array([0.5]),
+            1j,
+            np.complex128(0.5),
+            "0.5",
+            "1e-1",
+            b"0.5",
+        ],
+    )
     def test_refuses_other_types(self, value):
+        with refuses(TypeError, f"gamma must be a number, got {value!r}"):
+            _checks.scalar("gamma", value, low=0)
+
+    @pytest.mark.parametrize("value", [np.str_("0.5"), np.array("0.5"), np.timedelta64(1, "s")])
+    def test_refuses_what_float_would_read(self, value):
         with refuses(TypeError, f"gamma must be a number, got {value!r}"):
             _checks.scalar("gamma", value, low=0)
 

@@ -325,6 +325,19 @@ class TestDQNRefuses:
         with refuses(ValueError, message):
             dqn.DQNConfig(**changes)
 
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"learning_rate": "1e-3"}, "learning_rate must be a number, got '1e-3'"),
+            ({"hidden": 64}, "hidden must be a sequence of integers, got 64"),
+        ],
+    )
+    def test_text_is_no_number(self, changes, message):
+        settings = dqn.DQNConfig()
+        vars(settings).update(changes)  # past the hook of the tests, which knows the types
+        with refuses(TypeError, message):
+            settings.__post_init__()
+
     def test_frozen(self):
         with pytest.raises(dataclasses.FrozenInstanceError):
             config().gamma = 0.5

@@ -43,6 +43,20 @@ def with_parameters(net, theta):
     return out
 
 
+def normed():
+    """Return a network with a batch norm that is training."""
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1)).double()
+
+
+def kept(net):
+    return {name: part.clone() for name, part in net.state_dict().items()}
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one | other)
+
+
 class TestMLP:
     """Affine layers with an activation between them, and none after the last."""
 
@@ -102,6 +116,18 @@ class TestMLP:
     def test_refuses(self, sizes, activation, message):
         with refuses(ValueError, message):
             networks.MLP(sizes, activation=activation, generator=generator())
+
+
+class TestGlorot:
+    """Every linear layer within its bound, and no biases."""
+
+    def test_with_biases_and_without(self):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Linear(3, 20, bias=False), torch.nn.Tanh(), torch.nn.Linear(20, 1))
+        assert networks.glorot_(net, generator=generator()) is net
+        for layer, fans in ((net[0], 23), (net[2], 21)):
+            assert 0.8 * (6 / fans) ** 0.5 < layer.weight.abs().max() <= (6 / fans) ** 0.5
+        assert net[0].bias is None and not net[2].bias.any()
 
 
 class TestValues:
@@ -179,6 +205,17 @@ class TestSemiGradientStep:
         finally:
             torch.set_warn_always(False)
         assert torch.equal(flat_parameters(stepped), flat_parameters(same))
+
+    def test_a_batch_norm_stays(self):
+        """What it keeps of a batch changes in the copy, and there as in any pass."""
+        net, x, there = normed(), inputs(), {"weights": np.full(6, 1 / 6), "alpha": 0.1}
+        before, passed = kept(net), copy.deepcopy(net)
+        passed(x)
+        stepped = networks.semi_gradient_step(net, x, np.ones(6), **there)
+        assert same(kept(net), before)
+        assert torch.equal(stepped[1].running_mean, passed[1].running_mean)
+        networks.train(net, x, lambda q: 0 * q, **there, steps=2)
+        assert same(kept(net), before)
 
     def test_frozen_parameters_stay(self):
         net, x = build(), inputs()
@@ -264,6 +301,32 @@ class TestTrainANetwork:
         assert run.status == "diverged"
         assert len(run.values) == 2
 
+    def test_a_backup_may_work_in_place(self):
+        def inplace(q):
+            q *= 0.9
+            q += 1
+            return q
+
+        there = {"weights": np.full(6, 1 / 6), "alpha": 0.1, "steps": 3}
+        run = networks.train(build(), inputs(), inplace, **there)[1]
+        want = networks.train(build(), inputs(), lambda q: 0.9 * q + 1, **there)[1]
+        np.testing.assert_array_equal(run.values, want.values)
+        np.testing.assert_array_equal(run.values[0], networks.values(build(), inputs()))
+
+    def test_the_first_step_beyond_the_bound(self):
+        net = build()
+        found, run = networks.train(
+            net, inputs(), lambda q: q + 1e9, weights=np.full(6, 1 / 6), alpha=1, steps=5, bound=1
+        )
+        assert run.status == "diverged" and len(run.values) == 2
+        assert torch.equal(flat_parameters(found), flat_parameters(net))
+
+    @pytest.mark.parametrize("bound", [-1, 0, np.nan, np.inf])
+    def test_refuses_a_bound(self, bound):
+        there = {"weights": np.full(6, 1 / 6), "alpha": 0.1, "steps": 1}
+        with refuses(ValueError, f"bound must be in (0, inf), got {bound}"):
+            networks.train(build(), inputs(), lambda q: 1 / 0, **there, bound=bound)
+
     def test_refuses(self):
         with refuses(ValueError, "steps must be in [1, inf), got 0"):
             networks.train(build(), inputs(), lambda q: q, weights=np.full(6, 1 / 6), alpha=0.1, steps=0)
@@ -285,6 +348,11 @@ class TestMoved:
             torch.testing.assert_close(new, old - 0.5 * slope)
         assert all(torch.equal(p, old) for p, old in zip(net.parameters(), before, strict=True)), "left as it was"
 
-    def test_one_slope_too_few(self):
-        with pytest.raises(ValueError, match="shorter"):
-            networks.moved(torch.nn.Linear(2, 1), [torch.zeros(1, 2)], alpha=1)
+    @pytest.mark.parametrize(
+        "shapes",
+        [[(1, 2)], [(1, 2), (1,), (1,)], [(1,), (1,)], [(2, 1), (1,)]],
+        ids=["few", "many", "broadcast", "turned"],
+    )
+    def test_refuses_slopes_that_do_not_fit(self, shapes):
+        with refuses(ValueError, f"slopes must have the shapes [(1, 2), (1,)] of the parameters, got {shapes}"):
+            networks.moved(torch.nn.Linear(2, 1), [torch.zeros(shape) for shape in shapes], alpha=1)

@@ -211,9 +211,19 @@ class TestSolve:
             preqn.solve(K, delta, solver=solver, jitter=0.1)
         assert torch.equal(K, kept[0]) and torch.equal(delta, kept[1])
 
+    @pytest.mark.parametrize("bad", ["kernel", "delta"])
+    def test_none_does_not_look_at_the_kernel(self, bad):
+        K, delta = kernel(8)
+        (K if bad == "kernel" else delta)[0] = torch.nan
+        assert bool(torch.isfinite(preqn.solve(K, delta, solver="none", jitter=0)).all()) == (bad == "kernel")
+
     def test_refuses(self):
         with refuses(ValueError, "solver must be one of 'cholesky', 'minimum-norm', 'none', got 'lstsq'"):
             preqn.solve(*kernel(8), solver="lstsq", jitter=0)
+        for solver in preqn.SOLVERS:
+            for jitter in (-0.5, np.nan, np.inf):
+                with refuses(ValueError, f"jitter must be in [0, inf), got {jitter}"):
+                    preqn.solve(*kernel(8), solver=solver, jitter=jitter)
 
 
 def careless(source):
@@ -508,6 +518,32 @@ class TestLineSearch:
         assert step.alpha > 0
         np.testing.assert_allclose(step.change.numpy(), want, atol=1e-6)
 
+    @pytest.mark.parametrize(
+        ("outputs", "message"),
+        [
+            (None, "outputs must say which of the 4 outputs of net is meant"),
+            (4, "outputs must hold indices in [0, 3]: outputs[0] is 4"),
+            (-1, "outputs must hold indices in [0, 3]: outputs[0] is -1"),
+            (torch.tensor([0, 1, 3, 2]), "outputs must have shape (5,), got (4,)"),
+        ],
+    )
+    def test_refuses_outputs_as_a_kernel_does(self, outputs, message):
+        net = networks.MLP((3, 8, 4), activation="sin", generator=torch.Generator().manual_seed(0))
+        before, x = parameters(net), torch.ones(5, 3)
+        slopes = [torch.ones_like(p) for p in net.parameters()]
+        with refuses(ValueError, message):
+            ntk.gram(net, x, outputs=outputs)
+        with refuses(ValueError, message):
+            preqn.line_search(net, x, net(x)[:, 0], torch.ones(5), slopes, outputs=outputs, **SEARCH)
+        assert torch.equal(parameters(net), before)
+
+    def test_restores_where_the_network_raises(self):
+        net, x, delta = case("tanh", n=5)
+        before, slopes = parameters(net), [torch.ones_like(p) for p in net.parameters()]
+        with pytest.raises(RuntimeError):
+            preqn.line_search(net, x[:, 1:], delta, delta, slopes, **SEARCH)
+        assert torch.equal(parameters(net), before)
+
     def test_frozen_parameters_stay(self):
         net, x, delta = case("tanh", n=5)
         net[0].weight.requires_grad_(False)
@@ -789,6 +825,10 @@ class TestUpdateOfPreQN:
         assert (np.diff(means) > 0).mean() > 0.9
 
 
+BOXES = [(-2.3, 1.1), (1 / 3, 2 / 3), (-0.05, 0.35), (-0.1, 0.3), (0.2, 1.7), (-1.9, 0.6)]
+"""Ranges whose middle or half no number of single precision is."""
+
+
 class TestActOfPreQN:
     """The policy's action in the box, or the best one; while exploring with noise in units of half a range."""
 
@@ -832,6 +872,31 @@ class TestActOfPreQN:
         assert (actions >= LOW).all() and (actions <= HIGH).all()
         for end in (LOW, HIGH):
             np.testing.assert_allclose((actions == end).mean(axis=0), 0.5, atol=0.1)
+
+    @pytest.mark.parametrize("ends", BOXES)
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_rounding_leaves_no_action_outside(self, ends, dtype):
+        space = Box(*(np.full(2, end, dtype=dtype) for end in ends), dtype=dtype)
+        agent = preqn.PreQN(OBS, space, config(noise=1000.0))
+        actions = np.array([agent.act(np.ones(3), explore=True) for _ in range(40)])
+        assert all(space.contains(action) for action in actions)
+        np.testing.assert_allclose([actions.min(), actions.max()], ends, rtol=1e-6)
+        for bias, end in zip((-50.0, 50.0), ends, strict=True):
+            with torch.no_grad():
+                agent.policy[-1].bias.fill_(bias)
+            action = agent.act(np.ones(3))
+            assert space.contains(action)
+            np.testing.assert_allclose(action, end, rtol=1e-6)
+
+    @pytest.mark.parametrize("end", [1, 2])
+    def test_ends_that_are_opposite_cost_no_bit(self, end, rng):
+        agent = preqn.PreQN(OBS, Box(-end, end, shape=(2,)), config(noise=0.7))
+        obs, twin = 3 * rng.standard_normal((50, 3)), np.random.default_rng(agent.config.seed)
+        with torch.no_grad():
+            want = torch.tanh(agent.policy(torch.tensor(obs, dtype=torch.float32)))
+        noise = torch.from_numpy(twin.standard_normal((50, 2), dtype=np.float32))
+        assert np.array_equal(agent.act(obs), end * want.numpy())
+        assert np.array_equal(agent.act(obs, explore=True), end * (want + 0.7 * noise).clamp(-1, 1).numpy())
 
     def test_a_random_choice(self):
         """Among 4 actions the best one is taken by chance too: 1 - 3/4 epsilon of the time."""
@@ -1155,6 +1220,17 @@ class TestSave:
         assert twin.config == config(**changes)
         assert twin._spaces == (OBS, SPACES[kind])
 
+    @pytest.mark.parametrize("ends", BOXES)
+    @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+    def test_acts_in_the_same_range(self, ends, dtype, tmp_path):
+        space = Box(*(np.full(2, end, dtype=dtype) for end in ends), dtype=dtype)
+        agent = preqn.PreQN(OBS, space, config())
+        agent.save(tmp_path / "agent")
+        twin = preqn.PreQN.load(tmp_path / "agent")
+        obs = np.random.default_rng(0).standard_normal((200, 3))
+        assert np.array_equal(twin.act(obs), agent.act(obs))
+        assert np.array_equal(twin._spaces[1].low, space.low) and np.array_equal(twin._spaces[1].high, space.high)
+
 
 @pytest.fixture(scope="module")
 def pendulum():
@@ -1309,6 +1385,25 @@ class TestPreQNRefuses:
             preqn.PreQNConfig(**changes)
 
     @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"alpha": "1e-1"}, "alpha must be a number, got '1e-1'"),
+            ({"gamma": "0.9"}, "gamma must be a number, got '0.9'"),
+            ({"bound": "1e6"}, "bound must be a number, got '1e6'"),
+            ({"batch_size": "8"}, "batch_size must be an integer, got '8'"),
+            ({"hidden": 64}, "hidden must be a sequence of integers, got 64"),
+            ({"policy_hidden": None}, "policy_hidden must be a sequence of integers, got None"),
+            ({"hidden": "64"}, "hidden[0] must be an integer, got '6'"),
+        ],
+    )
+    def test_text_is_no_number(self, changes, message):
+        """A file of settings may hold it: 1e-1 is text in YAML."""
+        settings = preqn.PreQNConfig()
+        vars(settings).update(changes)  # past the hook of the tests, which knows the types
+        with refuses(TypeError, message):
+            settings.__post_init__()
+
+    @pytest.mark.parametrize(
         "changes", [{"eta": -1}, {"eta": 1}, {"gamma": 0}, {"jitter": 0}, {"max_backtracks": 0}, {"noise": 0}]
     )
     def test_the_ends_are_in(self, changes):
@@ -1342,6 +1437,12 @@ class TestPreQNRefuses:
                 Box(np.float32([0, 3]), np.float32([1, 3])),
                 ValueError,
                 "action_space must have low < high, got low[1] = 3 and high[1] = 3",
+            ),
+            (
+                OBS,
+                Box(np.array([0, 1 + 1e-12]), np.array([1, 1 + 2e-12]), dtype=np.float64),  # none in float32
+                ValueError,
+                "action_space must have low < high, got low[1] = 1 and high[1] = 1",
             ),
             (
                 OBS,

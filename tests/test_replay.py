@@ -124,6 +124,9 @@ class TestBuffer:
             ({"obs": np.array([0, np.nan])}, "obs must be finite: obs[1] is nan"),
             ({"next_obs": np.zeros((1, 2))}, "next_obs must have shape (2,), got (1, 2)"),
             ({"reward": np.inf}, "reward must be finite, got inf"),
+            ({"obs": np.array([0, 1e39])}, "obs must fit into float32: obs[1] is 1e+39"),
+            ({"next_obs": np.array([-1e39, 0])}, "next_obs must fit into float32: next_obs[0] is -1e+39"),
+            ({"reward": 1e39}, "reward must fit into float32: reward is 1e+39"),
             ({"action": 3}, "action must be in [0, 2], got 3"),
             ({"action": -1}, "action must be in [0, 2], got -1"),
         ],
@@ -132,13 +135,23 @@ class TestBuffer:
         buffer = replay.ReplayBuffer(OBS, Discrete(3), capacity=4)
         there = {"obs": np.zeros(2), "action": 0, "reward": 0.0, "next_obs": np.zeros(2), "terminated": False}
         with refuses(ValueError, message):
-            buffer.add(**there | changes)
-        assert len(buffer) == 0
+            buffer.add(**there | {"obs": np.ones(2)} | changes)
+        assert len(buffer) == 0 and not buffer._data.obs.any(), "no half of a row is written"
+
+    def test_takes_the_largest_numbers(self, rng):
+        most = float(np.finfo(np.float32).max)
+        buffer = replay.ReplayBuffer(OBS, Box(-1, 1, shape=(2,)), capacity=4)
+        buffer.add(np.full(2, most), np.full(2, -most), -most, np.full(2, most), False)
+        batch = buffer.sample(1, rng=rng)
+        for found, want in ((batch.obs, most), (batch.action, -most), (batch.reward, -most), (batch.next_obs, most)):
+            assert found.unique().tolist() == [want]
 
     def test_refuses_an_action_of_the_wrong_shape(self):
         buffer = replay.ReplayBuffer(OBS, Box(-1, 1, shape=(2,)), capacity=4)
         with refuses(ValueError, "action must have shape (2,), got (1,)"):
             buffer.add(np.zeros(2), np.zeros(1), 0.0, np.zeros(2), False)
+        with refuses(ValueError, "action must fit into float32: action[0] is 1e+39"):
+            buffer.add(np.zeros(2), np.array([1e39, 0]), 0.0, np.zeros(2), False)
 
     @pytest.mark.parametrize(
         ("obs", "actions", "capacity", "error", "message"),

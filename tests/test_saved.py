@@ -1,7 +1,10 @@
 """What is in a file of an agent is data: code that a stranger put there does not run, and nonsense is a sentence."""
 
+import copy
+import dataclasses
 import os
 import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -99,6 +102,69 @@ class TestFilesOfStrangers:
         with pytest.raises(ZeroDivisionError):
             agent.save(file)
         assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
+
+
+NUMBERS = {
+    "preqn": {
+        "hidden": (np.int64(8),),
+        "policy_hidden": np.array([8]),
+        "alpha": np.float64(0.25),
+        "gamma": np.float32(0.5),
+        "noise": np.array(0.5),
+        "jitter": Fraction(1, 2),
+        "batch_size": np.int32(7),
+        "solver": np.str_("none"),
+    },
+    "dqn": {
+        "hidden": [np.int64(8)],
+        "gamma": np.float32(0.5),
+        "learning_rate": np.float64(0.25),
+        "epsilon": np.array(0.5),
+        "batch_size": np.int32(7),
+        "loss": np.str_("squared"),
+    },
+}
+"""Settings in other kinds of numbers than Python's own, as a sweep over arrays makes them."""
+
+
+def unhooked(config, **changes):
+    """Return other settings, checked without the hook of the tests, which would refuse them by their types."""
+    other = copy.copy(config)
+    vars(other).update(changes)
+    other.__post_init__()
+    return other
+
+
+@each_agent
+class TestSettingsOfOtherKinds:
+    """Settings are kept in Python's own numbers and text, which a file can hold; those stay what they are."""
+
+    def test_are_read_back(self, kind, tmp_path):
+        agent = AGENTS[kind]()
+        config = unhooked(agent.config, **NUMBERS[kind])
+        for name, value in vars(config).items():
+            for each in value if isinstance(value, tuple) else [value]:
+                assert type(each) in (int, float, str), name
+        assert config.hidden == (8,) and config.gamma == 0.5 and config.batch_size == 7
+        agent = type(agent)(*agent._spaces, config)
+        agent.save(tmp_path / "agent")
+        twin = type(agent).load(tmp_path / "agent")
+        assert twin.config == config
+        assert np.array_equal(twin.act(np.ones(3)), agent.act(np.ones(3)))
+
+    def test_whole_numbers_stay_whole(self, kind):
+        """As they are printed, and as older files have them."""
+        config = dataclasses.replace(AGENTS[kind]().config, gamma=0)
+        assert type(config.gamma) is int and type(config.seed) is int
+
+    def test_a_state_with_a_list_of_widths(self, kind):
+        """As agents with `hidden=[8]` wrote it before."""
+        agent, twin = AGENTS[kind](), AGENTS[kind]()
+        state = agent.state_dict()
+        twin.load_state_dict(state | {"config": state["config"] | {"hidden": [8]}})
+        assert np.array_equal(twin.act(np.ones(3)), agent.act(np.ones(3)))
+        with pytest.raises(ValueError, match=r"^state must have hidden \(8,\), it has \[9\]$"):
+            twin.load_state_dict(state | {"config": state["config"] | {"hidden": [9]}})
 
 
 @each_agent
