@@ -334,7 +334,7 @@ def q_learning(
     Parameters
     ----------
     env : gymnasium.Env
-        Discrete states and actions. A truncated episode still bootstraps; a terminated one does not.
+        Discrete states and actions, numbered from 0. A truncated episode still bootstraps; a terminated one does not.
     gamma : float
         Discount factor in [0, 1).
     steps : int
@@ -360,7 +360,7 @@ def q_learning(
     TypeError
         If the environment's states or actions are not discrete.
     ValueError
-        If an argument is out of range.
+        If they are not numbered from 0, or an argument is out of range.
 
     Notes
     -----
@@ -392,8 +392,11 @@ def q_learning(
 
 def _sizes(env: Any) -> tuple[int, int]:
     for name in ("observation_space", "action_space"):
-        if not hasattr(getattr(env, name, None), "n"):
-            raise TypeError(f"env must have a discrete {name}, got {getattr(env, name, None)}")
+        space = getattr(env, name, None)
+        if not hasattr(space, "n") or getattr(space, "shape", ()) != ():  # n switches at once have an n too
+            raise TypeError(f"env must have a discrete {name}, got {space}")
+        if getattr(space, "start", 0) != 0:
+            raise ValueError(f"env must have an {name} that starts at 0, got {space}")
     return int(env.observation_space.n), int(env.action_space.n)
 
 
@@ -410,7 +413,7 @@ def policy_return(
     Parameters
     ----------
     env : gymnasium.Env
-        Discrete states and actions; an episode ends when it terminates or is truncated.
+        Discrete states and actions, numbered from 0; an episode ends when it terminates or is truncated.
     policy : ndarray of int, shape (n_states,)
         The action of each state.
     episodes : int
@@ -432,7 +435,7 @@ def policy_return(
     TypeError
         If the environment's states or actions are not discrete.
     ValueError
-        If an argument is out of range.
+        If they are not numbered from 0, or an argument is out of range.
     """
     n_states, n_actions = _sizes(env)
     beside = f"env has {n_states} states"

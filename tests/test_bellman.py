@@ -541,6 +541,30 @@ class TestDiscreteEnvironments:
         with refuses(TypeError, f"env must have a discrete action_space, got {env.action_space}"):
             learn(env)
 
+    @pytest.mark.parametrize(
+        ("space", "error", "message"),
+        [
+            (gymnasium.spaces.MultiBinary(4), TypeError, "env must have a discrete {0}, got MultiBinary(4)"),
+            (gymnasium.spaces.Discrete(2, start=1), ValueError, "env must have an {0} that starts at 0, got {1}"),
+            (gymnasium.spaces.Discrete(2, start=-1), ValueError, "env must have an {0} that starts at 0, got {1}"),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["observation_space", "action_space"])
+    def test_refuses_what_is_numbered_otherwise(self, name, space, error, message):
+        """Of 1 and 2 a table from 0 would try a 0 that is none, and never the 2."""
+        env = Scripted(lambda s, a, k: (0, 0.0, True, False))
+        setattr(env, name, space)
+        with refuses(error, message.format(name, space)):
+            learn(env)
+        with refuses(error, message.format(name, space)):
+            bellman.policy_return(env, [0], episodes=1, seed=0)
+        assert not env.actions and not env.seeds
+
+    def test_takes_those_of_gymnasium(self):
+        env = Scripted(lambda s, a, k: (0, float(a), False, False))
+        env.observation_space, env.action_space = gymnasium.spaces.Discrete(1), gymnasium.spaces.Discrete(2)
+        assert learn(env, gamma=0.0, epsilon=1.0)[-1].tolist() == [[0.0, 1.0]]
+
 
 def undiscounted_optimum(table, horizon=200):
     """Return the best total reward of each state within a horizon, by loops over the environment's own table."""
