@@ -242,6 +242,8 @@ def _layers(
     once = len(owned) == len({id(p) for p in owned}) and len(met) == len({module for module, *_ in met})
     if not once or {id(p) for p in owned} != {id(p) for p in trainable.values()}:
         return None
+    if any(p.dtype != values.dtype for p in owned):  # layers of two precisions have no common product
+        return None
     if any(not _of_rows(module, a, len(values)) or a._version != version for module, a, version, _ in met):
         return None
     reached, uses = _graph(values)

@@ -27,8 +27,11 @@ def refuse_training_modules(net: nn.Module) -> None:
             raise ValueError(f"{ALONE}: {name!r} ({type(module).__name__}) keeps no statistics, it takes the batch's")
 
 
-def tolerance(dtype: torch.dtype) -> float:
-    return min(3 * torch.finfo(dtype).eps ** 0.5, 0.1)
+def tolerance(net: nn.Module, out: torch.Tensor) -> float:
+    """Return how far numbers that should be the same may be apart, by the coarsest precision that they went through."""
+    dtypes = {out.dtype, *(p.dtype for p in net.parameters())}
+    eps = max(torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point or dtype.is_complex)
+    return min(3 * eps**0.5, 0.1)
 
 
 def judge(
@@ -57,7 +60,7 @@ def judge(
         sure = True
     if whole and not complaint and len(few) < n:  # what some rows only do to each other shows in the values of all
         other = torch.cat([every[::2], every[1::2]])
-        slack = tolerance(out.dtype) * torch.nan_to_num(out, posinf=0.0, neginf=0.0).abs().max()
+        slack = tolerance(net, out) * torch.nan_to_num(out, posinf=0.0, neginf=0.0).abs().max()
         complaint = same_values(net, x, out, other, x[other], slack)[1]
         sure = True
     little = live < 2 or n < 4
@@ -106,7 +109,7 @@ def _compare(
     given = x[rows].detach()
     if given.dtype.is_floating_point:
         given.requires_grad_()
-    slack = tolerance(out.dtype) * out[rows].abs().max()
+    slack = tolerance(net, out) * out[rows].abs().max()
     again, complaint = same_values(net, x, out, rows, given, slack)
     for k in rows[:3].tolist():  # what is divided by the largest row is the same wherever that row is
         one = torch.arange(k, k + 1, device=x.device)
@@ -132,7 +135,7 @@ def _compare(
         for slope, p, mine in zip(slopes, parameters, part.pull_back(weights), strict=True)
     ]
     missed = nn.utils.get_total_norm(missed) / torch.linalg.vector_norm(weights.to(wide(weights)) * unit)
-    if missed.isfinite() and missed > tolerance(out.dtype):
+    if missed.isfinite() and missed > tolerance(net, out):
         return _of_gradients(net, found, float(missed)), live, False
     return None, live, True
 

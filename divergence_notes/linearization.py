@@ -108,7 +108,7 @@ class ByRow(Linearization):
         return torch.linalg.vector_norm(self.jacobian.to(wide(self.jacobian)), dim=1)
 
     def _pull_back(self, weights: torch.Tensor) -> list[torch.Tensor]:
-        flat = self.jacobian.T @ weights
+        flat = self.jacobian.T @ weights.to(self.jacobian.dtype)
         sizes = [p.numel() for p in self.parameters]
         return [part.view_as(p) for part, p in zip(flat.split(sizes), self.parameters, strict=True)]
 

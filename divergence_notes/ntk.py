@@ -110,14 +110,15 @@ def gram(
     multiplications.
 
     Of other layers, such as a norm or a transposed convolution, the gradients in their own parameters are formed. A
-    parameter that is used twice, or outside of its layer, a layer with a hook, and one that torch cannot take a row at
-    a time leave everything to `per_sample_gradients`: slower, the same result.
+    parameter that is used twice, or outside of its layer, a layer with a hook, one that torch cannot take a row at a
+    time, and numbers of two precisions leave everything to `per_sample_gradients`: slower, the same result.
 
     Linear layers and rectifiers, tanh or sines one after another, in a ``torch.nn.Sequential`` or a `networks.MLP`,
     treat each row on its own by definition. Of any other network a few rows are passed once more, in other company and
     alone, and all in another order. Values that differ, and gradients of the few that do not add up to those of
-    autograd, are an error and not a wrong kernel, to 3 square roots of the precision of the network.
-    Where fewer than two of these rows answer to their inputs, agreement says little: then rows nearby are asked too.
+    autograd, are an error and not a wrong kernel, to 3 square roots of the precision of the network: that of its
+    parameters or of its outputs, whichever is coarser. Where fewer than two of these rows answer to their inputs,
+    agreement says little: then rows nearby are asked too.
     """
     tile = _checks.integer("tile", tile, low=1)
     if y_outputs is None and not isinstance(outputs, torch.Tensor):
@@ -272,7 +273,7 @@ def hessian(net: nn.Module, x: torch.Tensor, *, outputs: int | None = None) -> t
         out = _passes.forward(net, row).detach()
         chosen = _passes.chosen("outputs", outputs, out, 1)
         again, complaint = _rowwise.same_values(
-            net, row, out, chosen.new_zeros(1), row, _rowwise.tolerance(out.dtype) * out.abs()
+            net, row, out, chosen.new_zeros(1), row, _rowwise.tolerance(net, out) * out.abs()
         )
         if complaint:
             raise ValueError(complaint)
@@ -287,7 +288,7 @@ def hessian(net: nn.Module, x: torch.Tensor, *, outputs: int | None = None) -> t
     H = torch.stack(rows)
     skew = (H - H.T).abs().max()
     if (
-        skew > _rowwise.tolerance(H.dtype) * H.abs().max()
+        skew > _rowwise.tolerance(net, H) * H.abs().max()
     ):  # the fused weight norm of some releases of torch is such a one
         raise ValueError(
             f"net must have second derivatives, those of torch differ by {skew:.3g} from their transpose: "

@@ -897,6 +897,44 @@ class TestMemory:
         assert ntk.hessian(stack(nn.Tanh()), torch.zeros(D)).shape == (65, 65)
 
 
+def two_precisions(kind, seen=False):
+    """Return a network of which numbers are float32 here and float64 there; its rows see each other if wanted."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        one, two = linear(D, 64), linear(64, 1)
+    wide = torch.float32 if kind == "narrow" else torch.float64
+
+    def forward(self, x):
+        q = self.two(torch.tanh(self.one(x)).to(self.two.weight.dtype)).to(wide)
+        return q - 0.1 * q.mean() if seen else q
+
+    one, two = (one.double() if kind == "narrow" else one), (two if kind == "wide" else two.double())
+    return Of(forward, one=one, two=two)
+
+
+@pytest.mark.parametrize("n", [5, 256])
+@pytest.mark.parametrize("kind", ["wide", "narrow", "mixed"])
+def test_two_precisions(kind, n):
+    """Rows agree to float32 where a number was one on its way, and that is no complaint; a mean over them is one."""
+    net, g = two_precisions(kind), torch.Generator().manual_seed(1)
+    x = torch.randn(n, D, generator=g).to(net.one.weight.dtype)
+    J = by_autograd(net, x, torch.zeros(n, dtype=torch.int64))[1]
+    line = ntk.linearize(net, x)
+    weights = torch.linspace(-1, 2, n, dtype=line.values.dtype)
+    step = torch.cat([slope.ravel() for slope in line.pull_back(weights)])
+    for found, want in (
+        (ntk.gram(net, x), J @ J.T),
+        (line.gram(), J @ J.T),
+        (ntk.per_sample_gradients(net, x), J),
+        (step, J.T @ weights.to(J.dtype)),
+    ):
+        assert close(found, want, 1e-4)
+    ntk.hessian(net, x[0])
+    for ask in (ntk.gram, ntk.linearize, ntk.per_sample_gradients):
+        with pytest.raises(ValueError, match="each row on its own"):
+            ask(two_precisions(kind, seen=True), x)
+
+
 class OnePair(nn.Module):
     """Row 5 of a batch sees row 9, and nobody else sees anybody."""
 
