@@ -1111,7 +1111,7 @@ def _flags(name: str, given: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     """Return what ends an episode, as booleans."""
     given = np.asarray(given)
     if given.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {given.shape}, while rewards")
+        raise ValueError(f"{name} must have the shape of rewards, {shape}, got {given.shape}")
     return given.astype(bool)
 
 

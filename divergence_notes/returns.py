@@ -80,7 +80,7 @@ def _kinds(rewards: ArrayLike, terminated: ArrayLike, gamma: float | int) -> tup
     rewards = _checks.array("rewards", rewards, ndim=1)
     terminated = np.asarray(terminated)
     if terminated.shape != rewards.shape:
-        raise ValueError(f"terminated must have shape {rewards.shape}, got {terminated.shape}, while rewards")
+        raise ValueError(f"terminated must have the shape of rewards, {rewards.shape}, got {terminated.shape}")
     if not len(rewards):
         raise ValueError("rewards must hold at least one reward")
     last = terminated.astype(bool)
@@ -208,7 +208,7 @@ def to_go(rewards: ArrayLike, ends: ArrayLike, *, gamma: float | int) -> tuple[n
     if rewards.ndim not in (1, 2):
         raise ValueError(f"rewards must have shape (n,) or (n, n_envs), got {rewards.shape}")
     if ends.shape != rewards.shape:
-        raise ValueError(f"ends must have shape {rewards.shape}, got {ends.shape}, while rewards")
+        raise ValueError(f"ends must have the shape of rewards, {rewards.shape}, got {ends.shape}")
     factor = _checks.scalar("gamma", gamma, low=0, high=1)
     n = len(rewards)
     rows = np.arange(n).reshape(n, *[1] * (rewards.ndim - 1))

@@ -553,7 +553,7 @@ class TestProbeRefuses:
 
     def test_told(self, rng):
         watching = watch(QNetwork(3, 2), rng)
-        with refuses(ValueError, "terminated must have shape (2,), got (1,), while rewards"):
+        with refuses(ValueError, "terminated must have the shape of rewards, (2,), got (1,)"):
             watching.saw([1.0, 2.0], [False])
         with refuses(ValueError, "rewards must hold at least one reward"):
             watching.saw([], [])

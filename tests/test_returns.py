@@ -96,7 +96,7 @@ class TestBounds:
         for message, rewards, ended, gamma in [
             ("rewards must hold at least one reward", [], [], 0.5),
             ("rewards must be finite: rewards[1] is nan", [1.0, np.nan], [False, True], 0.5),
-            ("terminated must have shape (2,), got (1,), while rewards", [1.0, 2.0], [False], 0.5),
+            ("terminated must have the shape of rewards, (2,), got (1,)", [1.0, 2.0], [False], 0.5),
             ("gamma must be in [0, 1], got 2", [1.0], [False], 2),
         ]:
             with refuses(ValueError, message):
@@ -200,7 +200,7 @@ class TestToGo:
     def test_refuses(self):
         with refuses(ValueError, "rewards must have shape (n,) or (n, n_envs), got (1, 1, 1)"):
             returns.to_go([[[1.0]]], [[[False]]], gamma=0.9)
-        with refuses(ValueError, "ends must have shape (2,), got (1,), while rewards"):
+        with refuses(ValueError, "ends must have the shape of rewards, (2,), got (1,)"):
             returns.to_go([1.0, 2.0], [False], gamma=0.9)
         with refuses(ValueError, "rewards must be finite: rewards[0, 1] is inf"):
             returns.to_go([[0.0, np.inf]], [[False, False]], gamma=0.9)
