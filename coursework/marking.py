@@ -179,6 +179,8 @@ def stranger(student):
     """Return what is wrong with a name in a notebook, if it is not one of whoever handed it in."""
     if student is None or student is ...:
         return "Nothing here yet: your numbers are drawn from your name, and the cell for it is open."
+    if isinstance(student, grading.Fault):
+        return f"Not judged: your numbers are drawn from your name, and that {student}."
     try:
         found, names = grading.own.plain(student), theirs()
     except ValueError:
@@ -236,7 +238,7 @@ def sealed(points, student, *answers):
     """Return the points of answers, or none where they are not those that were sealed before, as `codes` has them."""
     who = os.environ.get("COURSE_STUDENT")
     given = None if who is None else codes(root(), os.environ["COURSE_ASSIGNMENT"], who)
-    if given is None:
+    if given is None or not points:
         return points
     if not given:
         print("No code of yours was handed in before the run: the prediction does not count.")

@@ -471,6 +471,52 @@ class TestFindTheBug:
         result = check("ex-bug", lambda backup: backup(np.ones((1, 2)), PAIR) is not None)
         assert (result.share, result.survivors) == (pytest.approx(1 / 3), ("through-the-end", "no-gamma"))
 
+    @pytest.mark.parametrize("seed", range(6))
+    def test_what_fails_by_itself_meets_a_right_one_next(self, seed):
+        """An endless test would keep whoever grades waiting once for each wrong one that comes before a right one."""
+        wrong = tuple(Mistake(str(n), "wrong", lambda Q, mdp, n=n: np.full(Q.shape, n)) for n in range(12))
+        grading.register(FindTheBug("ex-bug", bellman.optimality_backup, wrong))
+        met = []
+
+        def endless(backup):
+            met.append(backup(np.zeros((1, 2)), PAIR))
+            while True:
+                pass
+
+        assert "took longer than 0.1 seconds" in check("ex-bug", endless, seed=seed, time_limit=0.1).message
+        assert len(met) <= 2
+
+    def test_who_waits_for_ever_with_wrong_ones_alone_exposes_them(self, monkeypatch):
+        monkeypatch.setattr(running, "SLOWER", PATIENCE)  # a right one is quick by the processor, busy as it may be
+        wrong = tuple(Mistake(str(n), "wrong", lambda Q, mdp, n=n: np.full(Q.shape, n + 7)) for n in range(5))
+        grading.register(FindTheBug("ex-bug", bellman.optimality_backup, wrong))
+
+        def patient_test(backup):
+            while backup(np.zeros((1, 2)), PAIR).max() > 6:
+                pass
+
+        assert check("ex-bug", patient_test, time_limit=0.1).passed
+
+    @pytest.mark.parametrize("said", [np.array([True, True]), np.ones((2, 2)), PAIR.R == PAIR.R])
+    def test_what_is_neither_true_nor_false_is_named(self, said):
+        def forgets_all(backup):
+            backup(np.zeros((1, 2)), PAIR)
+            return said
+
+        result = check("ex-bug", forgets_all)
+        assert not result.passed and result.share == 0
+        assert "must return one True or False" in result.message and f"shape {said.shape}" in result.message
+
+    @pytest.mark.parametrize("form", [bool, int, np.bool_, np.array, lambda fine: [1] if fine else []])
+    def test_what_is_true_or_false_in_another_form_counts(self, form):
+        mdp = patient(EXERCISES[SHIFT].sample()[0][1])
+
+        def half(backup):
+            Q = np.ones(mdp.R.shape)
+            return form(np.allclose(backup(Q, mdp), bellman.optimality_backup(Q, mdp)))
+
+        assert check("ex-bug", half).survivors == ("no-gamma",)
+
     def test_an_error_with_the_right_one_costs_everything(self):
         def wants_a_list(backup):
             return backup(np.ones((1, 2)), PAIR).no_such_method()

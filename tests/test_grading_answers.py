@@ -134,6 +134,16 @@ class TestHints:
         assert gives_away(text, right, tried)
         assert not gives_away("Row 2 is too large; alpha K_11 counts, too", right, tried)
 
+    @pytest.mark.parametrize("right", [0.520540, -12.1648, 1e-4, 3e8])
+    @pytest.mark.parametrize("off", [1.3e-6, 2e-5, 1e-3, 0.5])
+    def test_two_numbers_never_look_the_same(self, right, off):
+        grading.register(Function("class-near", lambda: right, instances=1))
+        wrong = right * (1 + off)
+        message = check("class-near", lambda: wrong, seed="secret").message
+        found, wanted = re.fullmatch(r"Not right: (\S+) where (\S+) is right\.", message).groups()
+        assert float(found) == pytest.approx(wrong, rel=1e-5) and found != wanted
+        assert off < 1e-4 or (found, wanted) == (f"{wrong:.6g}", f"{right:.6g}")
+
     def test_of_a_class_it_tells_nothing_either(self):
         grading.register(Value("class-number", lambda x: 3 * x, (), draw=lambda rng, x: (x,)))
         result = check("class-number", 5.0, given={"x": 2.0}, seed="secret")

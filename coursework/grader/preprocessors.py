@@ -18,6 +18,7 @@ from nbgrader import utils
 from nbgrader.preprocessors import GetGrades, NbGraderPreprocessor
 from traitlets import Float
 
+from divergence_notes import grading
 from divergence_notes.grading import typed
 from grader import cells, sandbox
 
@@ -181,7 +182,9 @@ class ExecuteApart(NbGraderPreprocessor):
         """Run a test here, with the answers from there."""
         names = free_names(source) - set(shell.user_ns) - set(dir(builtins))
         answers = {name: session.get(name) for name in names}
-        answers |= {name: typed.answer(name, self.written, answers[name]) for name in typed.asked(source)}
+        # What is typed in is read in the cells, whatever became of the process.
+        ran = {name: ... if isinstance(found, grading.Fault) else found for name, found in answers.items()}
+        answers |= {name: typed.answer(name, self.written, ran[name]) for name in typed.asked(source)}
         shell.user_ns.update(answers)
         typed.look_at(self.written)
         try:

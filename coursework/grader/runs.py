@@ -1,5 +1,7 @@
 """What a student reads off a run: which of the numbers that it shows was typed in."""
 
+from divergence_notes.grading.comparison import numbers_of
+
 
 def nearest(value, known, *, within, otherwise):
     """Return what a number stands for: the nearest of those that a run shows.
@@ -19,6 +21,12 @@ def nearest(value, known, *, within, otherwise):
     -------
     str or None
         A name from ``known``, or ``otherwise``.
+
+    Raises
+    ------
+    Fault
+        If it is no number, or a text.
     """
-    said, number = min(known, key=lambda pair: abs(pair[1] - float(value)))
-    return said if abs(number - float(value)) <= within else otherwise
+    value = float(numbers_of(value, ()))
+    said, number = min(known, key=lambda pair: abs(pair[1] - value))
+    return said if abs(number - value) <= within else otherwise

@@ -7,6 +7,7 @@ right is not asked here.
 import contextlib
 import functools
 import os
+import re
 import shutil
 import signal
 import socket
@@ -76,7 +77,7 @@ class Limits:
     gigabytes: float = 4.0
     """Address space of one process."""
     starts: int = 4
-    """How often a process that has died is started again."""
+    """How often a process is started in time that is not the student's; every later start counts as the student's."""
     quick: float = 8.0
     """Seconds up to which a cell is repeated where a process starts afresh."""
 
@@ -152,6 +153,7 @@ class Session:
         self.deadline = time.monotonic() + limits.total
         self.process = self.control = self.connection = self.room = None
         self.cells, self.starts = [], 0
+        self.slow, self.lost = [], []
         self.met, self.grace = False, limits.total
         self.touched, self.trouble = False, ""
 
@@ -163,8 +165,6 @@ class Session:
 
     def start(self):
         """Start the process and repeat the cells that went well before it died."""
-        if self.starts >= self.limits.starts:
-            raise Fault("cannot be run any more: its process has ended too often")
         self.starts += 1
         self.touched = False  # nothing of the student's has run in what is started here
         try:
@@ -178,13 +178,14 @@ class Session:
             raise error if isinstance(error, Fault) else Fault("cannot be run: its process did not start") from error
 
     def _await(self, end, hear):
-        """Wait until a process says that it is ready; that is not the student's time."""
+        """Wait until a process says that it is ready; that is not the student's time, unless there were many starts."""
         start = time.monotonic()
         end.settimeout(PATIENCE)
         if not hear():
             raise EOFError("it ended before it was ready")
         end.settimeout(None)
-        self.deadline += time.monotonic() - start
+        if self.starts <= self.limits.starts:  # a process that ends again and again buys no time
+            self.deadline += time.monotonic() - start
 
     def _open(self):
         """Make the room, and in it the process that starts the others."""
@@ -223,6 +224,7 @@ class Session:
             _kill(pid for pid in self._others() if pid != self.process.pid)
         self.connection, theirs = socket.socketpair()
         self.met = False
+        self.lost, self.slow = self.lost + self.slow, []
         with theirs:
             try:
                 # What takes seconds to import is imported once, by the process that starts the others.
@@ -265,8 +267,7 @@ class Session:
     def run(self, source):
         """Run a cell of the student; return its outputs."""
         try:
-            if self.process is None:
-                self.start()  # which is not the cell's time
+            self._ready()  # which is not the cell's time
             start = time.monotonic()
             said = self._ask({"cell": source}, self.limits.cell)
         except Fault as fault:
@@ -276,16 +277,26 @@ class Session:
             self.stop()  # else what it holds of the memory is missing for the next answers
         elif time.monotonic() - start < self.limits.quick:
             self.cells.append(source)
+        else:
+            self.slow.append(source)
         return outputs
 
     def get(self, name):
-        """Return what the student's code calls `name`: a value, or a function that runs over there."""
+        """Return what the student's code calls `name`: a value, a function that runs over there, or why there is none.
+
+        What was never made is `...`. What was made and cannot be had any more is the `Fault` that says so.
+        """
         try:
             said = self._ask({"get": name}, self.limits.call)
             if "value" in said:
                 return wire.decode(said["value"], lambda number, shown: functools.partial(self.call, name))
-        except Exception:  # it cannot be had, whatever the other side made of it
+        except Fault as fault:
+            return fault
+        except Exception:  # it cannot be read, whatever the other side made of it
             return ...
+        if any(re.search(rf"\b{re.escape(name)}\b", source) for source in self.lost):
+            quick = f"{self.limits.quick:g} seconds"
+            return Fault(f"is gone: its cell took longer than {quick}, and is not run again in a new process")
         return ...  # not there: not answered
 
     def call(self, name, *args):
@@ -312,11 +323,15 @@ class Session:
             raise Fault("gave back something that cannot be read") from error
 
     def _ask(self, message, limit, functions=()):
+        self._ready()
+        return self._talk(message, limit, functions)
+
+    def _ready(self):
+        """See to it that there is a process, as long as there is time."""
         if time.monotonic() > self.deadline:
             raise Fault("comes after the time for the whole notebook was up")
         if self.process is None:
             self.start()
-        return self._talk(message, limit, functions)
 
     def _talk(self, message, limit, functions=()):
         self.touched = True

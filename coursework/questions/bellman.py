@@ -8,12 +8,13 @@ import functools
 import math
 
 import numpy as np
-from grader import border
+from grader import border, draws
 from scipy.signal import lfilter
 
 from divergence_notes import bellman
 from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value
 from divergence_notes.grading.bellman import ending_mdp
+from divergence_notes.grading.comparison import numbers_of
 
 OWN = ("end", "factor", "run")
 """The numbers that are drawn for each student."""
@@ -77,9 +78,21 @@ def _boltzmann(Q, tau):
     return (chance * Q).sum(axis=1) / chance.sum(axis=1)
 
 
+TAUS = 0.002, 0.5, 1.5
+
+
 def _with_tau(rng):
-    mdp = ending_mdp(rng)
-    return 3 * rng.standard_normal(mdp.R.shape), mdp, float(rng.choice([0.002, 0.5, 1.5]))
+    """Draw a table, a process and a tau; where that is small, each state has another action as good as its best one.
+
+    There the soft maximum is not the largest value, although tau is small; each tau comes up in every class.
+    """
+    tau, mdp = TAUS[draws.nth(rng) % len(TAUS)], ending_mdp(rng)
+    Q = 3 * rng.standard_normal(mdp.R.shape)
+    if tau < 0.01:
+        first, second = np.argsort(Q, axis=1).T[[-1, -2]]
+        states = np.arange(mdp.n_states)
+        Q[states, second] = Q[states, first] - tau * rng.choice([0, 1], size=mdp.n_states)
+    return Q, mdp, tau
 
 
 SOFT = Function(
@@ -238,12 +251,14 @@ def _point_out(value, code):
     line, rewards, ended, gamma, after = value
     if not 0 < len(rewards) == len(ended) <= 1000:
         return "two-lengths"
-    given = [float(r) for r in rewards], [bool(e) for e in ended], float(gamma), float(after)
-    if not (np.isfinite([*given[0], *given[2:]]).all() and 0 <= given[2] <= 1):
-        return "Rewards and `after` must be finite numbers, and gamma between 0 and 1"
+    line, gamma, after = (float(numbers_of(number, ())) for number in (line, gamma, after))
+    rewards, ended = (numbers_of(row, (len(rewards),)).tolist() for row in (rewards, ended))
+    if not (0 <= gamma <= 1 and set(ended) <= {0.0, 1.0}):
+        return "Gamma must be between 0 and 1, and each entry of `ended` True or False"
+    given = rewards, [bool(end) for end in ended], gamma, after
     if np.allclose(_program(code)(*given), _program(RETURNS)(*given), rtol=1e-9, atol=1e-12):
         return "agrees"
-    return None if int(line) == _edge(code)[0] else "other-line"
+    return None if line == _edge(code)[0] else "other-line"
 
 
 WHERE = Value(
@@ -306,15 +321,15 @@ def _of_the_run(rng, **given):
 
 
 def _look(value, *run):
-    _, size, when = farthest(*run)
-    if float(value) == when:
+    value, (_, size, when) = float(numbers_of(value, ())), farthest(*run)
+    if value == when:
         return None
     others = [farthest(*run, alpha)[2] for alpha in (0.1, 0.001)]
-    if float(value) in others:
+    if value in others:
         return "other-step-size"
-    if float(value) == when - 1:
+    if value == when - 1:
         return "from-zero"
-    if abs(float(value) - size) < 1e-3:
+    if abs(value - size) < 1e-3:
         return "the-size"
     return "That is not the step of your run. Run the cell with your own name in the notebook, and read its second line"
 

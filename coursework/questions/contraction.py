@@ -8,10 +8,11 @@ import functools
 import itertools
 
 import numpy as np
-from grader import border, runs
+from grader import border, draws, runs
 
 from divergence_notes import bellman, contraction, updates
 from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value
+from divergence_notes.grading.comparison import numbers_of
 from divergence_notes.mdp import FiniteMDP, random_mdp
 
 OWN = ("gamma", "share", "run")
@@ -331,7 +332,13 @@ def _worst(kernel, weights, alpha, gamma):
     return max(every, key=lambda moves: _modulus(moves, kernel, weights, alpha, gamma))
 
 
+RINGS = np.eye(3)[[1, 2, 0]], np.eye(3)[[2, 0, 1]]
+
+
 def _one_kernel(rng):
+    # With most kernels one of the rings is among the games that expand: so every other time the one must contract, and
+    # then the other.
+    easy = [RINGS[draws.nth(rng) % 2], np.eye(3), *(_to(state) for state in range(3))]
     while True:
         gamma = round(float(rng.uniform(0.4, 0.65)), 2)
         a, b, c = rng.uniform(0.02, 0.25), -rng.uniform(0.25, 0.55), rng.uniform(0.02, 0.1) * rng.choice([-1, 1])
@@ -340,19 +347,13 @@ def _one_kernel(rng):
         weights = rng.dirichlet(np.full(3, 80.0)).round(3)
         weights[2] = 1 - weights[0] - weights[1]
         args = kernel, weights, round(float(rng.uniform(0.8, 2.0)), 2), gamma
-        easy = [np.eye(3), *(_to(state) for state in range(3))]
-        if max(_modulus(moves, *args) for moves in easy) < 0.99 and _modulus(_worst(*args), *args) > 1.02:
+        if all(_modulus(moves, *args) < 0.99 for moves in easy) and _modulus(_worst(*args), *args) > 1.02:
             return args
 
 
 def _judge_games(value, kernel, weights, alpha, gamma):
-    try:
-        games = np.asarray(value, dtype=float)
-    except (ValueError, TypeError):
-        return "your answer must be two arrays of chances, each of shape (3, 3)"
-    if games.shape != (2, 3, 3):
-        return f"your answer must be two arrays of shape (3, 3), and has shape {games.shape}"
-    if not np.isfinite(games).all() or games.min() < -1e-7 or games.sum(axis=2).max() > 1 + 1e-6:
+    games = numbers_of(value, (2, 3, 3))
+    if games.min() < -1e-7 or games.sum(axis=2).max() > 1 + 1e-6:
         return "the rows of both arrays must be chances: none negative, and a row adds up to 1"
     if games.sum(axis=2).min() < 1 - 1e-6:
         return "ends"
@@ -369,6 +370,8 @@ def _judge_games(value, kernel, weights, alpha, gamma):
         return "one-target"
     if np.allclose(games[0], games[1]):
         return "same-game"
+    if any(np.allclose(games[1], ring) for ring in RINGS):
+        return "ring"
     return f"in your second game the modulus is {wild:.6g}, and it must be above 1"
 
 
@@ -383,6 +386,12 @@ GAMES = Function(
             lambda kernel, weights, alpha, gamma: np.array(
                 [np.eye(3), _to(int(contraction.row_dominance(kernel, weights, gamma=gamma).argmin()))]
             ),
+        ),
+        Mistake(
+            "ring",
+            "Your second game is a ring, in which each pair leads to the next one. Whether that expands depends on the "
+            "signs in the kernel, and with these it contracts",
+            lambda *args: np.array([np.eye(3), RINGS[0]]),
         ),
         Mistake(
             "swapped",

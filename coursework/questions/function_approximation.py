@@ -178,7 +178,7 @@ SAFE = Function(
         ),
     ),
     draw=_chain,
-    rtol=1e-4,
+    rtol=5e-4,
 )
 
 
@@ -313,7 +313,7 @@ def _judge(value, gamma, floor):
     column, shares = np.array(value.tolist() if hasattr(value, "tolist") else value, dtype=float)
     if (shares < 0).any() or abs(shares.sum() - 1) > 1e-6:
         return "no-shares"
-    if shares.min() < floor - 1e-9:
+    if shares.min() < floor - 1e-6:
         return "starved"
     shares /= shares.sum()
     if _runs_off(column, shares, gamma):

@@ -11,6 +11,7 @@ from grader import border, runs
 
 from divergence_notes import updates
 from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value
+from divergence_notes.grading.comparison import numbers_of
 from divergence_notes.mdp import FiniteMDP
 
 OWN = ("pairs", "often", "spill", "start", "run")
@@ -309,12 +310,7 @@ def falls_into_two(gamma):
 
 
 def _runs_off(value, gamma, ceiling):
-    try:
-        kernel = np.asarray(value, dtype=float)
-    except (ValueError, TypeError):
-        return "Your answer must be a matrix of numbers"
-    if kernel.shape != (3, 3) or not np.isfinite(kernel).all():
-        return f"Your answer must be finite numbers of shape (3, 3), and has shape {kernel.shape}"
+    kernel = numbers_of(value, (3, 3))
     if np.abs(np.diag(kernel) - 1).max() > 1e-6:
         return "diagonal"
     if np.abs(kernel - kernel.T).max() > 1e-6:

@@ -10,6 +10,7 @@ import numpy as np
 from grader import border, runs
 
 from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value
+from divergence_notes.grading.comparison import numbers_of
 from divergence_notes.grading.key_equation import seven_numbers
 
 OWN = ("w", "v", "y", "z", "alpha", "run")
@@ -458,7 +459,8 @@ def _wrong_way(answer, pace, times):
 
     from divergence_notes import networks, ntk, updates
 
-    found = seven_numbers(answer)
+    seven_numbers(answer)  # which says what each of them is
+    found = numbers_of(answer, (7,))
     if np.abs(found).max() > LARGEST:
         return f"A number is larger than {LARGEST} in size"
     options = {"activation": "relu", "generator": torch.Generator(), "dtype": torch.float64}

@@ -10,7 +10,8 @@ import numpy as np
 from grader import border, runs
 
 from divergence_notes import updates
-from divergence_notes.grading import Choice, Fault, FindTheBug, Function, Mistake, Value
+from divergence_notes.grading import Choice, FindTheBug, Function, Mistake, Value
+from divergence_notes.grading.comparison import numbers_of
 from divergence_notes.mdp import FiniteMDP
 
 OWN = ("gap", "jitter", "run")
@@ -279,30 +280,8 @@ def _all_to_the_third(gamma):
     return FiniteMDP(rows, np.ones((STATES, 1)), gamma)
 
 
-def _table_of_numbers(kernel):
-    try:
-        K = np.asarray(kernel, dtype=float)
-    except (ValueError, TypeError) as error:
-        raise Fault("must be a matrix of numbers") from error
-    if K.shape != (STATES, STATES):
-        raise Fault(f"must have shape {(STATES, STATES)}, and has shape {K.shape}")
-    if not np.isfinite(K).all():
-        raise Fault("must be finite")
-    return K
-
-
-def judge_turns(kernel, gamma):
-    """Say what keeps a kernel from running off in turns although each batch alone settles."""
-    K = _table_of_numbers(kernel)
-    if not np.allclose(K, K.T, rtol=0, atol=1e-6 * np.abs(K).max()):
-        return "not-symmetric"
-    sizes = np.linalg.eigvalsh(K)
-    if sizes[0] <= 1e-9 * abs(sizes[-1]):
-        return "singular"
-    for batch in BATCHES:
-        gain = updates.loop_gain(K, batch=batch, gamma=gamma)
-        if gain >= 1:
-            return "loud" if gain > 1 + 1e-9 else f"the loop gain of the batch {batch} is 1, and has to be below"
+def _round(K, gamma):
+    """Return what a round of batches does to the values, as a matrix and a vector: with one action it is affine."""
     mdp = _all_to_the_third(gamma)
     in_turn = [updates.Update.preconditioned(mdp, kernel=K, batch=batch, alpha=1) for batch in BATCHES]
 
@@ -312,13 +291,45 @@ def judge_turns(kernel, gamma):
         return Q[:, 0]
 
     at_zero = round_of(np.zeros((STATES, 1)))
-    turn = np.stack([round_of(unit[:, None]) - at_zero for unit in np.eye(STATES)], axis=1)  # one action: affine
+    return np.stack([round_of(unit[:, None]) - at_zero for unit in np.eye(STATES)], axis=1), at_zero
+
+
+def _growth(K, gamma):
+    """Return the factor by which values grow in a round, in the long run."""
+    return np.abs(np.linalg.eigvals(_round(K, gamma)[0])).max()
+
+
+def _hardly_grows(gamma):
+    """Return a kernel that is too slow: off the diagonal so much of a good one that values grow by 1% in a round."""
+    good = np.array([[2.0, -2, 1], [-2, 4, 4], [1, 4, 17]])
+    own = np.diag(np.diag(good))
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _growth(own + middle * (good - own), gamma) < 1.01 else (low, middle)
+    return own + high * (good - own)
+
+
+def judge_turns(kernel, gamma):
+    """Say what keeps a kernel from running off in turns although each batch alone settles."""
+    K = numbers_of(kernel, (STATES, STATES))
+    if not np.allclose(K, K.T, rtol=0, atol=1e-6 * np.abs(K).max()):
+        return "not-symmetric"
+    sizes = np.linalg.eigvalsh(K)
+    if sizes[0] <= 1e-9 * abs(sizes[-1]):
+        return "singular"
+    for batch in BATCHES:
+        gain = updates.loop_gain(K, batch=batch, gamma=gamma)
+        if gain >= 1:
+            called = f"{{{batch[0] + 1}}}"  # as in the question
+            return "loud" if gain > 1 + 1e-9 else f"the loop gain of the batch {called} is 1, and has to be below"
+    turn, at_zero = _round(K, gamma)
     Q = np.zeros(STATES)
     for _ in range(300):
         Q = turn @ Q + at_zero
         if np.linalg.norm(Q) > 1e6:
             return None
-    return "settles"
+    return "settles" if _growth(K, gamma) < 1 - 1e-9 else "too-slow"
 
 
 TURNS = Value(
@@ -344,6 +355,12 @@ TURNS = Value(
             "settles",
             "Every batch settles alone, and in turn they settle too: after 300 rounds no value is beyond a million",
             lambda gamma: np.eye(3),
+        ),
+        Mistake(
+            "too-slow",
+            "Every batch settles alone, and in turn they run off too slowly, if at all: after 300 rounds no value is "
+            "beyond a million",
+            _hardly_grows,
         ),
     ),
     draw=lambda rng, **given: (given["gamma"],),
@@ -485,8 +502,9 @@ def spoken(numbers):
 
 
 def _averaged(value, run):
+    value = float(numbers_of(value, ()))
     known = [(None, _mean_length(run)), *(("other-size", _mean_length(run, size)) for size in (5, 7))]
-    other = "count" if float(value) == np.count_nonzero(lengths(run, 6)) else "not-yours"
+    other = "count" if value == np.count_nonzero(lengths(run, 6)) else "not-yours"
     # a step or two of 200 schedules, and rounding
     return runs.nearest(value, known, within=0.021, otherwise=other)
 

@@ -99,6 +99,8 @@ def _answered(name: str, answer: Any, judge: Callable[[], Result]) -> Result:
         return Result(name, False, "Nothing here yet.", open=True)
     if isinstance(answer, Computed):
         return Result(name, False, sentence(answer.said))
+    if isinstance(answer, Fault):  # there was one, and it cannot be had any more
+        return Result(name, False, sentence(f"Your answer {answer}"))
     try:
         return judge()
     except Open:

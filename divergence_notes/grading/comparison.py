@@ -67,6 +67,12 @@ def close(found: np.ndarray, right: np.ndarray, rtol: float) -> np.ndarray:
     return np.asarray(np.abs(found - right) <= rtol * np.maximum(np.abs(right), scale) + 1e-12)
 
 
+def told_apart(found: float, right: float) -> tuple[str, str]:
+    """Write two numbers with as few digits as tell them apart, and with no fewer than six."""
+    written = [(f"{found:.{digits}g}", f"{right:.{digits}g}") for digits in (6, 9, 12, 17)]
+    return next((pair for pair in written if pair[0] != pair[1]), written[-1])
+
+
 def place(where: tuple, shape: tuple[int, ...], args: tuple) -> str:
     """Name a place: by state and action in what has the form of the table of a process among the arguments."""
     if len(where) == 2:

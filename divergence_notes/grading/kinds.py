@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from divergence_notes import _checks
-from divergence_notes.grading.comparison import a_type, close, numbers_of, place, tolerance
+from divergence_notes.grading.comparison import a_type, close, numbers_of, place, told_apart, tolerance
 from divergence_notes.grading.exercise import Complaint, Exercise, Mistake, Result, sentence
 from divergence_notes.grading.phrases import number_said, option_named
 from divergence_notes.grading.running import Fault, call, named, passes
@@ -46,7 +46,7 @@ class Compared(Exercise):
         side = "large" if found[where] > right[where] else "small"
         return Complaint(
             f"{at.removesuffix(': ') or 'your number'} is too {side}",
-            f"{at}{found[where]:.6g} where {right[where]:.6g} is right",
+            "{}{} where {} is right".format(at, *told_apart(found[where], right[where])),
         )
 
     def _judges_complaint(self, value: Any, args: tuple) -> Complaint | None:
@@ -265,8 +265,9 @@ class FindTheBug(Exercise):
 
         # In an order that a test cannot know, the right one several times: what counts its calls gains nothing.
         handed = [None] * 4 + list(self.mistakes)
-        passed = {}
-        for position in self.generator(seed).permutation(len(handed)):
+        order, passed = list(self.generator(seed).permutation(len(handed))), {}
+        while order:
+            position = order.pop(0)
             mistake = handed[position]
             implementation = self.right if mistake is None else mistake.wrong
             try:
@@ -275,6 +276,9 @@ class FindTheBug(Exercise):
                 if mistake is None:
                     raise
                 passed[position] = False  # whatever a wrong implementation makes of the test, it does not pass it
+                if not any(handed[at] is None for at in passed):
+                    # A test that fails by itself fails with a right one too, and then all the others need not be tried.
+                    order.insert(0, order.pop(next(i for i, at in enumerate(order) if handed[at] is None)))
         if not all(passed[position] for position in range(4)):
             text = "Your test rejects a right implementation: it tests for something that need not hold"
             return Result(self.name, False, text + ".", "rejects-the-right-one")

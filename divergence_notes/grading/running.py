@@ -126,7 +126,14 @@ def passes(test: Callable, implementation: Callable, *, time_limit: float) -> bo
         return False
     if said is ... or said is NotImplemented:
         raise Open
-    return said is None or bool(said)
+    if said is None:
+        return True
+    try:
+        return bool(said)
+    except Exception as error:  # an array has no truth of its own, and what else a test returns may raise anything
+        what = f"{type(said).__name__} of shape {said.shape}" if hasattr(said, "shape") else type(said).__name__
+        text = f"must return one True or False, or nothing, and returned {what}; try np.allclose or .all()"
+        raise Fault(text) from error
 
 
 def same(before: Any, after: Any) -> bool:

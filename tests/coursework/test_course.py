@@ -20,7 +20,7 @@ import nbformat
 import pytest
 from grader.preprocessors import grade_id
 
-from divergence_notes.grading import Choice, Value, registry, typed
+from divergence_notes.grading import Choice, Function, Value, registry, typed
 from tests import pages
 from tests.coursework.assignments import BY_NBGRADER, NAMES, SEED, graded_cells, source_of
 
@@ -130,6 +130,18 @@ def test_links_to_titles_lead_there_in_jupyter():
     pages.none([link for link in links if link not in titles], "no such title")
 
 
+def test_digits_that_are_asked_for_are_significant_ones():
+    """Four places after the point are too few where the number is small."""
+    asked = [
+        found
+        for name in NAMES
+        for cell in source_of(name).cells
+        if cell.cell_type == "markdown"
+        for found in re.findall(r"\w+ (?:\w+ )?digits", cell.source)
+    ]
+    assert len(asked) >= 5 and [found for found in asked if "significant digits" not in found] == []
+
+
 @pytest.mark.parametrize("name", NAMES)
 class TestEveryAssignment:
     """What holds for every assignment in `coursework/source`."""
@@ -148,12 +160,15 @@ class TestEveryAssignment:
         table = next(cell.source for cell in source_of(name).cells if "| kind |" in cell.source)
         kinds = re.findall(r"^\| \d+ \| ([a-z, ]+?) \| (\d+) \| (\d+) \|", table, re.M)
         assert 4 <= len(kinds) <= 7
-        assert {kind for kind, _, _ in kinds} - {"run and defend"} == {
+        assert {kind for kind, _, _ in kinds} - {"run and defend", "build"} == {
             "derive",
             "implement",
             "predict, then run",
             "find the bug",
         }
+        made = importlib.import_module(f"questions.{name}").EXERCISES
+        assert [kind for kind, _, _ in kinds].count("build") == len(BUILT & {exercise.name for exercise in made})
+        assert [kind for kind, _, _ in kinds].count("implement") == sum(isinstance(e, Function) for e in made)
         points = sum(graded_cells(name).values()) + sum(graded_cells(name, manual=True).values())
         assert sum(int(p) for _, p, _ in kinds) == points
         assert f"About {sum(int(m) for _, _, m in kinds)} minutes, {points} points" in table

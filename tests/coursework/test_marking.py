@@ -1,6 +1,7 @@
 """The graded questions: their mistakes are told apart, and the numbers of a class keep them apart."""
 
 import dataclasses
+import functools
 import importlib
 
 import marking
@@ -9,6 +10,7 @@ import pytest
 import roster
 from grader import runs
 from questions import bellman
+from scipy import special
 
 from divergence_notes import grading
 from divergence_notes.grading import FindTheBug, Mistake, Value, typed
@@ -242,6 +244,57 @@ class TestEdge:
     def test_what_cannot_be_looked_at_earns_nothing(self, edge, answer):
         assert not grading.check("bellman-where-it-lies", answer, given={"code": bellman.handed_out(edge)}).passed
 
+    @pytest.mark.parametrize("edge", bellman.EDGES)
+    def test_a_line_beside_it_and_what_is_no_number_are_wrong(self, edge):
+        line, *example = bellman.WHERE.right(bellman.handed_out(edge))
+        rewards, ended, gamma, after = example
+        for answer, passed in (
+            ([line, *example], True),
+            ([float(line), tuple(rewards), np.array(ended), gamma, after], True),
+            ([line, rewards, [int(end) for end in ended], gamma, after], True),
+            ([line + 0.9, *example], False),
+            ([str(line), *example], False),
+            ([line, [str(reward) for reward in rewards], ended, gamma, after], False),
+            ([line, rewards, ["no" if not end else "yes" for end in ended], gamma, after], False),
+            ([line, rewards, ended, str(gamma), after], False),
+        ):
+            result = grading.check("bellman-where-it-lies", answer, given={"code": bellman.handed_out(edge)})
+            assert result.passed is passed
+
+    def test_a_step_in_quotation_marks_is_no_number(self):
+        right = bellman.LONG.right(0.95, 0.2, 7)
+        for answer, passed in ((right, True), (float(right), True), (str(right), False), ([right], False)):
+            result = grading.check("bellman-long-run", answer, given={"gamma": 0.95, "end": 0.2, "run": 7})
+            assert result.passed is passed
+
+
+class TestSmallTau:
+    """A soft maximum is another operator than the hard one also where tau is small, in every class."""
+
+    @pytest.mark.parametrize("seed", range(10))
+    def test_a_hard_maximum_below_some_tau_is_wrong(self, seed):
+        def hard(Q, mdp, tau):
+            value = Q.max(axis=1) if tau < 0.01 else tau * np.log(np.exp(Q / tau).sum(axis=1))
+            return mdp.R + mdp.gamma * mdp.transitions.reshape(*mdp.R.shape, -1) @ value
+
+        result = grading.check("bellman-soft-backup", hard, seed=seed)
+        assert (result.passed, result.diagnosis) == (False, "hard-maximum")
+        assert {tau for _, _, tau in bellman.SOFT.sample(seed=seed)} == set(bellman.TAUS)
+
+    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("form", [np.asarray, np.float32, list])
+    def test_right_ways_to_keep_the_exponential_small_pass(self, seed, form):
+        def by_scipy(Q, mdp, tau):
+            value = tau * special.logsumexp(Q / tau, axis=1)
+            return form(mdp.R + mdp.gamma * mdp.transitions.reshape(*mdp.R.shape, -1) @ value)
+
+        def one_by_one(Q, mdp, tau):
+            value = [functools.reduce(np.logaddexp, row / tau) * tau for row in Q]
+            return form(mdp.R + mdp.gamma * (mdp.transitions @ value).reshape(mdp.R.shape))
+
+        for answer in (by_scipy, one_by_one):
+            assert grading.check("bellman-soft-backup", answer, seed=seed).passed
+
 
 class TestNearest:
     """Which of the numbers of a run was typed in."""
@@ -250,10 +303,16 @@ class TestNearest:
 
     @pytest.mark.parametrize(
         ("value", "said"),
-        [(10, None), (12, None), (12.5, "other"), (20, "twice"), (7, "half"), ("10", None), (float("nan"), "other")],
+        [(10, None), (12, None), (12.5, "other"), (20, "twice"), (7, "half"), (np.float32(10), None), (1e300, "other")],
     )
     def test_by_hand(self, value, said):
         assert runs.nearest(value, self.KNOWN, within=2, otherwise="other") == said
+
+    @pytest.mark.parametrize("value", ["10", float("nan"), [10.0], 10 + 1j, None])
+    def test_what_the_visible_cell_refuses(self, value):
+        with pytest.raises(grading.Fault, match="must"):
+            runs.nearest(value, self.KNOWN, within=2, otherwise="other")
+        assert not grading.try_out(value).passed
 
     def test_nothing_beside_it(self):
         """Where nothing may be off, the number next to the right one is another."""

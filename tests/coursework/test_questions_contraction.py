@@ -126,13 +126,35 @@ class TestUnusualAnswersOfContraction:
 
 
 class TestGames:
+    @pytest.mark.parametrize("seed", range(4))
+    def test_no_ring_will_do_for_every_kernel(self, seed):
+        """The one contracts in half of the instances, the other in the other half, whatever the class."""
+        instances = made.GAMES.sample(seed=seed)
+        for ring, first in zip(made.RINGS, (0, 1), strict=True):
+            assert max(made._modulus(ring, *args) for args in instances[first::2]) < 0.99
+            result = check(made.GAMES, lambda *args, ring=ring: (np.eye(3), ring), seed)
+            assert (result.passed, result.diagnosis) == (False, "ring")
+
+    def test_a_game_that_is_searched_for_passes(self):
+        """Where a ring does expand it is as good as any other game."""
+
+        def searched(kernel, weights, alpha, gamma):
+            games = [np.eye(3)[list(ends)] for ends in itertools.product(range(3), repeat=3)]
+            games = sorted(games, key=lambda game: not any(np.array_equal(game, ring) for ring in made.RINGS))
+            inner = np.eye(3) - alpha * kernel * weights
+            sizes = [np.abs(inner + gamma * alpha * kernel * weights @ game).sum(axis=1).max() for game in games]
+            return np.eye(3), next(game for game, size in zip(games, sizes, strict=True) if size > 1.001)
+
+        assert all(check(made.GAMES, searched, seed).passed for seed in SEEDS)
+
     @pytest.mark.parametrize(
         ("answer", "words"),
         [
-            (lambda *args: "no", "two arrays of chances"),
-            (lambda *args: [[1], [1, 2]], "two arrays of chances"),
+            (lambda *args: "no", "must be real numbers, and is text"),
+            (lambda *args: [[["1", "0", "0"]] * 3] * 2, "must be real numbers, and is text"),
+            (lambda *args: [[1], [1, 2]], "must be numbers of shape (2, 3, 3)"),
             (lambda *args: np.eye(3), "has shape"),
-            (lambda *args: np.full((2, 3, 3), np.nan), "must be chances"),
+            (lambda *args: np.full((2, 3, 3), np.nan), "must be finite"),
             (lambda *args: np.array([np.eye(3), 2 * np.eye(3)]), "must be chances"),
             (lambda *args: np.array([made._worst(*args)] * 2), "in your first game the modulus is 1."),
             (lambda *args: np.array([np.eye(3), np.eye(3)[[1, 0, 2]]]), "in your second game the modulus is 0."),

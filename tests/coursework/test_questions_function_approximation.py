@@ -118,6 +118,19 @@ class TestUnusualAnswersOfFunctionApproximation:
 
         assert grading.check(asked.SAFE.name, bisection).passed and grading.check(asked.SAFE.name, single).passed
 
+    @pytest.mark.parametrize("seed", [75, *range(6)])
+    def test_a_safe_discount_needs_four_significant_digits_and_no_more(self, seed):
+        def rounded(P, weights):
+            return round(asked.SAFE.right(P, weights), 4)
+
+        def stopped(P, weights):
+            right, width = asked.SAFE.right(P, weights), 1e-4
+            return (np.floor(right / width) + 0.5) * width
+
+        assert grading.check(asked.SAFE.name, rounded, seed=seed).passed
+        assert grading.check(asked.SAFE.name, stopped, seed=seed).passed
+        assert not grading.check(asked.SAFE.name, lambda *args: round(rounded(*args), 2), seed=seed).passed
+
     def test_a_test_by_hand_with_lists_misses_what_its_pairs_cannot_show(self):
         def test(step):
             batch = {"features": [[1.0, 0.0], [0.0, 2.0]], "reward": [1.0, -1.0], "ended": [0, 1], "weight": [0.5, 2.0]}
@@ -148,6 +161,16 @@ class TestJudgedOfFunctionApproximation:
         rough = np.round(value, 2)
         rough[1, rough[1].argmax()] += 1 - rough[1].sum()
         assert grading.check(asked.BUILD.name, rough, given=given).passed
+
+    @pytest.mark.parametrize("form", [np.float32, lambda value: torch.tensor(value, dtype=torch.float32)])
+    @pytest.mark.parametrize("floor", [round(0.13 + 0.01 * k, 2) for k in range(9)])
+    def test_single_precision_is_enough(self, floor, form):
+        """The floor may be met in single precision; a share that is below it by a thousandth is below it."""
+        column, shares, safe = asked._worst(floor)
+        given = {"gamma_5": safe + 0.4 * (1 - safe), "floor": floor}
+        assert grading.check(asked.BUILD.name, form(np.stack([column, shares])), given=given).passed
+        starved = np.stack([column, shares + np.array([-0.001, 0, 0.001])])
+        assert grading.check(asked.BUILD.name, form(starved), given=given).diagnosis == "starved"
 
     @pytest.mark.parametrize("value", ["text", [1, 2], [[1, 2, 3], [0.5, 0.5]], np.full((2, 3), np.nan)])
     def test_other_forms_are_refused_in_words(self, value):

@@ -204,6 +204,12 @@ class TestExamplesToBuild:
             seen.add(grading.check(AGAINST, [w, b, v, c, x, x, y], given=given).diagnosis)
         assert "same-direction" in seen and not seen & {None, "too-little"}
 
+    def test_texts_are_no_numbers_behind_the_border_either(self):
+        right = made._against(0.05, 1.5)
+        for form, passed in ((list, True), (lambda found: [str(number) for number in found], False)):
+            result = grading.check("key-equation-against", form(right), given={"pace": 0.05, "times": 1.5})
+            assert result.passed is passed and (passed or "is text" in result.message)
+
     @pytest.mark.parametrize("answer", [[1.0, 2.0], "seven", {"w": 1}, [[1], [1, 2]], [np.nan] * 7, lambda: 1])
     @pytest.mark.parametrize("name", [AGAINST, KINK])
     def test_anything_else_is_named(self, name, answer):

@@ -88,6 +88,21 @@ class TestPreQNInOtherWords:
     def test_kernels_pass(self, kernel, gamma):
         assert grading.check("preqn-build-turns", kernel, given=GIVEN | {"gamma": gamma}).passed
 
+    @pytest.mark.parametrize("gamma", [0.86, 0.9, 0.95])
+    def test_what_runs_off_too_slowly_is_not_said_to_settle(self, gamma):
+        """Its values are beyond a million, but not after 300 rounds; what settles goes where the equation leads."""
+        for kernel, said in ((asked._hardly_grows(gamma), "too-slow"), (np.eye(3), "settles")):
+            result = grading.check("preqn-build-turns", kernel, given={"gamma": gamma})
+            assert (result.passed, result.diagnosis) == (False, said)
+            turn, at_zero = asked._round(kernel, gamma)
+            Q = np.zeros(3)
+            for _ in range(5000):
+                Q = turn @ Q + at_zero
+            assert bool(np.abs(Q).max() > 1e6) is (said == "too-slow")
+            assert said == "too-slow" or np.allclose(Q, 1 / (1 - gamma))
+        slow = [[2.59, -1.48, 0.31], [-1.48, 2.95, 1.48], [0.31, 1.48, 1.82]]
+        assert grading.check("preqn-build-turns", slow, given={"gamma": 0.9}).diagnosis == "too-slow"
+
     def test_a_kernel_that_was_searched_for_passes(self):
         rng = np.random.default_rng(0)
         trials = [rows @ rows.T for rows in rng.integers(-3, 4, size=(60, 3, 3)).astype(float)]
@@ -146,7 +161,10 @@ class TestJudgedOfPreQN:
     @pytest.mark.parametrize(
         ("name", "answer", "words"),
         [
-            ("preqn-build-turns", "kernel", "must be a matrix"),
+            ("preqn-build-turns", "kernel", "must be real numbers, and is text"),
+            ("preqn-build-turns", [["2", "-2", "1"], ["-2", "4", "4"], ["1", "4", "17"]], "and is text"),
+            ("preqn-build-turns", [[1, 0, 1 / 0.9], [0, 1, 0], [1 / 0.9, 0, 3]], "batch {1} is 1,"),
+            ("preqn-build-turns", [[1, 0, 0], [0, 1, 1 / 0.9], [0, 1 / 0.9, 3]], "batch {2} is 1,"),
             ("preqn-build-turns", np.eye(2), "must have shape"),
             ("preqn-build-turns", np.full((3, 3), np.nan), "must be finite"),
             ("ex-preqn-schedule", [0, 1, 1], "two schedules"),

@@ -84,7 +84,7 @@ class TestStarting:
         monkeypatch.setattr(sandbox.sys, "executable", "/bin/false")
         with sandbox.Session() as session:
             assert session.run("1 + 1")[0]["ename"] == "Ended"
-            assert session.get("answer") is ... and "could not be started" in session.trouble
+            assert "did not start" in str(session.get("answer")) and "could not be started" in session.trouble
 
     def test_a_system_that_gives_no_process_is_our_trouble(self, monkeypatch):
         def refuse(*_, **__):
@@ -93,7 +93,15 @@ class TestStarting:
         sandbox.isolation()
         monkeypatch.setattr(sandbox.subprocess, "Popen", refuse)
         with sandbox.Session() as session:
-            assert session.get("answer") is ... and "temporarily unavailable" in session.trouble
+            assert "did not start" in str(session.get("answer")) and "temporarily unavailable" in session.trouble
+
+    def test_a_system_that_gives_no_process_says_so_instead_of_open(self, monkeypatch):
+        marking.load()
+        sandbox.isolation()
+        monkeypatch.setattr(sandbox.sys, "executable", "/bin/false")
+        with sandbox.Session() as session:
+            result = marking.grading.check("bellman-soft-backup", session.get("answer"), seed="any")
+        assert not result.open and "did not start" in result.message
 
     def test_control_what_a_student_ends_is_not(self):
         with sandbox.Session() as session:
@@ -102,6 +110,69 @@ class TestStarting:
             with contextlib.suppress(marking.grading.Fault):
                 session._afresh()  # in a room of its own, the process that starts the others has noticed
             assert session.trouble == ""
+
+
+class TestWhatComesAfter:
+    """What ends or takes too long costs its own answer; the others are there afterwards, or it is said why not."""
+
+    ENDLESS = "def endless(implementation):\n    while True:\n        pass"
+
+    @pytest.fixture(autouse=True)
+    def loaded(self):
+        marking.load()
+
+    def test_however_often_a_process_ends_the_next_answer_is_there(self):
+        with sandbox.Session(sandbox.Limits(starts=2)) as session:
+            session.run("import os\ndef ends():\n    os._exit(0)\nanswer = 7")
+            for _ in range(4):
+                with pytest.raises(marking.grading.Fault, match="ended its process"):
+                    session.get("ends")()
+            assert session.get("answer") == 7 and session.get("nobody") is ...
+
+    def test_an_endless_test_is_tried_twice_and_hears_of_its_loop(self):
+        """It meets the first implementation and a right one, not one after the other of sixteen."""
+        bug = marking.grading.find("key-equation-find-the-bug")
+        late = next(n for n in range(999) if bug.generator(n).permutation(4 + len(bug.mistakes))[:4].min() >= 4)
+        with sandbox.Session(sandbox.Limits(call=0.3)) as session:
+            session.run("answer = 7")
+            session.run(self.ENDLESS)
+            result = marking.grading.check(bug.name, session.get("endless"), seed=late)
+            assert "took longer than 0.3 seconds; is there a loop" in result.message
+            assert session.starts <= 3 and session.get("answer") == 7
+
+    def test_many_starts_are_no_way_to_more_time(self, monkeypatch):
+        late, clock = [], time.monotonic
+        wait = sandbox.Session._await
+
+        def slowly(session, end, hear):
+            return wait(session, end, lambda: late.append(50.0) or hear())
+
+        monkeypatch.setattr(sandbox.Session, "_await", slowly)
+        monkeypatch.setattr(sandbox.time, "monotonic", lambda: clock() + sum(late))
+        with sandbox.Session(sandbox.Limits(starts=1)) as session:
+            session.run("import os")
+            for _ in range(9):
+                said = session.run("os._exit(0)")[0]["evalue"]
+            assert said == "comes after the time for the whole notebook was up" and session.starts < 5
+
+    def test_what_is_too_late_is_told_so_and_not_that_it_is_open(self, capsys, monkeypatch):
+        monkeypatch.setattr(marking, "secret", lambda: "any")
+        with sandbox.Session(sandbox.Limits(total=-1)) as session:
+            found = session.get("answer")
+        given = marking.draw_parameters("bellman", "any")
+        for name, student in (("bellman-soft-backup", marking.NOBODY), ("bellman-long-run", found)):
+            assert marking.mark(name, found, points=2, given=given, student=student) == 0
+            said = " ".join(capsys.readouterr().out.split())
+            assert "after the time for the whole notebook was up" in said and "Nothing here" not in said
+        assert marking.mark("bellman-soft-backup", ..., points=2) == 0
+        assert "open. Nothing here yet" in capsys.readouterr().out
+
+    def test_what_stood_in_a_slow_cell_is_said_to_be_gone(self):
+        with sandbox.Session(sandbox.Limits(quick=0.0)) as session:
+            session.run("answer = 7")
+            assert session.get("answer") == 7 and session.get("nobody") is ...
+            session.run("import os\nos._exit(0)")
+            assert "took longer than 0 seconds" in str(session.get("answer")) and session.get("nobody") is ...
 
 
 def test_the_room_does_not_depend_on_the_path_of_who_grades(monkeypatch):
