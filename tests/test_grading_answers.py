@@ -476,6 +476,7 @@ SAID = {
     "ex-preqn-target-prediction": ["the identity", "I", "identity", "I, the identity", 1],
     "ex-reproduction-prediction": ["the policy", "Policy.", "the actor"],
     "ex-reproduction-ablation-prediction": ["the line search", "line search", "no line search"],
+    "ex-reproduction-robots-prediction": ["level", "Level.", "neither", "the two are level"],
     "ex-preqn-prediction": ["A", "a", "only A", "A alone", ["A"], "cured, not cured, not cured", "yes, no, no"],
 }
 WRONG_WORDS = {
@@ -528,6 +529,7 @@ WRONG_WORDS = {
     ],
     "ex-preqn-target-prediction": [("longer", "as-many-steps"), (0, "the-power"), ("zero", "the-power")],
     "ex-reproduction-prediction": [("the values", "run-off"), ("line search", "line-search"), ("Q", "off-target")],
+    "ex-reproduction-robots-prediction": [("ahead", "the-middle-alone"), ("Adam", "the-hopper-alone")],
     "ex-reproduction-ablation-prediction": [
         *(("jitter", "jitter"), ("alpha", "step-size"), ("another activation", "activation"), ("relu", "activation")),
     ],

@@ -14,6 +14,10 @@ globalThis.judge = (() => {
     if (at < -4 || at >= digits) return `${sign}${cut(mantissa)}e${at < 0 ? "-" : "+"}${String(Math.abs(at)).padStart(2, "0")}`;
     return sign + cut(at < 0 ? `0.${"0".repeat(-at - 1)}${all}` : `${all.slice(0, at + 1)}.${all.slice(at + 1)}`);
   };
+  const toldApart = (...numbers) => {
+    const written = [6, 9, 12, 17].map((digits) => numbers.map((number) => general(number, digits)));
+    return written.find(([first, second]) => first !== second) ?? written[3];
+  };
   const writtenOut = (value) => {
     const size = Math.abs(value);
     if (!Number.isFinite(value)) return general(value, 6);
@@ -151,7 +155,8 @@ globalThis.judge = (() => {
     if (off < 0) return verdict("right", insight);
     const mistake = mistakes.find(({ wrong }) => close(wrong).every(Boolean));
     const where = shape.length ? `entry ${off}` : "your number", side = found[off] > right[off] ? "large" : "small";
-    const told = tell ? ` To tell you: ${place(off)}${general(found[off], 6)} where ${general(right[off], 6)} is right.` : "";
+    const [ours, theirs] = toldApart(found[off], right[off]);
+    const told = tell ? ` To tell you: ${place(off)}${ours} where ${theirs} is right.` : "";
     const helped = !mistake && !tell && hint ? ` ${hint} (With \`tell=True\` the check tells you.)` : "";
     return verdict("not yet", `${mistake ? mistake.said : `Not right: ${where} is too ${side}.`}${told}${helped}`);
   };

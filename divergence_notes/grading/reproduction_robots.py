@@ -63,4 +63,28 @@ EXERCISES = (
             "D": ("another activation", "the activation", "activation", "relu", "tanh"),
         },
     ),
+    Choice(
+        "ex-reproduction-robots-prediction",
+        "level",
+        (
+            Mistake(
+                "the-middle-alone",
+                "By the interquartile mean it is ahead, with an interval that just leaves out 0. That of the plain "
+                "mean holds 0, and a verdict needs both",
+                "ahead",
+            ),
+            Mistake(
+                "the-hopper-alone",
+                "On the hopper each run of Adam earns more. On the cheetah each run of PreQN does",
+                "behind",
+            ),
+        ),
+        insight="A mean over robots can be level where each robot is not: on the cheetah each run of PreQN earns more "
+        "than each under Adam, on the hopper less.",
+        phrases={
+            "ahead": ("PreQN is ahead", "ahead", "PreQN"),
+            "level": ("the two are level", "level", "no difference is found", "neither"),
+            "behind": ("PreQN is behind", "behind", "Adam"),
+        },
+    ),
 )

@@ -9,6 +9,8 @@ import pytest
 
 from divergence_notes import contraction, examples, remedies, studies, updates, verdicts
 from divergence_notes.grading import check, find
+from divergence_notes.studies import comparison, protocol
+from divergence_notes.studies import robots as relatives
 from divergence_notes.studies.kernels import trends
 from tests import pages
 from tests.pages import printed_by
@@ -206,6 +208,18 @@ def moved_least():
     return changed().mean().abs().groupby(kind).max().idxmin()
 
 
+def beside_adam():
+    """Say what both means say of PreQN beside the same agent under Adam, on three robots together."""
+    earned = protocol.late_returns(studies.load("robots"), after=50_000, by="agent")
+    before = protocol.late_returns(studies.load("mujoco"), after=50_000, by="agent")
+    unit = before[:, "td3"].groupby("environment").mean()
+    robots = relatives.PARAMETERS["environment"]
+    ours, theirs = ([earned[robot, agent].to_numpy() / unit[robot] for robot in robots] for agent in ("preqn", "adam"))
+    gaps = [comparison.difference(ours, theirs, rng=np.random.default_rng(1), trim=trim) for trim in (0.25, 0)]
+    said = {"ahead" if gap.low > 0 else "behind" if gap.high < 0 else "level" for gap in gaps}
+    return said.pop() if len(said) == 1 else "level"
+
+
 def where_it_rests(reward=1, gamma=0.9):
     """Say where theta comes to rest by short steps, with the target r + 2 gamma |theta|: found by scanning the line."""
     theta = np.linspace(-10, 10, 200_001)
@@ -240,6 +254,7 @@ COMPUTED = {
     "ex-preqn-remedies-prediction": two_that_run_off,
     "ex-reproduction-prediction": stopped,
     "ex-reproduction-ablation-prediction": moved_least,
+    "ex-reproduction-robots-prediction": beside_adam,
 }
 
 
@@ -363,6 +378,14 @@ class TestReasons:
         ):
             assert limit in text and holds
 
+    def test_of_the_relatives(self):
+        late = protocol.late_returns(studies.load("robots"), after=50_000, by="agent")
+        above = {
+            robot: (late[robot, "preqn"].to_numpy()[:, None] > late[robot, "adam"].to_numpy()).mean()
+            for robot in ("HalfCheetah-v5", "Hopper-v5")
+        }
+        assert above == {"HalfCheetah-v5": 1, "Hopper-v5": 0}
+
     def test_of_the_ablation(self):
         change = changed()
         mean = change.mean()
@@ -421,6 +444,7 @@ TELLS = {
     "ex-preqn-remedies-prediction": r"PreQN (both )?(run|runs|let)|PreQN (run|let|make)|0\.64|off the plain",
     "ex-reproduction-prediction": r"it is the policy|policy (has stopped|stands)|(policy|torque).*saturat",
     "ex-reproduction-ablation-prediction": r"never cuts? a step|nothing to do at|ablation below had put",
+    "ex-reproduction-robots-prediction": r"three times level|level within|both means|under Adam earns|verdict.*level",
 }
 
 
@@ -449,6 +473,7 @@ def test_nothing_tells(label):
         ("ex-preqn-minibatch-prediction", "## A real minibatch is nearly singular"),
         ("ex-reproduction-ablation-prediction", "the ablation below had put it ahead after a quarter of the way."),
         ("ex-reproduction-ablation-prediction", "With two of the seeds it never cut a step"),
+        ("ex-reproduction-robots-prediction", "On the hopper each run under Adam earns more than each of PreQN"),
         ("ex-preqn-remedies-prediction", "The residual gradient multiplies it by $1 - 0.64\\,\\alpha$"),
         ("ex-heuristics-margins-prediction", "Not one row of one network satisfies the condition."),
         ("ex-heuristics-rank-prediction", "That is less than it sounds. No contraction in this norm is no divergence."),
