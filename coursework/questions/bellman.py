@@ -90,8 +90,8 @@ def _with_tau(rng):
     Q = 3 * rng.standard_normal(mdp.R.shape)
     if tau < 0.01:
         first, second = np.argsort(Q, axis=1).T[[-1, -2]]
-        states = np.arange(mdp.n_states)
-        Q[states, second] = Q[states, first] - tau * rng.choice([0, 1], size=mdp.n_states)
+        at = range(mdp.n_states)
+        Q[at, second] = Q[at, first] - tau * rng.choice([0, 1], size=mdp.n_states)
     return Q, mdp, tau
 
 
