@@ -502,11 +502,11 @@ def spoken(numbers):
 
 
 def _averaged(value, run):
-    value = float(numbers_of(value, ()))
+    found = float(numbers_of(value, ()))
     known = [(None, _mean_length(run)), *(("other-size", _mean_length(run, size)) for size in (5, 7))]
-    other = "count" if value == np.count_nonzero(lengths(run, 6)) else "not-yours"
+    other = "count" if found == np.count_nonzero(lengths(run, 6)) else "not-yours"
     # a step or two of 200 schedules, and rounding
-    return runs.nearest(value, known, within=0.021, otherwise=other)
+    return runs.nearest(found, known, within=0.021, otherwise=other)
 
 
 LONG = Value(
