@@ -507,6 +507,17 @@ class TestFindTheBug:
         assert not result.passed and result.share == 0
         assert "must return one True or False" in result.message and f"shape {said.shape}" in result.message
 
+    def test_what_answers_no_question_is_named_by_its_type(self):
+        class Mute:
+            def __getattr__(self, name):
+                raise ValueError(name)
+
+            def __bool__(self):
+                raise ValueError
+
+        result = check("ex-bug", lambda backup: Mute())
+        assert not result.passed and "returned Mute" in result.message
+
     @pytest.mark.parametrize("form", [bool, int, np.bool_, np.array, lambda fine: [1] if fine else []])
     def test_what_is_true_or_false_in_another_form_counts(self, form):
         mdp = patient(EXERCISES[SHIFT].sample()[0][1])

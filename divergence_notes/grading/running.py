@@ -131,7 +131,7 @@ def passes(test: Callable, implementation: Callable, *, time_limit: float) -> bo
     try:
         return bool(said)
     except Exception as error:  # an array has no truth of its own, and what else a test returns may raise anything
-        what = f"{type(said).__name__} of shape {said.shape}" if hasattr(said, "shape") else type(said).__name__
+        what = type(said).__name__ + (f" of shape {said.shape}" if isinstance(said, np.ndarray) else "")
         text = f"must return one True or False, or nothing, and returned {what}; try np.allclose or .all()"
         raise Fault(text) from error
 
