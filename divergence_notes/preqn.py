@@ -309,7 +309,10 @@ def line_search(
             size = alpha * shrink**backtracks
             for p, origin, slope in zip(parameters, start, slopes, strict=True):
                 torch.add(origin, slope, alpha=size, out=p)
-            change = _pick(net(x), outputs) - values
+            out = net(x)
+            if not backtracks:
+                _passes.chosen("outputs", outputs, out, len(out))  # refuses what does not fit; once is enough
+            change = _pick(out, outputs) - values
             cosine = _cosine(change[: len(td_error)], td_error)
             accepted = cosine >= eta
             if accepted:
@@ -323,7 +326,9 @@ def line_search(
 
 def _pick(out: torch.Tensor, outputs: torch.Tensor | int | None) -> torch.Tensor:
     """Return the chosen output of each row, shape (n,)."""
-    return _passes.picked(out, _passes.chosen("outputs", outputs, out, len(out)))
+    if isinstance(outputs, torch.Tensor):
+        return _passes.picked(out, outputs)
+    return out[:, outputs or 0]
 
 
 def _size(x: torch.Tensor) -> float:
