@@ -7,6 +7,7 @@ import marking
 import numpy as np
 import pytest
 import questions.contraction as made
+from grader import draws
 
 from divergence_notes import contraction, grading, updates
 from divergence_notes.grading import contraction as practice
@@ -128,12 +129,30 @@ class TestUnusualAnswersOfContraction:
 class TestGames:
     @pytest.mark.parametrize("seed", range(4))
     def test_no_ring_will_do_for_every_kernel(self, seed):
-        """The one contracts in half of the instances, the other in the other half, whatever the class."""
-        instances = made.GAMES.sample(seed=seed)
-        for ring, first in zip(made.RINGS, (0, 1), strict=True):
-            assert max(made._modulus(ring, *args) for args in instances[first::2]) < 0.99
+        """In each instance one of them contracts, and of the first two it is not the same one, whatever the class."""
+        rng = made.GAMES.generator(seed)
+        for args in made.GAMES.sample(seed=seed):
+            assert made._modulus(made.RINGS[draws.side(rng)], *args) < 0.99
+        for ring in made.RINGS:
             result = check(made.GAMES, lambda *args, ring=ring: (np.eye(3), ring), seed)
             assert (result.passed, result.diagnosis) == (False, "ring")
+
+    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize("first", [0, 1])
+    def test_nor_both_in_turn(self, seed, first):
+        """As a function can hand them in that counts its calls."""
+        calls = itertools.count(first)
+        result = check(made.GAMES, lambda *args: (np.eye(3), made.RINGS[next(calls) % 2]), seed)
+        assert (result.passed, result.diagnosis) == (False, "ring")
+
+    def test_the_order_is_that_of_the_seed(self):
+        orders = set()
+        for seed in range(20):
+            rng = made.GAMES.generator(seed)
+            orders.add(tuple(draws.side(rng) for _ in range(10)))
+            rng = made.GAMES.generator(seed)
+            assert tuple(draws.side(rng) for _ in range(10)) in orders
+        assert len(orders) > 15 and all({*order[:2]} == {0, 1} for order in orders)
 
     def test_a_game_that_is_searched_for_passes(self):
         """Where a ring does expand it is as good as any other game."""
