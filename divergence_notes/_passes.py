@@ -85,7 +85,7 @@ def put_back(net: nn.Module) -> Iterator[None]:
     kept, lent = [], {}
     for module in net.modules():
         if isinstance(module, torch.jit.ScriptModule):  # it keeps its buffers where Python cannot replace them
-            kept.append((module, None, [(b, b.detach().clone()) for b in module.buffers(recurse=False)]))
+            kept.append((module, module.training, [(b, b.detach().clone()) for b in module.buffers(recurse=False)]))
             continue
         parts = [module._parameters, module._buffers, module._modules]
         kept.append((module, dict(module.__dict__), [(part, dict(part)) for part in parts]))
@@ -96,7 +96,8 @@ def put_back(net: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, attributes, parts in kept:
-            if attributes is None:
+            if isinstance(attributes, bool):
+                module.training = attributes
                 for buffer, before in parts:
                     buffer.copy_(before)
                 continue

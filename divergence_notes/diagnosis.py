@@ -56,6 +56,9 @@ SETTINGS = {
 }
 """What can be told of a run beside its log, all of it optional."""
 
+_SIZES = ("gamma", "learning_rate", "time_limit", "weight_decay")
+"""Those of which a rule reads the size: a schedule, or its name, is as if it were not known."""
+
 HEADLINE = "weight_norm"
 """The column that warned in most broken runs of the bestiary's parts ``judged`` and ``fresh``, less the sound ones in
 which it did."""
@@ -223,7 +226,8 @@ class _Run:
     def __init__(self, log: Any, settings: Mapping[str, Any] | None) -> None:
         self.columns, self.n = _columns(log)
         self._numbers: dict[str, np.ndarray] = {}
-        self.settings = {k: v for k, v in (settings or {}).items() if v is not None}
+        given = {k: _number(v) if k in _SIZES else v for k, v in (settings or {}).items() if v is not None}
+        self.settings = {k: v for k, v in given.items() if k not in _SIZES or np.isfinite(v)}
         self.updates = self["updates"] if np.isfinite(self["updates"]).any() else self["step"]
         alarm = np.nan_to_num(self["alarm"]) > 0
         self.alarm = alarm | np.isin(self.words("verdict"), returns.ALARMING)
@@ -253,7 +257,8 @@ class _Run:
         """Return whether the data have stayed the same through at least five records while the network was trained."""
         parts = [self[name] for name in ("earned_low", "earned_high", "start_return", "episode_length")]
         same = all(np.isfinite(part).all() and np.ptp(part) == 0 for part in parts)
-        return bool(same and self.n >= 5 and np.ptp(self["updates"]) > 0)
+        differ = (self["earned_low"] < self["earned_high"]).all()  # else new episodes may be just like the old ones
+        return bool(same and differ and self.n >= 5 and np.ptp(self["updates"]) > 0)
 
     def paid(self) -> np.ndarray:
         """Return the size of the largest reward up to each record."""
@@ -385,10 +390,14 @@ def _not_finite(run: _Run) -> Finding | None:
     lost = (run.words("status") == "diverged") | (words != "")
     if not lost.any():
         return None
-    before = np.nanmax(run["max_q"][: int(np.argmax(lost)) or 1], initial=0.0)
+    k = int(np.argmax(lost))
     part = words[lost][0] or "values"
-    seen = f"The {part} are no longer finite; the largest value in the record before was {before:.3g}."
-    blown = run.trouble[: int(np.argmax(lost))].any()
+    earlier = run["max_q"][:k]
+    if np.isfinite(earlier).any():
+        seen = f"The {part} are no longer finite; the largest value before that was {np.nanmax(earlier):.3g}."
+    else:
+        seen = f"The {part} are not finite, from the first record on."
+    blown = run.trouble[:k].any()
     return _finding(run, "not-finite", seen, where=lost, weight=0.3 if blown else 0.6, rests_on="behaviour")
 
 
@@ -660,8 +669,9 @@ def _offline(run: _Run) -> Finding | None:
     if not (told or (told is None and fixed)) or not run.trouble.any():
         return None
     k = int(np.argmax(run.trouble))
-    seen = f"Nothing is added to the data, and values have reached {run['max_q'][k]:.3g}, where the episodes in them "
-    seen += f"earned between {run['earned_low'][k]:.3g} and {run['earned_high'][k]:.3g}."
+    low, high = run["earned_low"][k], run["earned_high"][k]
+    seen = f"Nothing is added to the data, and values have reached {run['max_q'][k]:.3g}"
+    seen += f", where the episodes in them earned between {low:.3g} and {high:.3g}." if low <= high else "."
     return _finding(run, "offline", seen, where=run.trouble, weight=0.75, rests_on="both" if told else "behaviour")
 
 
@@ -673,7 +683,7 @@ def _replayed(run: _Run) -> Finding | None:
     rank = run["feature_rank"]
     known = rank[np.isfinite(rank)]
     fallen = len(known) > 1 and known[-1] < 0.5 * known.max()
-    if not many.any() or not (fallen or run.trouble.any()):
+    if run.settings.get("offline") or not many.any() or not (fallen or run.trouble.any()):
         return None
     seen = f"There are {np.nanmedian(ratio):.0f} updates for each step in the environment"
     seen += f", and the rank of the features has gone from {known.max():.0f} to {known[-1]:.0f}." if fallen else "."
@@ -684,9 +694,9 @@ def _limits(run: _Run) -> Finding | None:
     where, limit = run["same_length"] > 0, run.settings.get("time_limit")
     if limit is not None:
         where &= run["episode_length"] == limit
-        text = f"Episodes that reach the time limit of {limit} steps are stored as if they had ended."
+        text = f"Episodes that reach the time limit of {limit:.0f} steps are stored as if they had ended."
     else:
-        where = run["same_length"] > 0.9
+        where = (run["same_length"] > 0.9) & (run["episode_length"] > 1)  # of one step: a task, and no limit
         text = f"Episodes end after exactly {np.nanmax(run['episode_length'], initial=0):.0f} steps, as if for good."
     if not where.any():
         return None

@@ -20,8 +20,8 @@ _NUDGE = 1e-3
 
 
 @contextmanager
-def nudged(net: nn.Module, *, size: float | int = _NUDGE) -> Iterator[None]:
-    """Move every parameter of a network a little inside of the block, the same way each time.
+def nudged(net: nn.Module, *, size: float | int = _NUDGE, frozen: bool = True) -> Iterator[None]:
+    """Move the parameters of a network a little inside of the block, the same way each time.
 
     Parameters
     ----------
@@ -30,6 +30,8 @@ def nudged(net: nn.Module, *, size: float | int = _NUDGE) -> Iterator[None]:
     size : float
         Standard deviation of the moves, in units of the root mean square of the tensor, > 0; for a tensor of zeros, in
         units of 1.
+    frozen : bool
+        Whether those without ``requires_grad`` move as well.
 
     Yields
     ------
@@ -41,7 +43,7 @@ def nudged(net: nn.Module, *, size: float | int = _NUDGE) -> Iterator[None]:
     Written so that a graph which was made before and not yet run back through still can be.
     """
     generator = torch.Generator().manual_seed(0)
-    kept = [(p, p.data.clone()) for p in net.parameters()]
+    kept = [(p, p.data.clone()) for p in net.parameters() if frozen or p.requires_grad]
     try:
         for p, before in kept:
             unit = float(before.double().square().mean().sqrt()) if before.numel() else 0.0
@@ -61,21 +63,27 @@ def coupling(net: nn.Module, values: Callable[[], torch.Tensor], targets: Callab
     net : torch.nn.Module
         The network that is trained.
     values, targets : callable
-        Return values and targets of the same pairs, (n,); the same each time, as long as the network is the same.
+        Return values and targets of the same pairs, (n,).
 
     Returns
     -------
     float
-        The mean absolute move of the targets over that of the values while `net` is `nudged`: 0 if the targets come
-        from a network of their own, about gamma if they come from `net` itself; nan where the values do not move.
+        The mean absolute move of the targets over that of the values while what is trained of `net` is `nudged`: 0 if
+        the targets come from a network of their own, about gamma if they come from `net` itself; nan where the values
+        do not move, and where one of the two moves by itself, by a hundredth of that, when it is asked twice.
         With the largest action chosen by `net` and valued by another network (double Q-learning) it is about 0.
     """
+
+    def asked() -> torch.Tensor:
+        return torch.stack([values().double(), targets().double()])
+
     with torch.no_grad():
-        before = values().double(), targets().double()
-        with nudged(net):
-            after = values().double(), targets().double()
-    moved, followed = (float((b - a).abs().mean()) for a, b in zip(before, after, strict=True))
-    return followed / moved if moved > 0 else float("nan")
+        before, again = asked(), asked()
+        with nudged(net, frozen=False):
+            after = asked()
+    moved, followed = (after - before).abs().mean(dim=1).tolist()
+    by_itself = float((again - before).abs().mean(dim=1).max())
+    return followed / moved if by_itself < 0.01 * moved else float("nan")
 
 
 def called(ask: Callable[[], object]) -> list[nn.Module]:

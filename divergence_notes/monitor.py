@@ -49,7 +49,7 @@ def watch(model: BaseAlgorithm | dqn.DQN | preqn.PreQN, **settings: Any) -> "Div
     model : BaseAlgorithm, or DQN or PreQN of this package
         One of `adapters.NAMES`, of stable-baselines3 or sb3-contrib; or an agent of ours.
     **settings
-        Those of `DivergenceCallback`; for an agent of ours those of `watching.Watch`.
+        Those of `DivergenceCallback`; for an agent of ours those of `watching.Watch`, which writes no `report`.
 
     Returns
     -------
@@ -59,10 +59,12 @@ def watch(model: BaseAlgorithm | dqn.DQN | preqn.PreQN, **settings: Any) -> "Div
     Raises
     ------
     TypeError, ValueError
-        What `DivergenceCallback` refuses.
+        What `DivergenceCallback` refuses, or `watching.Watch` and `watching.probe`.
     """
     if isinstance(model, dqn.DQN | preqn.PreQN):
-        return watching.Watch(**settings)
+        callback = watching.Watch(**settings)
+        watching.probe(model, **{k: v for k, v in settings.items() if k not in ("every", "batch_size", "seed")})
+        return callback
     callback = DivergenceCallback(**settings)
     callback.init_callback(model)
     return callback

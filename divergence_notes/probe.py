@@ -7,6 +7,7 @@ It needs no library of agents. Here is how a record is made without a trace in t
 
 import copy
 import logging
+import random
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -263,8 +264,9 @@ class Probe:
 
     Notes
     -----
-    Nothing is drawn, and the loop is not changed: torch's generators, gradients, modes, parameters and buffers of `net`
-    and `others` are as they were. What cannot be measured is nan, ``reason`` says why, and the loop goes on.
+    Nothing is drawn, and the loop is not changed: the generators that all share, of torch, numpy and Python, and
+    gradients, modes, parameters and buffers of `net` and `others` are as they were. A generator of its own from which
+    `targets` draws goes on. What cannot be measured is nan, ``reason`` says why, and the loop goes on.
 
     What the columns of a record are, says `COLUMNS`. Which of them are theorems: ``possible_low`` and ``possible_high``
     bound what any policy can earn *if* no reward is met that was not met before; `r_max` takes the if away. The values
@@ -407,17 +409,24 @@ class Probe:
 
         Notes
         -----
+        Environments of `gymnasium.vector` reset themselves, by default in a step of their own that is none of the task:
+        ask for ``autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP``, so that each step is one.
+
         Where a reward or an observation is not finite, ``not_finite`` says so from the next record on; such rewards
         do not count. The smallest and largest rewards count for good. A call with one step adds it to the steps that
         were told one by one before, and the latest 50 000 of these count for what was earned; a call with more steps
         is about all that there is, and what was told before no longer counts for that.
         """
         rewards = np.asarray(rewards, dtype=np.float64)
-        if not len(rewards):
+        if not rewards.size:
             raise ValueError("rewards must hold at least one reward")
+        if rewards.ndim not in (1, 2):
+            raise ValueError(f"rewards must have the shape (n,) or (n, n_envs), got {rewards.shape}")
         last = _flags("terminated", terminated, rewards.shape)
         cut = _flags("truncated", np.zeros(rewards.shape) if truncated is None else truncated, rewards.shape) & ~last
         observations, actions = _arrays(observations), _arrays(actions)
+        _one_each("observations", observations, rewards.shape)
+        _one_each("actions", actions, rewards.shape)
         told = [("rewards", rewards), ("observations", _listed(observations))]
         self.faulty = self.faulty or evidence.first_not_finite(told)
         if not np.isfinite(rewards).all():
@@ -752,7 +761,7 @@ class Probe:
                 return _picked(_all(asked, asked.net, fresh), fresh.actions, asked.discrete)
 
             def targets() -> torch.Tensor:
-                with torch.random.fork_rng([]), _its_generator(device):  # what is drawn is the same each time
+                with _generators(device):  # what is drawn is the same each time
                     error = asked.errors(_fresh(given))[0]
                 return error + values()
 
@@ -777,7 +786,7 @@ class Probe:
         device = next((p.device for p in self.asked.net.parameters()), torch.device("cpu"))
 
         def targets(**parts: Any) -> torch.Tensor:
-            with torch.random.fork_rng([]), _its_generator(device):  # what is drawn is the same each time
+            with _generators(device):  # what is drawn is the same each time
                 return torch.as_tensor(self._targets(_fresh(_with(given, parts))))
 
         return evidence.beyond_ends(
@@ -1115,6 +1124,15 @@ def _flags(name: str, given: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     return given.astype(bool)
 
 
+def _one_each(name: str, given: Any, shape: tuple[int, ...]) -> None:
+    """Refuse arrays that do not have one row for each reward."""
+    for part in _listed(given):
+        if part.dtype == object:
+            raise ValueError(f"{name} must be an array or a dictionary of arrays, got an array of objects")
+        if tuple(part.shape[: len(shape)]) != shape:
+            raise ValueError(f"{name} must begin with the shape of rewards, {shape}, got {tuple(part.shape)}")
+
+
 def _sums(gamma: float, count: np.ndarray) -> np.ndarray:
     """Return ``1 + gamma + ...`` with so many terms."""
     return count * 1.0 if gamma == 1 else (1 - gamma**count) / (1 - gamma)
@@ -1241,7 +1259,7 @@ class _Rows(nn.Module):
 
 @contextmanager
 def undisturbed(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Put every module in evaluation mode; modes, buffers and torch's generators are put back afterwards.
+    """Put every module in evaluation mode; modes, buffers and the shared generators are put back afterwards.
 
     Parameters
     ----------
@@ -1255,8 +1273,7 @@ def undisturbed(modules: Sequence[nn.Module]) -> Iterator[None]:
     """
     device = next((p.device for module in modules for p in module.parameters()), torch.device("cpu"))
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng([]))
-        stack.enter_context(_its_generator(device))
+        stack.enter_context(_generators(device))
         for module in modules:
             stack.enter_context(_passes.put_back(module))
         for module in modules:
@@ -1265,15 +1282,17 @@ def undisturbed(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def _its_generator(device: torch.device) -> Iterator[None]:
-    """Put back the generator of an accelerator."""
+def _generators(device: torch.device) -> Iterator[None]:
+    """Put back the generators that all share: those of torch, numpy and Python, and that of an accelerator."""
     module = torch.get_device_module(device.type) if device.type in ("cuda", "xpu", "mps") else None
-    if module is None or not module.is_available():
-        yield
-        return
+    there = module is not None and module.is_available()
     where = () if device.type == "mps" else (device,)
-    drawn = module.get_rng_state(*where)
+    drawn = np.random.get_state(), random.getstate(), module.get_rng_state(*where) if there else None  # noqa: NPY002
     try:
-        yield
+        with torch.random.fork_rng([]):
+            yield
     finally:
-        module.set_rng_state(drawn, *where)
+        np.random.set_state(drawn[0])  # noqa: NPY002
+        random.setstate(drawn[1])
+        if there:
+            module.set_rng_state(drawn[2], *where)

@@ -413,3 +413,42 @@ class TestFoundInRuns:
         callback = monitor.watch(model, every=50)
         model.learn(300, callback=callback)
         assert names(diagnosis.diagnose(callback.history, callback.settings)) == ([found] if found else [])
+
+
+class TestWhatALogDoesNotSay:
+    """Words that a reader could refute are left out: of runs online, of epochs, of schedules, of one-step tasks."""
+
+    @pytest.mark.parametrize(("low", "fixed"), [(0.0, True), (1.0, False)])
+    def test_episodes_that_all_earn_the_same_need_not_be_the_same_ones(self, low, fixed):
+        rows = log(wrong_from=6, earned_low=low, earned_high=1.0)
+        assert ("offline" in names(diagnosis.diagnose(rows))) == fixed
+
+    @pytest.mark.parametrize("earned", [0.0, np.nan])
+    def test_what_was_not_told_is_not_quoted(self, earned):
+        rows = log(wrong_from=6, earned_low=earned, earned_high=earned + 20)
+        (seen,) = (each.seen for each in diagnosis.diagnose(rows, {"offline": True}) if each.name == "offline")
+        assert "nan" not in seen and ("earned between" in seen) == np.isfinite(earned)
+
+    @pytest.mark.parametrize("offline", [False, True])
+    def test_epochs_of_fixed_data_are_no_steps_in_the_environment(self, offline):
+        rows = log(wrong_from=6, step=[*range(10)], updates=[300.0 * k for k in range(10)])
+        found = names(diagnosis.diagnose(rows, {"offline": offline}))
+        assert ("replay-ratio" in found) != offline
+
+    @pytest.mark.parametrize(("length", "found"), [(1.0, []), (2.0, ["time-limits"])])
+    def test_tasks_of_one_step_have_no_time_limit(self, length, found):
+        assert names(diagnosis.diagnose(log(episode_length=length, same_length=1.0))) == found
+
+    @pytest.mark.parametrize("rate", ["lin_0.001", lambda left: 1e-3 * left, float("nan")])
+    def test_a_schedule_is_as_if_it_were_not_known(self, rate):
+        rows = log(weight_norm=[10.0] + [1000.0] * 9)
+        found = diagnosis.diagnose(rows, {"learning_rate": rate})
+        assert found == diagnosis.diagnose(rows) != [] and "learning rate" not in found[0].seen
+        assert "learning rate of 0.001" in diagnosis.diagnose(rows, {"learning_rate": 0.001})[0].seen
+
+    def test_what_came_before_the_first_record_is_not_known(self):
+        lost = {"not_finite": "weights", "status": "diverged", "max_q": np.nan}
+        (first,) = diagnosis.diagnose([log(1)[0] | lost])
+        (later,) = diagnosis.diagnose([*log(2, max_q=[5.0, 4.0]), log(3)[2] | lost])
+        assert first.seen == "The weights are not finite, from the first record on."
+        assert later.seen == "The weights are no longer finite; the largest value before that was 5."

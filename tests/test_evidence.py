@@ -47,6 +47,20 @@ class TestTargetCoupling:
     def test_nothing_to_say_of_values_that_do_not_move(self):
         assert np.isnan(evidence.coupling(network(), lambda: torch.zeros(3), lambda: torch.zeros(3)))
 
+    @pytest.mark.parametrize("drawn", [0.0, 1.0])
+    def test_nothing_to_say_of_targets_that_move_by_themselves(self, drawn):
+        rng = torch.Generator().manual_seed(0)
+        moving = self.asked(lambda net, target, o: net(o).amax(1) + drawn * torch.randn(64, generator=rng))
+        assert np.isnan(moving) if drawn else moving > 0.6
+
+    @pytest.mark.parametrize("trained", [False, True])
+    def test_of_a_part_that_both_share_only_what_is_trained_counts(self, trained):
+        shared, rng = nn.Linear(3, 16).requires_grad_(trained), torch.Generator().manual_seed(1)
+        net, target = (nn.Sequential(shared, nn.ReLU(), nn.Linear(16, 2)) for _ in range(2))
+        x, y = torch.randn(2, 64, 3, generator=rng)
+        found = evidence.coupling(net, lambda: net(x)[:, 0], lambda: GAMMA * target(y).amax(1))
+        assert (found > 0.1) == trained and (found == 0) != trained
+
     @pytest.mark.parametrize("fails", [False, True])
     def test_parameters_are_put_back(self, fails):
         net = network()
@@ -57,7 +71,7 @@ class TestTargetCoupling:
 
         def values():
             moved.append(net(x)[0].clone())
-            if fails and len(moved) > 1:
+            if fails and len(moved) > 2:
                 raise OSError
             return moved[-1]
 

@@ -505,6 +505,47 @@ class TestRecord:
             assert all(torch.equal(value, part.state_dict()[name]) for name, value in state.items())
 
 
+class Chain(gym.Env):
+    """Five steps that pay 1 each."""
+
+    observation_space = gym.spaces.Box(0, 1, (6,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.made = 0
+        return np.eye(6, dtype=np.float32)[0], {}
+
+    def step(self, action):
+        self.made += 1
+        return np.eye(6, dtype=np.float32)[self.made], 1.0, self.made == 5, False, {}
+
+
+class TestLoop:
+    """What draws, in a target or in the loop, goes on as without a probe; so do modes."""
+
+    @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+    @pytest.mark.parametrize("scripted", [False, True])
+    def test_modes_stay_where_a_part_is_compiled(self, scripted, rng):
+        net = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+        net = torch.jit.script(net) if scripted else net
+        Probe(net, lambda batch: batch["rewards"], gamma=0.9)(transitions(rng), step=0)
+        assert all(module.training for module in net.modules())
+
+    @pytest.mark.parametrize("own", [False, True])
+    def test_targets_that_draw(self, own, rng):
+        net, generator, batch = QNetwork(3, 2), torch.Generator().manual_seed(0), transitions(rng)
+        target = copy.deepcopy(net)
+
+        def targets(batch):
+            noise = torch.randn(1, generator=generator) if own else np.random.rand()  # noqa: NPY002
+            return batch["rewards"] + target(batch["next_observations"]).amax(1) + noise
+
+        before = np.random.get_state()[2]  # noqa: NPY002
+        record = Probe(net, targets, gamma=0.9, others=[target])(batch, step=0)
+        assert np.random.get_state()[2] == before  # noqa: NPY002
+        assert np.isnan(record["target_coupling"]) if own else record["target_coupling"] < 1e-3
+
+
 class TestDue:
     """When the next record is made."""
 
@@ -522,6 +563,54 @@ class TestDue:
 
     def test_as_asked(self):
         assert self.made(101, 50, 300) == [101, 150, 200, 250, 300]
+
+
+@pytest.mark.parametrize("mode", ["SAME_STEP", "NEXT_STEP"])
+def test_environments_that_reset_themselves(mode):
+    """Told step by step: right where a reset is no step of its own, and wrong where it is, as `Probe.saw` says."""
+    worth = torch.tensor([2 - 0.5 ** (4 - k) for k in range(5)] + [0.0])
+    net = nn.Linear(6, 2, bias=False)
+    net.weight.data[:] = worth
+    watching = Probe(net, lambda batch: batch["rewards"], gamma=0.5)
+    envs = gym.vector.SyncVectorEnv([Chain] * 2, autoreset_mode=gym.vector.AutoresetMode[mode])
+    obs = envs.reset()[0].copy()
+    for _ in range(60):
+        after, reward, terminated, truncated, _ = envs.step(np.zeros(2, int))
+        watching.saw([reward], [terminated], [truncated], observations=[obs], actions=[np.zeros(2, int)])
+        obs = after.copy()
+    eye = torch.eye(6)
+    batch = {"observations": eye[:5], "next_observations": eye[1:], "actions": torch.zeros(5, dtype=torch.long)}
+    record = watching(batch | {"rewards": torch.ones(5), "dones": eye[5, 1:]}, step=60)
+    right = record["episode_length"] == 5 and abs(record["overestimation"]) < 1e-6 and record["reward_low"] == 1
+    assert right == (mode == "SAME_STEP")
+
+
+class TestSawRefuses:
+    """A shape that disagrees is said at once, and leaves no trace."""
+
+    @pytest.mark.parametrize(
+        ("told", "message"),
+        [
+            ((1.0, False, np.zeros(4), 1), "rewards must have the shape (n,) or (n, n_envs), got ()"),
+            (([1.0], [False], np.zeros((1, 4)), 1), "actions must begin with the shape of rewards, (1,), got ()"),
+            (([1.0], [False], np.zeros(4), [1]), "observations must begin with the shape of rewards, (1,), got (4,)"),
+            (
+                ([1.0], [False], [{"x": 1.0}], [1]),
+                "observations must be an array or a dictionary of arrays, got an array of objects",
+            ),
+            (
+                (np.ones((1, 4)), np.zeros((1, 4)), np.zeros((1, 3, 2)), np.zeros((1, 4))),
+                "observations must begin with the shape of rewards, (1, 4), got (1, 3, 2)",
+            ),
+        ],
+    )
+    def test_before_anything_is_kept(self, told, message):
+        watching = Probe(QNetwork(4, 2), abs, gamma=0.9)
+        rewards, ended, observations, actions = told
+        with refuses(ValueError, message):
+            watching.saw(rewards, ended, observations=observations, actions=actions)
+        watching.saw([1.0, 2.0], [False, True])
+        assert watching._episodes().rewards.tolist() == [[1.0], [2.0]]
 
 
 class TestProbeRefuses:

@@ -205,3 +205,17 @@ class TestWatchRefuses:
         watch = watching.Watch(every=1)
         run = dqn.train("CartPole-v1", config=config, steps=60, seed=0, eval_every=100, callback=watch)
         assert run.ending == "diverged" and watch.history["alarm"].any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [({"report": "page.html"}, TypeError), ({"r_max": -1}, ValueError), ({"r_max": 1.0, "every": 9}, None)],
+)
+def test_what_a_probe_refuses_is_refused_before_the_first_step(settings, error):
+    env_id, _, config = KINDS["dqn"]
+    agent = dqn.DQN(*training.spaces(env_id), config)
+    if error is None:
+        assert monitor.watch(agent, **settings).every == 9
+    else:
+        with pytest.raises(error, match=next(iter(settings))):
+            monitor.watch(agent, **settings)
