@@ -42,12 +42,12 @@ def nudged(net: nn.Module, *, size: float | int = _NUDGE, frozen: bool = True) -
     -----
     Written so that a graph which was made before and not yet run back through still can be.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device="cpu").manual_seed(0)
     kept = [(p, p.data.clone()) for p in net.parameters() if frozen or p.requires_grad]
     try:
         for p, before in kept:
             unit = float(before.double().square().mean().sqrt()) if before.numel() else 0.0
-            move = torch.randn(before.shape, generator=generator).to(before)
+            move = torch.randn(before.shape, generator=generator, device="cpu").to(before)
             p.data.add_(move, alpha=size * (unit or 1.0))
         yield
     finally:

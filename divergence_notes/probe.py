@@ -241,7 +241,8 @@ class Probe:
         Discount factor in [0, 1].
     values : callable, optional
         ``values(net, observations)`` or ``values(net, observations, actions)``, where `net` is not called like that: a
-        pair of critics, quantiles, a second output.
+        pair of critics, quantiles, a second output. It must ask the `net` that it is given, for a copy is asked, too;
+        and without a mask, for a number in place of an action that is not allowed counts as a value.
     policy : callable, optional
         ``policy(observations)``: the greedy actions, (n, d), where they are not whole numbers; for ``action_churn``.
     others : sequence of torch.nn.Module
@@ -358,6 +359,7 @@ class Probe:
         self._said: set[str] = set()
         self.pending: tuple[Any, np.ndarray, np.ndarray] | None = None
         self._before: nn.Module | None = None
+        self._responds: bool | None = None  # whether `values` ask that copy
         self._start: tuple[np.ndarray, int] | None = None
         self._reference: Any = None
         self._answers: tuple[np.ndarray, np.ndarray | None] | None = None
@@ -930,6 +932,24 @@ class Probe:
             "overestimation": value - earned - float(np.mean(rest)) - float(np.mean(paid)),
         }
 
+    def _at_first(self, batch: Any) -> np.ndarray | None:
+        """Return what the kept network makes of the states of a batch; None if there is none, or another is asked."""
+        if self._before is None:
+            return None
+
+        def ask() -> np.ndarray:
+            return _array(_all(self.asked, self._before, _fresh(_batch(batch))))
+
+        with torch.no_grad():
+            before = ask()
+            if self._responds is None:
+                with evidence.nudged(self._before, size=0.1):
+                    self._responds = not np.array_equal(before, ask())
+        if self._responds:
+            return before
+        self.note("the network before training", ValueError("values must ask the network that they are given"))
+        return None
+
     def _verdict(
         self,
         q: np.ndarray,
@@ -939,11 +959,7 @@ class Probe:
     ) -> str:
         """Return what the values look like beside what can be and what was earned."""
         record, asked = self.records[-1], self.asked
-        before = None
-        if self._before is not None:
-            with torch.no_grad():
-                before = _array(_all(asked, self._before, _fresh(_batch(batch))))
-        given = {"possible": possible, "before": before}
+        given = {"possible": possible, "before": self._at_first(batch)}
         renewals, share = (None, 1.0) if asked.renewals is None else asked.renewals()
         if self._start is None:
             self._start = (np.array([q.min(), q.max()]), renewals)

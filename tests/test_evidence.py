@@ -61,6 +61,12 @@ class TestTargetCoupling:
         found = evidence.coupling(net, lambda: net(x)[:, 0], lambda: GAMMA * target(y).amax(1))
         assert (found > 0.1) == trained and (found == 0) != trained
 
+    def test_the_default_device_need_not_be_that_of_the_network(self):
+        net, x = network(), torch.ones(1, 3)
+        before = net(x)
+        with torch.device("meta"), evidence.nudged(net):
+            assert not torch.equal(net(x), before)
+
     @pytest.mark.parametrize("fails", [False, True])
     def test_parameters_are_put_back(self, fails):
         net = network()

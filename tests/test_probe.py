@@ -546,6 +546,23 @@ class TestLoop:
         assert np.isnan(record["target_coupling"]) if own else record["target_coupling"] < 1e-3
 
 
+class TestBeforeTraining:
+    """Values that a network had from the start are no alarm, and only those."""
+
+    @pytest.mark.parametrize("own", [False, True])
+    @pytest.mark.parametrize("from_the_start", [False, True])
+    def test_values_of_a_million(self, own, from_the_start, rng):
+        net, batch = QNetwork(3, 2), transitions(rng)
+        values = (lambda given, x: given(x)) if own else (lambda given, x: net(x))  # the copy's, or not
+        watching = Probe(net, lambda batch: batch["rewards"], gamma=0.9, values=values)
+        if not from_the_start:
+            assert not watching(batch, step=0)["alarm"]
+        net.three.bias.data[:] += 1e6
+        record = watching(batch, step=1)
+        assert record["alarm"] == (not from_the_start or not own)
+        assert own or record["reason"].endswith("values must ask the network that they are given")
+
+
 class TestDue:
     """When the next record is made."""
 
