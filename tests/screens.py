@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 
 from tests.browser import launched, look, opened, served, unfold_bets
+from tests.waiting import until
 
 SCREEN = 900
 """Pixels, the height of a screen."""
@@ -15,7 +16,15 @@ def screens(page, width=1280):
     """Return the screens of a page at a width: bets answered, folds closed as a reader first finds them."""
     unfold_bets(page)
     look(page, "light", width)
-    return page.evaluate("document.documentElement.scrollHeight") / SCREEN
+    heights = []
+
+    def settled():
+        page.evaluate("document.fonts.ready.then(() => new Promise((done) => setTimeout(done, 200)))")
+        heights.append(page.evaluate("document.documentElement.scrollHeight"))
+        return len(heights) >= 3 and len(set(heights[-3:])) == 1
+
+    until(settled)
+    return heights[-1] / SCREEN
 
 
 def main(site):
