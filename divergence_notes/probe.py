@@ -940,11 +940,15 @@ class Probe:
         def ask() -> np.ndarray:
             return _array(_all(self.asked, self._before, _fresh(_batch(batch))))
 
+        def sizes() -> list[float]:
+            return [float(p.double().norm()) for p in self._before.parameters()]
+
         with torch.no_grad():
             before = ask()
             if self._responds is None:
+                at_rest = sizes()
                 with evidence.nudged(self._before, size=0.1):
-                    self._responds = not np.array_equal(before, ask())
+                    self._responds = sizes() == at_rest or not np.array_equal(before, ask())
         if self._responds:
             return before
         self.note("the network before training", ValueError("values must ask the network that they are given"))
