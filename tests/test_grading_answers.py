@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 
-from divergence_notes import examples, grading
+from divergence_notes import examples, grading, networks, ntk
 from divergence_notes.grading import (
     Choice,
     Compared,
@@ -82,7 +82,8 @@ def tries(name):
     exercise, right = EXERCISES[name], np.asarray(right_value(name), dtype=float)
     args = exercise.sample()[0]
     foreseen = [np.asarray(mistake.wrong(*args), dtype=float) for mistake in exercise.mistakes]
-    around = [right * factor for factor in (0.0, 0.3, 0.5, 0.9, 0.99, 1.01, 1.1, 2.0, 7.0, 100.0, -1.0)]
+    far = [factor for factor in (0.0, 0.3, 0.5, 0.9, 0.99, 1.01, 1.1, 2.0, 7.0, 100.0, -1.0)]
+    around = [right * factor for factor in far if abs(factor - 1) > 1.1 * exercise.rtol]
     around += [right + 1, right - 1, right + np.eye(right.size)[0].reshape(right.shape)] if right.size else []
     return foreseen + around
 
@@ -271,7 +272,7 @@ ODD = {
     "frame": pd.DataFrame({"a": [1, 2]}),
     "missing": pd.NA,
     "date": np.datetime64("2020-01-01"),
-    "none inside": [None, None],
+    "none inside": [None, 1.0],
     "pair": (None, "a"),
     "masked": np.ma.masked,
     "hostile": Hostile(),
@@ -550,6 +551,26 @@ class TestChoicesInWords:
     def test_right_words_are_right(self, name, said):
         assert check(name, said).passed
 
+    @pytest.mark.parametrize(
+        ("name", "said", "diagnosis"),
+        [
+            ("ex-contraction-prediction", -19, None),
+            ("ex-contraction-prediction", "-19", None),
+            ("ex-contraction-prediction", "\u221219 times", None),
+            ("ex-contraction-prediction", "minus 19", None),
+            ("ex-contraction-phases-prediction", -1.2, "minus"),
+            ("ex-contraction-phases-prediction", "\u22121.2", "minus"),
+            ("ex-contraction-rest-prediction", "at \u22121.25", "one-branch"),
+            ("ex-contraction-rest-prediction", "-1", None),
+            ("ex-preqn-target-prediction", -0.0, "the-power"),
+        ],
+    )
+    def test_a_sign_counts(self, name, said, diagnosis):
+        result = check(name, said)
+        assert not result.passed and result.diagnosis == diagnosis
+        assert check("ex-contraction-phases-prediction", 1.2).passed
+        assert check("ex-contraction-prediction", "+19").passed
+
     @pytest.mark.parametrize("name", WRONG_WORDS)
     def test_wrong_words_are_understood(self, name):
         for said, *diagnosis in WRONG_WORDS[name]:
@@ -711,6 +732,29 @@ def stepping(example, alpha):
     return replace(example, update=replace(example.update, alpha=alpha))
 
 
+class TestAsPrecisely:
+    """As many digits as an exercise asks for, or as a person measures, are enough."""
+
+    @pytest.mark.parametrize(
+        ("name", "right", "wrong"),
+        [
+            ("ex-contraction-edge", (1.199, 1.1986), (1.198, 1.2)),
+            ("ex-key-equation-order", (3.9, 4.087, 4), (3.8, 4.2)),
+            ("ex-heuristics-by-hand", ([0.667, 0.267, 0.167, 0.111, 0.333],), ([0.66, 0.26, 0.16, 0.11, 0.33],)),
+        ],
+    )
+    def test_enough(self, name, right, wrong):
+        assert all(check(name, answer).passed for answer in right)
+        assert not any(check(name, answer).passed for answer in wrong)
+
+    def test_no_hint_tells_the_period(self):
+        assert "7" not in check("ex-preqn-patience", (8, 4)).message
+
+    @pytest.mark.parametrize("gap", [[...], [..., ...], (None, None), [..., None, NotImplemented]])
+    def test_a_list_of_gaps_is_a_gap(self, gap):
+        assert check("ex-preqn-wait", gap).open and not check("ex-preqn-wait", [*gap, 1.0]).open
+
+
 class TestBuilt:
     """The judges of what is built ask for the property, and not for the example that we had in mind."""
 
@@ -726,7 +770,42 @@ class TestBuilt:
     @pytest.mark.parametrize("answer", [(10, 2), (10.0,), "x", {"alpha": 10}, (examples.row_dominant().update,) * 2])
     def test_overshoot_says_what_it_wants_and_no_error_of_its_own(self, answer):
         message = check("ex-contraction-overshoot", answer).message
-        assert message.endswith("two examples such as `safe`, the one that diverges and the repaired one.")
+        assert message.endswith("such as `examples.row_dominant()`, the one that diverges and the repaired one.")
+
+    def test_overshoot_is_repaired_however_slowly(self):
+        """A modulus below 1 is a proof; runs of some thousand updates would not have seen it."""
+        safe, pair = examples.row_dominant(), examples.full_data_divergence()
+        wild = replace(pair, update=replace(pair.update, kernel=np.eye(2), weights=[0.5, 0.5], alpha=9.0))
+        for long in (stepping(safe, 10.0), wild):
+            assert check("ex-contraction-overshoot", (long, stepping(long, 1e-5))).passed
+
+    def test_overshoot_keeps_the_rewards(self):
+        wild = stepping(examples.row_dominant(), 10.0)
+        short = stepping(wild, 2.0)
+        paid = replace(short, update=replace(short.update, mdp=replace(short.update.mdp, R=np.ones((2, 1)))))
+        assert check("ex-contraction-overshoot", (wild, paid)).diagnosis == "other-data"
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_a_kink_is_one_by_what_the_network_does(self, seed):
+        """By another route: the slope of the remainder of PyTorch's own network, at a step that is short for it."""
+        rng = np.random.default_rng(seed)
+        sizes = 2.0 ** rng.integers(-3, 4, size=6) * rng.choice([-1, 1], size=6)
+        w, v, c, first, second, y = sizes * [1, 1, 1, 1, 1, 100]
+        net = networks.MLP([1, 1, 1], activation="relu", generator=torch.Generator(), dtype=torch.float64)
+        numbers = torch.tensor([w, -w * first, v, c], dtype=torch.float64)
+        torch.nn.utils.vector_to_parameters(numbers, net.parameters())
+        inputs = torch.tensor([[first], [second]], dtype=torch.float64)
+        asked = {"target": [0.0, y], "weights": [0.0, 1.0]}
+        long, short = (abs(ntk.remainder(net, inputs, **asked, alpha=alpha)[0]) / alpha for alpha in (1e-8, 1e-9))
+        kink = short > 1e-3 and abs(np.log10(long / short)) < 0.1
+        assert check("ex-key-equation-kink", [w, -w * first, v, c, first, second, y]).passed == kink
+
+    def test_a_far_sight_is_cured_too(self):
+        for rest in (1e-4, 1e-9):
+            few, half = [rest, 1 - rest], [0.5, 0.5]
+            assert check("ex-heuristics-build", (1 - rest, half, few)).passed
+            assert check("ex-heuristics-build", (1 - rest, few, half)).diagnosis == "upside-down"
+            assert check("ex-heuristics-build", (1 - rest, half, [6 * rest, 1 - 6 * rest])).diagnosis == "not-cured"
 
     def test_patience_says_on_which_side_the_second_period_is(self):
         assert "still runs off with a period of 3" in check("ex-preqn-patience", (7, 3)).message

@@ -11,6 +11,7 @@ import inspect
 import itertools
 import json
 import re
+import sys
 from types import SimpleNamespace
 
 import live_cells
@@ -95,8 +96,8 @@ def seed(exercise, text, imports=""):
     return f"{imports}{gap}{body}".lstrip("\n"), answer
 
 
-def imports_for(name, cells):
-    """Return the lines that import what the published solution of an exercise uses.
+def imports_for(name, cells, text=""):
+    """Return the lines that import what the published solution of an exercise uses, or its text calls.
 
     Parameters
     ----------
@@ -104,14 +105,18 @@ def imports_for(name, cells):
         Of the exercise.
     cells : list of dict
         Of `live_cells.page`.
+    text : str
+        What the exercise says.
 
     Returns
     -------
     str
-        Lines of Python, of numpy and the package only; numpy is always there.
+        Lines of Python, of its own library, numpy and the package only; numpy is always there.
     """
+    comes = {*FOR_A_BOX, reads.PACKAGE, *sys.stdlib_module_names}
     solved = next((cell for cell in cells if f'check("{name}"' in cell["source"]), None)
     used = {*solved["takes"]} | live_cells.names(solved["source"]).defines if solved else set()
+    used |= {*re.findall(r"\b(\w+)\.\w+\(", text)}
     lines = {}
     for cell in cells:
         for node in ast.parse(cell["source"]).body:
@@ -121,7 +126,7 @@ def imports_for(name, cells):
             for alias in node.names:
                 local = alias.asname or alias.name.partition(".")[0]
                 top = (module or alias.name).partition(".")[0]
-                if local not in used | {"np"} or local == "grading" or top not in (*FOR_A_BOX, reads.PACKAGE):
+                if local not in used | {"np"} or local == "grading" or top not in comes:
                     continue
                 if (
                     not live_cells.others(f"from {module} import {alias.name}" if module else f"import {alias.name}")
@@ -172,7 +177,7 @@ def put(html, cells, exercises, *, kernel, cells_file="", colab=""):
     boxes = {}
     for box in page.select("main div.exercise[id]"):
         if exercise := exercises.get(box["id"]):
-            code, answer = seed(exercise, box.get_text(), imports_for(box["id"], cells))
+            code, answer = seed(exercise, box.get_text(), imports_for(box["id"], cells, box.get_text()))
             boxes[box["id"]] = {"code": code, "answer": answer}
     runs = any(not cells[number]["asks"] for number in shown)
     if not (boxes or runs):

@@ -44,7 +44,7 @@ globalThis.judge = (() => {
   // Numbers, + - * / ** ( ) and sqrt, exp, log: 1/19, 9 - sqrt(80). Several stand in brackets or with commas. Undefined for anything else.
   const FUNCTIONS = { sqrt: Math.sqrt, exp: Math.exp, log: Math.log };
   const calculated = (text) => {
-    const parts = text.match(/(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|\*\*|[a-z]+|\S/gi) ?? [];
+    const parts = text.replaceAll("\u2212", "-").match(/(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|\*\*|[a-z]+|\S/gi) ?? [];
     let at = 0;
     const eat = (...signs) => (signs.includes(parts[at]) ? parts[at++] : "");
     const sum = () => {
@@ -107,7 +107,9 @@ globalThis.judge = (() => {
   const FILLERS = new Set(["and", "answer", "i", "is", "it", "letter", "of", "only", "option", "the", "them", "think"]);
   const words = (text) => {
     const found = text.toLowerCase().replaceAll("ß", "ss").replace(/(\p{Nd})[\s,_'](?=\p{Nd}{3}(?!\p{Nd}))/gu, "$1")
-      .replaceAll(">", " more than ").replaceAll("<", " less than ").match(/\p{Nd}+(?:\.\p{Nd}+)?|[\p{L}\p{Nl}\p{No}]+/gu) ?? [];
+      .replaceAll("\u2212", "-").replace(/(^|[^\p{L}\p{N}_])minus +(?=\p{Nd})/gu, "$1-").replace(/(^|[^\p{L}\p{N}_])plus +(?=\p{Nd})/gu, "$1+")
+      .replaceAll(">", " more than ").replaceAll("<", " less than ").replaceAll("\0", " ").replace(/(^|[^\p{L}\p{N}_)\]])-(?=\p{Nd})/gu, "$1\0")
+      .match(/\0?\p{Nd}+(?:\.\p{Nd}+)?|[\p{L}\p{Nl}\p{No}]+/gu) ?? []; // 1-2 are two numbers
     const telling = found.filter((word) => !FILLERS.has(word)), kept = telling.length ? telling : found;
     return kept.filter((word, at) => word !== "a" || !/^.\p{L}+$/u.test(kept[at + 1] ?? ""));
   };
@@ -124,7 +126,7 @@ globalThis.judge = (() => {
 
   const choice = ({ right, options }, text) => {
     const plain = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?$/i.test(text), whole = /^[+-]?\d+$/.test(text);
-    const written = whole ? BigInt(text.replace("+", "")).toString() : plain ? general(Number(text), 15) : text;
+    const written = whole ? BigInt(text.replace("+", "")).toString() : plain ? general(Number(text) + 0, 15) : text;
     const ways = Object.fromEntries(Object.entries(options).map(([option, { words }]) => [option, words]));
     const endless = plain && !Number.isFinite(Number(text));
     const given = endless ? undefined : named(words(written), ways, plain ? Number(text) : NaN);
@@ -136,7 +138,7 @@ globalThis.judge = (() => {
   const value = ({ shape, right, rtol, insight, hint, phrases, mistakes }, text, tell) => {
     let answer = read(text);
     if (answer === undefined && Object.keys(phrases).length) {
-      const said = named(words(text), phrases, NaN) ?? text;
+      const said = named(words(text), phrases, NaN) ?? text.replaceAll("\u2212", "-");
       if (!/^[+-]?[0-9]+(\.[0-9]*)?$/.test(said)) return fault(`must be a number, and is ${shortened(text)}`);
       answer = Number(said);
     }

@@ -4,6 +4,8 @@ They are for practice: their solutions are on the page. Graded questions are in 
 package; how an answer is judged is in `kinds`.
 """
 
+import dataclasses
+
 import numpy as np
 
 from divergence_notes import bellman
@@ -46,6 +48,8 @@ def _factor(game):
 def _two_games(value):
     if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(isinstance(g, FiniteMDP) for g in value):
         return "Your answer must be two games, each a FiniteMDP: the one with the factor 2, and the one with 5"
+    if min(game.R.min() for game in value) < 0:
+        return "negative-rewards"
     factors = [_factor(game) for game in value]
     if np.allclose(factors, (2, 5), rtol=0.01):
         return None
@@ -282,6 +286,11 @@ EXERCISES = (
                 lambda: (_rooms(2, doors=[0, 0]), _rooms(5)),
             ),
             Mistake("exchanged", "First the game with the factor 2, then the other", lambda: (_rooms(5), _rooms(2))),
+            Mistake(
+                "negative-rewards",
+                "A game of yours has a negative reward; the exercise asks for games without any",
+                lambda: (_rooms(2), dataclasses.replace(_rooms(5), R=_rooms(5).R - 0.1)),
+            ),
             Mistake(
                 "another-factor",
                 "Your games are wrong by other factors",

@@ -93,9 +93,15 @@ def try_out(answer: Any, *args: Any, shape: tuple[int, ...] = (), time_limit: fl
     return _answered(name, answer, look)
 
 
+def _nothing(answer: Any) -> bool:
+    """Say whether an answer is a gap, or a list of gaps."""
+    parts = answer if isinstance(answer, (list, tuple)) and answer else [answer]
+    return all(part is None or part is ... or part is NotImplemented for part in parts)
+
+
 def _answered(name: str, answer: Any, judge: Callable[[], Result]) -> Result:
     """Judge an answer if there is one; what it does instead of answering becomes the message."""
-    if answer is None or answer is ... or answer is NotImplemented:
+    if _nothing(answer):
         return Result(name, False, "Nothing here yet.", open=True)
     if isinstance(answer, Computed):
         return Result(name, False, sentence(answer.said))

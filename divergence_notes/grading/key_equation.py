@@ -16,17 +16,6 @@ def _alphas(learning_rate, batch_size):
     return np.array([2 * learning_rate, 2 * learning_rate * batch_size])
 
 
-def _missed(w, b, v, c, first, second, y, alpha):
-    """Return what the key equation misses at the first input; a unit exactly at its kink has the slope 0."""
-    z, x = w * np.array([first, second]) + b, np.array([first, second])
-    unit, on = np.maximum(z, 0), z > 0
-    error = y - (v * unit[1] + c)
-    predicted = alpha * error * (unit[0] * unit[1] + v**2 * on[0] * on[1] * (x[0] * x[1] + 1) + 1)
-    pull = alpha * error * on[1] * v
-    moved = (v + alpha * error * unit[1]) * max((w + pull * x[1]) * x[0] + b + pull, 0.0) - v * unit[0]
-    return moved + alpha * error - predicted
-
-
 def _by_hand(u=2.0, w=1.0, *, reward=0.6, gamma=0.9, share=0.5, crossed=False, inner=True, alpha=5.0, flip=1.0):
     """Return the predicted and the real change of the values u and u w in one step, both towards one target."""
     gradients = np.array([[1.0, 0.0], [u, w] if crossed else [w, u]])
@@ -51,7 +40,11 @@ def seven_numbers(answer):
 
 
 def _kink(answer):
-    """Judge a network of one ReLU unit by the slope of its remainder at the first input."""
+    """Judge a network of one ReLU unit by what its step does to the unit at the first input.
+
+    A step of size alpha lifts the unit there by alpha times the error times v (x_1 x_2 + 1) to first order. What comes
+    through, v times as much, is missed by the kernel, which takes the unit for one that is off.
+    """
     numbers = seven_numbers(answer)
     w, b, v, c, first, second, y = numbers
     if w * first + b != 0:
@@ -61,9 +54,7 @@ def _kink(answer):
     rise = (y - v * (w * second + b) - c) * v * (first * second + 1)
     if rise <= 0:
         return "stays-off" if rise < 0 else "nothing-moves"
-    long, short = (abs(_missed(*numbers, alpha)) for alpha in (1e-5, 1e-6))
-    slope = np.log10(long / short) if short > 0 else np.nan
-    return None if abs(slope - 1) < 0.05 else f"The slope of the remainder is {slope:.2f} for these numbers, and not 1"
+    return None
 
 
 EXERCISES = (
@@ -262,6 +253,7 @@ EXERCISES = (
             ),
             Mistake("upside-down", "Say by how much the gap is divided: a number above 1", lambda: 0.25),
         ),
+        rtol=0.03,  # who measures it does so at some alpha
         hint="How far does the first of the six steps move the table from which the second starts? And how "
         "long is the second?",
         insight="The gap goes with the square of alpha: to first order both programs take the same step.",

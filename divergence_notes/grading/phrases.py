@@ -65,7 +65,7 @@ def option_named(answer: Any, options: list[str], phrases: Mapping[str, tuple[st
 
 def number_said(text: str, phrases: Mapping[str, tuple[str, ...]]) -> float:
     """Return the number that a text is, in digits or in the words that `phrases` has for some; else raise a `Fault`."""
-    said = option_named(text, list(phrases), phrases) or text.strip()
+    said = option_named(text, list(phrases), phrases) or text.strip().replace("\u2212", "-")
     if not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", said):
         raise Fault(f"must be a number, and is {reprlib.repr(text)}")
     return float(said)
@@ -73,10 +73,13 @@ def number_said(text: str, phrases: Mapping[str, tuple[str, ...]]) -> float:
 
 def _words(text: Any) -> tuple[str, ...]:
     """Return the words and numbers of a phrase, in small letters, without what carries nothing."""
-    text = f"{text:.15g}" if isinstance(text, numbers.Real) and not isinstance(text, numbers.Rational) else str(text)
-    text = re.sub(r"(?<=\d)[\s,_'](?=\d{3}(?!\d))", "", text.casefold())  # 10 000 and 10,000 are 10000
+    if isinstance(text, numbers.Real) and not isinstance(text, numbers.Rational):
+        text = f"{text + 0.0:.15g}"
+    text = re.sub(r"(?<=\d)[\s,_'](?=\d{3}(?!\d))", "", str(text).casefold())  # 10 000 and 10,000 are 10000
+    text = re.sub(r"\bminus +(?=\d)", "-", text.replace("\u2212", "-"))
+    text = re.sub(r"\bplus +(?=\d)", "+", text)
     text = text.replace(">", " more than ").replace("<", " less than ")
-    found = re.findall(r"\d+(?:\.\d+)?|[^\W\d_]+", text)
+    found = re.findall(r"(?:(?<![\w)\]])-)?\d+(?:\.\d+)?|[^\W\d_]+", text)  # 1-2 are two numbers
     kept = [word for word in found if word not in _FILLERS] or found
     followed = zip(kept, [*kept, ""][1:], strict=True)
     return tuple(word for word, after in followed if word != "a" or not after[1:].isalpha())  # a quarter is a quarter

@@ -125,7 +125,8 @@ EXERCISES = (
             Mistake("too-patient", "Your first period works, and so does a shorter one", lambda: [12, 6]),
             Mistake(
                 "stopped-at-a-bound",
-                "At 7 the values pass 10^21 before they come home: raise the bound of the run",
+                "A shorter period works as well, though its values go far out before they come home: raise the bound "
+                "of the run",
                 lambda: [8, 4],
             ),
             Mistake(

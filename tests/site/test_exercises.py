@@ -129,7 +129,7 @@ def as_typed(text, exercise):
                 except ValueError:
                     continue
         return text
-    code = re.sub(r"(?<![\d.e])0+(?=\d)", "", text.replace("^", "**").replace(";", ","))
+    code = re.sub(r"(?<![\d.e])0+(?=\d)", "", text.replace("^", "**").replace(";", ",").replace("\u2212", "-"))
     try:
         if re.search(r"[^\s\d.,()\[\]*/+a-z-]|\d(?!e[+-]?\d)[a-z]", code, re.ASCII | re.IGNORECASE):
             raise ValueError("no arithmetic")
@@ -161,6 +161,8 @@ def asked_of(name, rng):
         "1e400",
         "-1e400",
     ]
+    texts += ["\u22121.25", "\u22127", "-1", "-1.25", "-19", "-0.0", "minus 1.2", "Minus  19", "plus 19", "+1.2"]
+    texts += ["10-20", "(-7)", "C -69", "- 7", "at -1.25", "terminus 7", "1 -2", "0-7", "\0" + "19", "surplus 10"]
     texts += [
         "the answer is C",
         "a quarter",
@@ -293,6 +295,7 @@ class TestJudgedInThePage:
             ('eat("**", "^") ? value ** signed()', 'eat("**", "^") ? value * signed()'),
             ("slice(-14)", "slice(-13)"),
             ("mistakes.find", "mistakes.slice(1).find"),
+            ('"$1\\0"', '"$1"'),
         ],
     )
     def test_a_fault_in_the_script_is_found(self, asked, wanted, tmp_path, right, wrong):

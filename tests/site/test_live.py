@@ -95,6 +95,13 @@ class TestPut:
         lines = live.imports_for("ex-key-equation-loss", cells)
         assert "import numpy as np" in lines and "networks" not in lines
 
+    def test_imports_of_a_box_are_those_of_the_solution_and_the_text(self):
+        path = next(path for path in NUMBERED if path.stem == "contraction")
+        cells = live.live_cells.page(nbformat.read(path, as_version=4))
+        lines = live.imports_for("ex-contraction-overshoot", cells, "such as examples.row_dominant(). Any")
+        assert "from dataclasses import replace" in lines and "examples" in lines
+        assert "examples" not in live.imports_for("ex-contraction-overshoot", cells, "such as safe. Any")
+
 
 def told(name):
     """Return what live.js is told on a page."""
