@@ -160,6 +160,8 @@ class Observed:
 
 
 _WEIGHTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_SHARES = (nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin)
+"""What these put out adds up to 1, over the units: one that has next to nothing of it is not asleep."""
 
 
 @contextmanager
@@ -178,17 +180,17 @@ def observe(net: nn.Module) -> Iterator[Observed]:
 
     Notes
     -----
-    A unit is what a module of ``torch.nn.modules.activation`` puts out, a number or, of images, a channel. Where the
-    network has no such module, as with ``torch.nn.functional.relu``, it is what a layer of weights, linear or a
-    convolution, receives from within the network: from the second one that runs. The features are what the last linear
-    layer receives. A layer that runs more than once counts as it last ran.
+    A unit is what a module of ``torch.nn.modules.activation`` puts out, a number or, of images, a channel; the shares
+    of a softmax are none. Where the network has no such module, as with ``torch.nn.functional.relu``, it is what a
+    layer of weights, linear or a convolution, receives from within the network: from the second one that runs. The
+    features are what the last linear layer receives. A layer that runs more than once counts as it last ran.
     """
     found, after, between, last, hooks = Observed(), {}, {}, {}, []
 
     def activated(name: str) -> object:
         def hook(module: nn.Module, given: tuple, out: object) -> None:
             if isinstance(out, torch.Tensor) and out.ndim > 1:
-                after[name] = _activity(out)
+                after[name] = None if isinstance(module, _SHARES) else _activity(out)
 
         return hook
 
@@ -219,7 +221,8 @@ def observe(net: nn.Module) -> Iterator[Observed]:
     finally:
         for hook in hooks:
             hook.remove()
-        found.activity = list(after.items()) if after else list(between.items())[1:]
+        units = [(name, activity) for name, activity in after.items() if activity is not None]
+        found.activity = units if after else list(between.items())[1:]
         found.features, found.inputs = last.get("features"), last.get("inputs")
         found.columns = last.get("columns")
 

@@ -116,7 +116,7 @@ def records(table: "pandas.DataFrame") -> "pandas.DataFrame":
     Parameters
     ----------
     table : DataFrame
-        With or without the prefix ``divergence/``; other rows and columns may stand in between.
+        With or without the prefix ``divergence/``; other rows and columns may stand in between. Steps may be its index.
 
     Returns
     -------
@@ -130,6 +130,8 @@ def records(table: "pandas.DataFrame") -> "pandas.DataFrame":
     """
     import pandas
 
+    indexed = table.index.name == "step" and "step" not in table  # as by `set_index("step")`
+    table = table.reset_index(drop=not indexed)
     columns = {str(name).strip().removeprefix("divergence/"): table[name] for name in table.columns}
     known = {name: column for name, column in columns.items() if name in probe.COLUMNS and name != "step"}
     if not known and len(table.columns):

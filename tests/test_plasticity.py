@@ -142,6 +142,20 @@ class TestObserve:
         assert name == "1" and plasticity.dormant(units).tolist() == [False, False, True, False, False, False]
         assert seen.layers() == [("1", 6, 1)]
 
+    @pytest.mark.parametrize("kind", [nn.Softmax, nn.LogSoftmax, nn.Softmin])
+    def test_shares_are_no_units(self, kind):
+        """An action that a policy hardly takes, and an atom of a distribution without chance, are not asleep."""
+        net = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 5), kind(dim=1))
+        with torch.no_grad():
+            net[2].bias[:] = torch.tensor([0.0, 0.0, 0.0, 0.0, 30.0])
+        with torch.no_grad(), plasticity.observe(net) as seen:
+            net(torch.randn(50, 3))
+        assert seen.layers() == [("1", 6, 0)]
+        inside = nn.Sequential(net[2], kind(dim=1), nn.Linear(5, 1))
+        with torch.no_grad(), plasticity.observe(inside) as seen:
+            inside(torch.randn(50, 6))
+        assert seen.layers() == [] and seen.features.shape == (50, 5)
+
     def test_a_channel_of_images_is_a_unit(self):
         net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 9, 2))
         x = torch.randn(5, 1, 5, 5)

@@ -77,6 +77,13 @@ class TestStatesOfALog:
         assert len(log) == 1 and made.h1.get_text() == "Alarm: impossible"
         assert "At 1 of 1 record, from step 100 to the last one." in made.get_text() and made.select("svg")
 
+    def test_steps_may_be_the_index_and_a_part_of_a_log_is_one(self):
+        log = report.records(history())
+        pd.testing.assert_frame_equal(report.records(history().set_index("step")), log)
+        part = history().drop(columns="step")[10:]
+        assert report.records(part).max_q.tolist() == log.max_q[10:].tolist()
+        assert report.records(part).step.tolist() == list(range(len(part)))
+
     def test_numbers_that_are_none(self, tmp_path):
         log = history()
         log.loc[3, "max_q"], log.loc[5:7, "max_q"], log.loc[9, "td_error"] = np.nan, np.inf, -np.inf
