@@ -254,11 +254,20 @@ class _Run:
         return int(self.updates[k]) if np.isfinite(self.updates[k]) else 0
 
     def fixed(self) -> bool:
-        """Return whether the data have stayed the same through at least five records while the network was trained."""
+        """Return whether the data have stayed the same through at least five records while the network was trained.
+
+        Where steps were hardly more than two of the episodes have, none may have ended since.
+        """
         parts = [self[name] for name in ("earned_low", "earned_high", "start_return", "episode_length")]
         same = all(np.isfinite(part).all() and np.ptp(part) == 0 for part in parts)
         differ = (self["earned_low"] < self["earned_high"]).all()  # else new episodes may be just like the old ones
-        return bool(same and differ and self.n >= 5 and np.ptp(self["updates"]) > 0)
+        long = np.ptp(self["step"]) > 2 * np.nanmax(self["episode_length"], initial=0.0)
+        return bool(same and differ and long and self.n >= 5 and np.ptp(self["updates"]) > 0)
+
+    def offline(self) -> bool:
+        """Return whether nothing is added to the data, as is told, or else as the records say."""
+        told = self.settings.get("offline")
+        return self.fixed() if told is None else bool(told)
 
     def paid(self) -> np.ndarray:
         """Return the size of the largest reward up to each record."""
@@ -665,14 +674,14 @@ def _asleep(run: _Run) -> Finding | None:
 
 def _offline(run: _Run) -> Finding | None:
     """Look for data that stay the same, and values that leave what they hold."""
-    told, fixed = run.settings.get("offline"), run.fixed()
-    if not (told or (told is None and fixed)) or not run.trouble.any():
+    if not run.offline() or not run.trouble.any():
         return None
     k = int(np.argmax(run.trouble))
     low, high = run["earned_low"][k], run["earned_high"][k]
     seen = f"Nothing is added to the data, and values have reached {run['max_q'][k]:.3g}"
     seen += f", where the episodes in them earned between {low:.3g} and {high:.3g}." if low <= high else "."
-    return _finding(run, "offline", seen, where=run.trouble, weight=0.75, rests_on="both" if told else "behaviour")
+    source = "both" if run.settings.get("offline") else "behaviour"
+    return _finding(run, "offline", seen, where=run.trouble, weight=0.75, rests_on=source)
 
 
 def _replayed(run: _Run) -> Finding | None:
@@ -683,7 +692,7 @@ def _replayed(run: _Run) -> Finding | None:
     rank = run["feature_rank"]
     known = rank[np.isfinite(rank)]
     fallen = len(known) > 1 and known[-1] < 0.5 * known.max()
-    if run.settings.get("offline") or not many.any() or not (fallen or run.trouble.any()):
+    if run.offline() or not many.any() or not (fallen or run.trouble.any()):
         return None
     seen = f"There are {np.nanmedian(ratio):.0f} updates for each step in the environment"
     seen += f", and the rank of the features has gone from {known.max():.0f} to {known[-1]:.0f}." if fallen else "."

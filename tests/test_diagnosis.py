@@ -423,6 +423,13 @@ class TestWhatALogDoesNotSay:
         rows = log(wrong_from=6, earned_low=low, earned_high=1.0)
         assert ("offline" in names(diagnosis.diagnose(rows))) == fixed
 
+    @pytest.mark.parametrize(("length", "fixed"), [(60.0, True), (100.0, False), (1000.0, False)])
+    def test_data_without_a_new_end_may_be_of_one_long_episode(self, length, fixed):
+        """The records are 180 steps of a run online, which may lie within two episodes of 100."""
+        rows = log(wrong_from=6, earned_high=20.0, episode_length=length)
+        assert ("offline" in names(diagnosis.diagnose(rows))) == fixed
+        assert "offline" in names(diagnosis.diagnose(rows, {"offline": True}))
+
     @pytest.mark.parametrize("earned", [0.0, np.nan])
     def test_what_was_not_told_is_not_quoted(self, earned):
         rows = log(wrong_from=6, earned_low=earned, earned_high=earned + 20)
@@ -434,6 +441,12 @@ class TestWhatALogDoesNotSay:
         rows = log(wrong_from=6, step=[*range(10)], updates=[300.0 * k for k in range(10)])
         found = names(diagnosis.diagnose(rows, {"offline": offline}))
         assert ("replay-ratio" in found) != offline
+
+    def test_many_updates_on_data_that_stay_the_same_are_no_replay_ratio(self):
+        rows = log(wrong_from=6, updates=[300.0 * k for k in range(10)])
+        assert "replay-ratio" in names(diagnosis.diagnose(rows))
+        same = log(wrong_from=6, updates=[300.0 * k for k in range(10)], earned_high=20.0)
+        assert "replay-ratio" not in names(diagnosis.diagnose(same))
 
     @pytest.mark.parametrize(("length", "found"), [(1.0, []), (2.0, ["time-limits"])])
     def test_tasks_of_one_step_have_no_time_limit(self, length, found):
