@@ -838,7 +838,7 @@ class TestBuilt:
             assert check("ex-heuristics-build", answer).diagnosis == "no-division"
         assert check("ex-heuristics-build", (0.51, [0.999, 0.001], [0.1, 0.9])).passed
 
-    @pytest.mark.parametrize("scale", [1, 2.5, -3])
+    @pytest.mark.parametrize("scale", [1, 2.5, -3, 1e-4, 1e4])
     def test_a_kernel_is_not_its_features(self, scale):
         phi = scale * np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [2.0, 1.0, 1.0]])
         assert check("ex-function-approximation-silent", phi).passed

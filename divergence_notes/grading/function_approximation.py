@@ -59,8 +59,8 @@ def _silent(value):
 
 
 def _silent_kernel(K):
-    close = 1e-6 * max(1.0, np.abs(K).max())
-    if K[0, 0] <= close:
+    close = 1e-6 * np.abs(K).max()
+    if K[0, 0] <= 1e-6 * close:
         return "nothing-moves"
     if abs(K[1, 0]) > close:
         return "second-moves"
