@@ -430,7 +430,7 @@ class TestRightInEveryForm:
     def test_what_is_judged(self, name):
         right = right_value(name)
         assert check(name, list(right)).passed and check(name, tuple(right)).passed
-        forms = [np.asarray, lambda part: np.asarray(part).tolist(), torch.tensor, lambda part: np.array(part) * 1.0]
+        forms = [np.asarray, lambda part: np.asarray(part).tolist(), as_tensors, lambda part: np.array(part) * 1.0]
         for form in forms if self.numeric(name) else []:
             assert check(name, [form(part) for part in right]).passed
 

@@ -17,7 +17,7 @@ from divergence_notes.mdp import FiniteMDP
 def numbers_of(value: Any, shape: tuple[int, ...], args: tuple = (), *, logical: bool = True) -> np.ndarray:
     """Return an answer as float64 numbers of the wanted shape, or say what it is instead."""
     try:
-        found = np.asarray(_plain(value))
+        found = np.asarray(plain(value))
     except Exception as error:  # whatever a student's object does when it is asked for numbers
         raise Fault(f"must be numbers of shape {shape}, and is {a_type(value)} that makes no array") from error
     if found.dtype.kind == "O" and all(isinstance(x, (numbers.Real, decimal.Decimal)) for x in found.flat):
@@ -39,11 +39,11 @@ def numbers_of(value: Any, shape: tuple[int, ...], args: tuple = (), *, logical:
     return found.astype(float)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return tensors, also those in lists, as arrays."""
     if hasattr(value, "detach"):
         return np.asarray(value.detach().cpu())
-    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
+    return [plain(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def as_float(number: Any) -> float:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from divergence_notes import _checks
-from divergence_notes.grading.comparison import a_type, close, numbers_of, place, told_apart, tolerance
+from divergence_notes.grading.comparison import a_type, close, numbers_of, place, plain, told_apart, tolerance
 from divergence_notes.grading.exercise import Complaint, Exercise, Mistake, Result, sentence
 from divergence_notes.grading.phrases import number_said, option_named
 from divergence_notes.grading.running import Fault, call, named, passes
@@ -52,7 +52,7 @@ class Compared(Exercise):
     def _judges_complaint(self, value: Any, args: tuple) -> Complaint | None:
         try:
             with np.errstate(all="ignore"):
-                said = self.judge(value, *args)
+                said = self.judge(plain(value), *args)
             return said if isinstance(said, Complaint) or not said else Complaint(said)
         except Fault:
             raise
