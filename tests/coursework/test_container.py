@@ -20,7 +20,7 @@ class TestContainer:
         assert "python3.12 -m venv /opt/hub" in COMMANDS
         assert "\nFROM python:3.12-" in TEXT and "python -m venv /opt/hub" in TEXT
         (pip,) = (line for line in COMMANDS if "/pip " in line)
-        for words in ('"$(ls dist/*.whl)[teach]"', "--requirement coursework/hub/requirements.txt"):
+        for words in ('"$(ls -t dist/*.whl | head -n 1)[teach]"', "--requirement coursework/hub/requirements.txt"):
             assert words in pip and words in TEXT
         (npm,) = (line for line in COMMANDS if line.startswith("npm "))
         (proxy,) = re.findall(r"configurable-http-proxy@\d+\.\d+\.\d+$", npm)  # later ones may want a later Node
