@@ -9,7 +9,6 @@ import torch
 
 from divergence_notes import grading, networks, ntk, updates
 from divergence_notes.grading import find
-from divergence_notes.grading import key_equation as practice
 from divergence_notes.grading.bellman import ending_mdp
 from tests.coursework.assignments import source_of
 
@@ -167,16 +166,6 @@ class TestFormulas:
         step = {"target": np.arange(5.0), "weights": np.full(5, 0.2), "alpha": 1e-3}
         missed = [ntk.remainder(each, x, **step) for each in (net, other)]
         assert np.abs(missed[0]).min() > 1e-9 and np.allclose(*missed, rtol=1e-6, atol=0)
-
-    def test_the_kink_of_the_practice_exercise(self):
-        rng = np.random.default_rng(0)
-        rows = [*rng.standard_normal((20, 7)), find(KINK).right()]
-        for *weights, first, second, y in rows:
-            for alpha in (0.1, 1e-3):
-                real = ntk.remainder(
-                    unit(*weights), column(first, second), np.array([0.0, y]), weights=np.array([0.0, 1.0]), alpha=alpha
-                )
-                assert practice._missed(*weights, first, second, y, alpha) == pytest.approx(real[0], abs=1e-12)
 
 
 class TestExamplesToBuild:
