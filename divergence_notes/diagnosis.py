@@ -256,7 +256,7 @@ class _Run:
     def fixed(self) -> bool:
         """Return whether the data have stayed the same through at least five records while the network was trained.
 
-        Where steps were hardly more than two of the episodes have, none may have ended since.
+        Within as many steps as two of the longest episodes have, none need have ended.
         """
         parts = [self[name] for name in ("earned_low", "earned_high", "start_return", "episode_length")]
         same = all(np.isfinite(part).all() and np.ptp(part) == 0 for part in parts)

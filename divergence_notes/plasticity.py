@@ -161,7 +161,7 @@ class Observed:
 
 _WEIGHTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SHARES = (nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin)
-"""What these put out adds up to 1, over the units: one that has next to nothing of it is not asleep."""
+"""These put out shares of 1, or logarithms of shares: what has next to nothing of it is not asleep."""
 
 
 @contextmanager

@@ -116,7 +116,7 @@ def imports_for(name, cells, text=""):
     comes = {*FOR_A_BOX, reads.PACKAGE, *sys.stdlib_module_names}
     solved = next((cell for cell in cells if f'check("{name}"' in cell["source"]), None)
     used = {*solved["takes"]} | live_cells.names(solved["source"]).defines if solved else set()
-    used |= {*re.findall(r"\b(\w+)\.\w+\(", text)}
+    used |= set(re.findall(r"\b(\w+)\.\w+\(", text))
     lines = {}
     for cell in cells:
         for node in ast.parse(cell["source"]).body:
